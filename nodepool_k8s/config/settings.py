@@ -1,0 +1,186 @@
+"""What an admin configured, checked and resolved: the only form the launcher reads.
+
+Everything inherited (provider to pool, pool default to label) is already filled in,
+so that nobody downstream has to know where a value came from. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nodepool_k8s.model import EMPTY, LabelType, Resources
+
+DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
+
+UNLIMITED = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperServer:
+    """One entry of ``zookeeper-servers``."""
+
+    host: str
+    port: int = 2281
+    chroot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperTLS:
+    """``zookeeper-tls``: paths of PEM files."""
+
+    cert: str
+    key: str
+    ca: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperSettings:
+    """How to reach ZooKeeper. ``timeout`` is the session's, in seconds."""
+
+    servers: tuple[ZooKeeperServer, ...]
+    tls: ZooKeeperTLS | None = None
+    timeout: float = 10.0
+
+    @property
+    def hosts(self) -> str:
+        """kazoo's form: every server, with the chroot once, at the end."""
+        servers = ",".join(
+            f"[{server.host}]:{server.port}"
+            if ":" in server.host
+            else f"{server.host}:{server.port}"
+            for server in self.servers
+        )
+        chroot = self.servers[0].chroot.strip("/")
+        return f"{servers}/{chroot}" if chroot else servers
+
+
+@dataclass(frozen=True, slots=True)
+class AccessTokenSettings:
+    """``access-token``. ``kind`` is ``request`` or ``secret``; ``lifetime`` in seconds."""
+
+    kind: str = "request"
+    lifetime: float = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """How a node is launched and removed; set on provider, pool or label, the nearest wins."""
+
+    launch_timeout: float = 300.0
+    image_pull_timeout: float = 120.0
+    unschedulable_timeout: float | None = None
+    """None: the same as ``launch_timeout``."""
+    deletion_grace: float = 1.0
+    ready_when: str = "ready"
+    """``ready`` (the pod's condition) or ``running`` (its phase, as Nodepool had it)."""
+    access_token: AccessTokenSettings = AccessTokenSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label of a pool, with the pool's defaults filled in.
+
+    cpu in cores, memory in MiB, storage in MB; None where nothing is asked for.
+    """
+
+    name: str
+    type: LabelType
+    image: str | None = None
+    image_pull: str = "IfNotPresent"
+    labels: Mapping[str, str] = field(default=EMPTY)
+    dynamic_labels: Mapping[str, str] = field(default=EMPTY)
+    annotations: Mapping[str, str] = field(default=EMPTY)
+    python_path: str = "auto"
+    shell_type: str | None = None
+    cpu: float | None = None
+    cpu_limit: float | None = None
+    memory: int | None = None
+    memory_limit: int | None = None
+    storage: int | None = None
+    storage_limit: int | None = None
+    gpu: int | None = None
+    gpu_resource: str | None = None
+    extra_resources: Mapping[str, int] = field(default=EMPTY)
+    env: tuple[tuple[str, str], ...] = ()
+    node_selector: Mapping[str, str] = field(default=EMPTY)
+    scheduler_name: str | None = None
+    privileged: bool | None = None
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    volume_mounts: tuple[Mapping[str, Any], ...] = ()
+    spec: Mapping[str, Any] | None = None
+    launch: LaunchSettings = LaunchSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool of a provider, with the provider's defaults filled in.
+
+    ``limits`` maps a resource's name to its limit in thousandths, and lacks what is
+    unlimited; ``max-servers`` is the limit of ``instances``.
+    """
+
+    provider: str
+    name: str
+    labels: Mapping[str, Label]
+    priority: int = 100
+    limits: Resources | None = None
+    node_attributes: Mapping[str, Any] = field(default=EMPTY)
+    disabled: bool = False
+    """``max-servers`` of 0 or less: every request is declined."""
+
+    @property
+    def key(self) -> str:
+        """``provider/pool``: unique in a configuration."""
+        return f"{self.provider}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider of the ``kubernetes`` driver."""
+
+    name: str
+    context: str | None
+    pools: tuple[Pool, ...]
+    launch_retries: int = 3
+    max_concurrency: int | None = None
+    """Launches at a time over all its pools; None for no limit (0 and -1 in the file)."""
+    api_server_url: str | None = None
+    access_role: str = "cluster"
+    """``cluster``: RoleBindings to two ClusterRoles; ``namespace``: a Role in each namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopLabel:
+    """An entry of the top-level ``labels`` list."""
+
+    name: str
+    min_ready: int = 0
+    max_ready_age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration."""
+
+    zookeeper: ZooKeeperSettings
+    providers: tuple[Provider, ...]
+    labels: Mapping[str, TopLabel]
+    notices: tuple[str, ...] = ()
+    """What was passed over in the file, one sentence each, for the log."""
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Every pool of every provider, in the file's order."""
+        return tuple(pool for provider in self.providers for pool in provider.pools)
+
+    def provider(self, name: str) -> Provider | None:
+        """The provider of that name, or None."""
+        return next((provider for provider in self.providers if provider.name == name), None)
+
+    def pool(self, provider: str | None, name: str | None) -> Pool | None:
+        """The pool of that provider and name, or None."""
+        return next(
+            (pool for pool in self.pools if pool.provider == provider and pool.name == name), None
+        )

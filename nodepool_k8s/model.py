@@ -1,0 +1,257 @@
+"""The records everything speaks of: requests, nodes, resources, and their states.
+
+Plain frozen data. How they look in ZooKeeper is ``wire``'s business; what to do
+about them is ``policy``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+MILLI = 1000
+
+
+class RequestState(StrEnum):
+    """States of a node request; Nodepool's, so that Zuul and Nodepool know them."""
+
+    REQUESTED = "requested"
+    PENDING = "pending"
+    FULFILLED = "fulfilled"
+    FAILED = "failed"
+
+
+class NodeState(StrEnum):
+    """States of a node; Nodepool's (another one makes Nodepool raise)."""
+
+    INIT = "init"
+    BUILDING = "building"
+    TESTING = "testing"
+    READY = "ready"
+    IN_USE = "in-use"
+    USED = "used"
+    HOLD = "hold"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class LabelType(StrEnum):
+    """What a label's node is: a namespace alone, or a namespace with a pod."""
+
+    NAMESPACE = "namespace"
+    POD = "pod"
+
+
+INSTANCES = "instances"
+"""Nodepool's name, in a node's ``resources``, of what ``max-servers`` limits."""
+CORES = "cores"
+RAM = "ram"
+"""MiB."""
+STORAGE = "ephemeral-storage"
+"""MB."""
+
+
+class Resources(Mapping[str, int]):
+    """Amounts by name, in thousandths, so that sums never drift as floats do.
+
+    Names are Nodepool's: ``instances``, ``cores``, ``ram`` (MiB),
+    ``ephemeral-storage`` (MB), and any name of ``max-resources``. Zero amounts are
+    left out; a missing name reads as 0 through ``amount``.
+    """
+
+    __slots__ = ("_milli",)
+
+    def __init__(self, milli: Mapping[str, int] = EMPTY) -> None:
+        self._milli = {name: amount for name, amount in milli.items() if amount}
+
+    @classmethod
+    def of(cls, **amounts: float) -> Resources:
+        """Build from whole units: ``Resources.of(instances=1, cores=0.5)``."""
+        return cls.from_numbers(amounts)
+
+    @classmethod
+    def from_numbers(cls, amounts: Mapping[str, float]) -> Resources:
+        """Build from whole units, rounded up to the thousandth."""
+        return cls({name: _to_milli(amount) for name, amount in amounts.items()})
+
+    def numbers(self) -> dict[str, int | float]:
+        """Whole units, as JSON numbers: integers where they are whole."""
+        return {
+            name: milli // MILLI if milli % MILLI == 0 else milli / MILLI
+            for name, milli in self._milli.items()
+        }
+
+    def amount(self, name: str) -> int:
+        """Thousandths of ``name``; 0 where it is not mentioned."""
+        return self._milli.get(name, 0)
+
+    def __add__(self, other: Resources) -> Resources:
+        names = self._milli.keys() | other._milli.keys()
+        return Resources({name: self.amount(name) + other.amount(name) for name in names})
+
+    def __sub__(self, other: Resources) -> Resources:
+        names = self._milli.keys() | other._milli.keys()
+        return Resources({name: self.amount(name) - other.amount(name) for name in names})
+
+    def __getitem__(self, name: str) -> int:
+        return self._milli[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._milli))
+
+    def __len__(self) -> int:
+        return len(self._milli)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._milli.items()))
+
+    def __repr__(self) -> str:
+        return f"Resources({self.numbers()})"
+
+
+def _to_milli(amount: float) -> int:
+    milli = amount * MILLI
+    whole = round(milli)
+    # 0.1 * 1000 is not exactly 100: only a real remainder rounds up.
+    return whole if abs(milli - whole) < 1e-6 else int(milli) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """A node request as it stood in ZooKeeper at ``version``.
+
+    Times are seconds since the epoch. ``extra`` keeps every key that this launcher
+    does not use, so that writing the record loses nothing.
+    """
+
+    id: str
+    state: RequestState
+    node_types: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+    requestor: str = ""
+    requestor_data: Any = None
+    provider: str | None = None
+    relative_priority: int = 0
+    event_id: str | None = None
+    tenant_name: str | None = None
+    created_time: float | None = None
+    state_time: float = 0.0
+    declined_by: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default=EMPTY)
+    version: int = -1
+
+    @property
+    def priority(self) -> str:
+        """The priority in the id (``200-0000000001``), compared as text like Nodepool does."""
+        return self.id.partition("-")[0]
+
+    @property
+    def sequence(self) -> str:
+        """The sequence in the id: the order of submission."""
+        return self.id.rpartition("-")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as it stood in ZooKeeper at ``version``.
+
+    ``claimed`` is what the quota ledger holds for it (None: not in the ledger, for
+    example another launcher's). ``extra`` keeps every other key.
+    """
+
+    id: str
+    state: NodeState
+    type: tuple[str, ...] = ()
+    provider: str | None = None
+    pool: str | None = None
+    launcher: str | None = None
+    allocated_to: str | None = None
+    tenant_name: str | None = None
+    requestor: str | None = None
+    external_id: str | None = None
+    created_time: float | None = None
+    state_time: float = 0.0
+    resources: Resources | None = None
+    claimed: Resources | None = None
+    driver_data: Mapping[str, Any] = field(default=EMPTY)
+    extra: Mapping[str, Any] = field(default=EMPTY)
+    version: int = -1
+
+
+# --- what the Kubernetes adapter tells about pods --------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One entry of a pod's ``status.conditions``."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """A container of a pod and the state it is in: waiting, running or terminated."""
+
+    name: str
+    state: str
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    restart_count: int = 0
+    init: bool = False
+    last_reason: str = ""
+    """Why it ended the last time (``OOMKilled``), where it was restarted since."""
+    last_exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What the launcher needs to know of a pod: as much of its status as decides something."""
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str
+    conditions: tuple[Condition, ...] = ()
+    containers: tuple[ContainerState, ...] = ()
+    host: str | None = None
+    """The Kubernetes node it was scheduled to."""
+    reason: str = ""
+    message: str = ""
+    deleting: bool = False
+    resource_version: str = ""
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type, or None."""
+        return next((entry for entry in self.conditions if entry.type == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What the launcher needs to know of a namespace of ours."""
+
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(default=EMPTY)
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token for the node's service account; never printed.
+
+    ``expires`` is in seconds since the epoch, None for one that does not expire.
+    """
+
+    token: str = field(repr=False)
+    expires: float | None = None

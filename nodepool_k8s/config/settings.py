@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.model import EMPTY, LabelType, Resources
+from nodepool_k8s.model import EMPTY, LabelType
 
 DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
 
@@ -125,7 +125,7 @@ class Pool:
     name: str
     labels: Mapping[str, Label]
     priority: int = 100
-    limits: Resources | None = None
+    limits: Mapping[str, int] = field(default=EMPTY)
     node_attributes: Mapping[str, Any] = field(default=EMPTY)
     disabled: bool = False
     """``max-servers`` of 0 or less: every request is declined."""

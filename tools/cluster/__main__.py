@@ -1,0 +1,5 @@
+"""Runs `python -m cluster`, as tools/localcluster does."""
+
+from .cli import main
+
+main(prog_name="localcluster")

@@ -1,0 +1,51 @@
+"""Debian packages: what is there, and installing what is not, after saying so."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from . import fetching
+from .errors import ClusterError
+from .progress import Progress
+
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def installable() -> bool:
+    """Whether `install` has a chance here."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def command(packages: Sequence[str]) -> str:
+    """The one line that a person runs to get them."""
+    return f"sudo apt-get install --no-install-recommends {' '.join(packages)}"
+
+
+def install(packages: Sequence[str], purpose: str, progress: Progress) -> None:
+    """Install them as root, or tell the line to run."""
+    if not installable():
+        raise ClusterError(f"missing {purpose}; on Debian: {command(packages)}")
+    progress.say(f"installing Debian packages for {purpose}: {' '.join(packages)}")
+    with progress.step(f"installing {' '.join(packages)}"), _starting_nothing():
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        fetching.run(["apt-get", "update", "-qq"], env=env)
+        options = ["-qq", "-y", "--no-install-recommends"]
+        fetching.run(["apt-get", "install", *options, *packages], env=env)
+
+
+@contextlib.contextmanager
+def _starting_nothing() -> Iterator[None]:
+    # Debian's packages start their daemons when installed, unless this file forbids it; ours are
+    # started by us, elsewhere. A file that somebody else put there stays in force.
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""A cluster from Docker images (k3s, ZooKeeper), by testcontainers.
+
+Written against their documentation, and not run by our own CI, whose machines have no engine.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import pki, ports, state
+from .layout import Layout
+from .progress import Progress
+from .state import Endpoints, State
+
+K3S_IMAGE = "rancher/k3s:v1.34.4-k3s1"
+ZOOKEEPER_IMAGE = "zookeeper:3.9.4"
+POD_IMAGE = "docker.io/library/busybox:1.35"
+API_PORT = 6443
+_SETTINGS = """\
+tickTime=2000
+dataDir=/data
+clientPort=2181
+secureClientPort=2281
+serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory
+ssl.keyStore.location=/pki/zookeeper.pem
+ssl.keyStore.type=PEM
+ssl.trustStore.location=/pki/ca.crt
+ssl.trustStore.type=PEM
+ssl.clientAuth=need
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=*
+"""
+
+
+def answers(environ: Mapping[str, str]) -> bool:
+    """Whether an engine answers; the client alone is not enough."""
+    if not (environ.get("DOCKER_HOST") or shutil.which("docker", path=environ.get("PATH"))):
+        return False
+    import docker as client  # slow to import, and only needed here
+
+    try:
+        engine = client.from_env(environment=dict(environ), timeout=5)
+    except client.errors.DockerException:
+        return False
+    try:
+        return bool(engine.ping())
+    except (client.errors.DockerException, OSError):
+        return False
+    finally:
+        engine.close()
+
+
+def healthy(current: State) -> bool:
+    """Whether all of the cluster's containers run."""
+    return bool(current.containers) and all(
+        _container(identity).status == "running" for identity in current.containers
+    )
+
+
+class DockerStack:
+    """Two containers; a process of the control plane is named, and its container is meant."""
+
+    def __init__(self, layout: Layout, current: State) -> None:
+        self._layout = layout
+        self._state = current
+
+    def up(self, progress: Progress) -> None:
+        # testcontainers would otherwise remove the containers as soon as this process ends.
+        os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
+        claimed = ports.allocate(["api", "zookeeper", "zookeeper-tls"])
+        keys = pki.make(self._layout.pki)
+        with progress.step(f"starting {ZOOKEEPER_IMAGE} in Docker"):
+            self._start_zookeeper(claimed)
+        with progress.step(f"starting {K3S_IMAGE} in Docker"):
+            kubeconfig = self._start_k3s(claimed)
+        self._layout.kubeconfig.write_text(kubeconfig, encoding="utf-8")
+        config: dict[str, Any] = yaml.safe_load(kubeconfig)
+        self._state.endpoints = Endpoints(
+            kubeconfig=str(self._layout.kubeconfig),
+            context=config["current-context"],
+            api_server_url=config["clusters"][0]["cluster"]["server"],
+            zookeeper=f"{ports.HOST}:{claimed['zookeeper']}",
+            zookeeper_tls=f"{ports.HOST}:{claimed['zookeeper-tls']}",
+            tls_ca=keys.ca,
+            tls_cert=keys.cert("zookeeper-client"),
+            tls_key=keys.key("zookeeper-client"),
+            nodes=self._state.nodes,
+            image=POD_IMAGE,
+        )
+        self._state.ready = True
+        self._save()
+
+    def down(self, _: Progress) -> None:
+        for identity in self._state.containers:
+            _remove(identity)
+        self._layout.remove()
+
+    def stop(self, name: str) -> None:
+        self._of(name).stop()
+
+    def start(self, name: str) -> None:
+        self._of(name).start()
+
+    def pause(self, name: str) -> None:
+        self._of(name).pause()
+
+    def resume(self, name: str) -> None:
+        self._of(name).unpause()
+
+    def _start_zookeeper(self, claimed: dict[str, int]) -> None:
+        from testcontainers.core.container import DockerContainer
+
+        config = self._layout.config / "zoo.cfg"
+        config.write_text(_SETTINGS, encoding="utf-8")
+        container = DockerContainer(ZOOKEEPER_IMAGE)
+        container.with_volume_mapping(str(config), "/conf/zoo.cfg", "ro")
+        container.with_volume_mapping(str(_readable_pki(self._layout)), "/pki", "ro")
+        self._start(container, {2181: claimed["zookeeper"], 2281: claimed["zookeeper-tls"]})
+
+    def _start_k3s(self, claimed: dict[str, int]) -> str:
+        from testcontainers.k3s import K3SContainer
+
+        container = K3SContainer(image=K3S_IMAGE)
+        self._start(container, {API_PORT: claimed["api"]})
+        return str(container.config_yaml())
+
+    def _start(self, container: Any, published: dict[int, int]) -> None:
+        for inside, outside in published.items():
+            container.ports[inside] = (ports.HOST, outside)
+        container.start()
+        self._state.containers.append(container.get_wrapped_container().id)
+        self._save()
+
+    def _of(self, name: str) -> Any:
+        # In the order in which `up` started them.
+        zookeeper, k3s = self._state.containers
+        return _container(zookeeper if name == "zookeeper" else k3s)
+
+    def _save(self) -> None:
+        state.save(self._layout.state, self._state)
+
+
+def _readable_pki(layout: Layout) -> Path:
+    # The image's own user reads these, through a folder that only we could enter otherwise.
+    target = layout.config / "pki"
+    target.mkdir(exist_ok=True)
+    for name in ("zookeeper.pem", "ca.crt"):
+        shutil.copyfile(layout.pki / name, target / name)
+        (target / name).chmod(0o644)
+    return target
+
+
+def _container(identity: str) -> Any:
+    import docker as client
+
+    return client.from_env().containers.get(identity)
+
+
+def _remove(identity: str) -> None:
+    import docker as client
+
+    try:
+        client.from_env().containers.get(identity).remove(force=True, v=True)
+    except client.errors.NotFound:
+        return

@@ -1,0 +1,68 @@
+"""A cluster that the caller named: used as it is, never stopped, never taken down."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import sources
+from .errors import ClusterError
+from .state import Endpoints, State
+
+IMAGE = "docker.io/library/busybox:1.35"
+
+
+def adopt(environ: Mapping[str, str]) -> State:
+    """What the variables say, in the form that an own cluster has."""
+    path = Path(environ[sources.KUBECONFIG])
+    context, server = _current(path)
+    nodes = environ.get("NODEPOOL_K8S_NODES", sources.REAL)
+    endpoints = Endpoints(
+        kubeconfig=str(path),
+        context=context,
+        api_server_url=server,
+        zookeeper=environ[sources.ZOOKEEPER],
+        nodes=nodes,
+        image=environ.get("NODEPOOL_K8S_IMAGE", IMAGE),
+        zookeeper_tls=environ.get("NODEPOOL_K8S_ZOOKEEPER_TLS", ""),
+        tls_ca=environ.get("NODEPOOL_K8S_ZOOKEEPER_TLS_CA", ""),
+        tls_cert=environ.get("NODEPOOL_K8S_ZOOKEEPER_TLS_CERT", ""),
+        tls_key=environ.get("NODEPOOL_K8S_ZOOKEEPER_TLS_KEY", ""),
+    )
+    return State(sources.ENVIRONMENT, nodes, ready=True, endpoints=endpoints)
+
+
+def exports(found: Endpoints) -> dict[str, str]:
+    """The variables that make others, and `adopt`, use these endpoints."""
+    return {
+        sources.KUBECONFIG: found.kubeconfig,
+        sources.ZOOKEEPER: found.zookeeper,
+        "NODEPOOL_K8S_ZOOKEEPER_TLS": found.zookeeper_tls,
+        "NODEPOOL_K8S_ZOOKEEPER_TLS_CA": found.tls_ca,
+        "NODEPOOL_K8S_ZOOKEEPER_TLS_CERT": found.tls_cert,
+        "NODEPOOL_K8S_ZOOKEEPER_TLS_KEY": found.tls_key,
+        "NODEPOOL_K8S_NODES": found.nodes,
+        "NODEPOOL_K8S_IMAGE": found.image,
+    }
+
+
+def _current(path: Path) -> tuple[str, str]:
+    try:
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        name = config["current-context"]
+        context = _named(config["contexts"], name)["context"]
+        server = _named(config["clusters"], context["cluster"])["cluster"]["server"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ClusterError(
+            f"{sources.KUBECONFIG}={path} has no usable current context ({error!r}); "
+            "name one file that has"
+        ) from error
+    return str(name), str(server)
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    for entry in entries:
+        if entry["name"] == name:
+            return entry
+    raise KeyError(name)

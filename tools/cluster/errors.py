@@ -1,0 +1,5 @@
+"""The one error that this package raises; its message says what to do next."""
+
+
+class ClusterError(Exception):
+    """Something about the local cluster went wrong, told for the person at the terminal."""

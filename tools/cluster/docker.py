@@ -3,6 +3,7 @@
 Written against their documentation, and not run by our own CI, whose machines have no engine.
 """
 
+import importlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -41,8 +42,7 @@ def answers(environ: Mapping[str, str]) -> bool:
     """Whether an engine answers; the client alone is not enough."""
     if not (environ.get("DOCKER_HOST") or shutil.which("docker", path=environ.get("PATH"))):
         return False
-    import docker as client  # slow to import, and only needed here
-
+    client = _client()
     try:
         engine = client.from_env(environment=dict(environ), timeout=5)
     except client.errors.DockerException:
@@ -145,6 +145,11 @@ class DockerStack:
         state.save(self._layout.state, self._state)
 
 
+def _client() -> Any:
+    # Imported late, being slow to import and needed only where an engine may be.
+    return importlib.import_module("docker")
+
+
 def _readable_pki(layout: Layout) -> Path:
     # The image's own user reads these, through a folder that only we could enter otherwise.
     target = layout.config / "pki"
@@ -156,14 +161,11 @@ def _readable_pki(layout: Layout) -> Path:
 
 
 def _container(identity: str) -> Any:
-    import docker as client
-
-    return client.from_env().containers.get(identity)
+    return _client().from_env().containers.get(identity)
 
 
 def _remove(identity: str) -> None:
-    import docker as client
-
+    client = _client()
     try:
         client.from_env().containers.get(identity).remove(force=True, v=True)
     except client.errors.NotFound:

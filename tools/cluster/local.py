@@ -161,7 +161,7 @@ class LocalCluster:
             progress.say(f"cluster from Docker: {source.reason}")
             self._state = State(source.value, sources.REAL)
         else:
-            obstacle = "" if self._requested == sources.FAKE else machine.obstacle(progress)
+            obstacle = "" if self._requested == sources.FAKE else self._obstacle(progress)
             nodes = sources.choose_nodes(self._requested, obstacle)
             progress.say(f"cluster of our own processes: {source.reason}")
             progress.say(f"{nodes.value} nodes: {nodes.reason}")
@@ -169,6 +169,9 @@ class LocalCluster:
         self._layout.make()
         state.save(self._layout.state, self._state)
         self._backend().up(progress)
+
+    def _obstacle(self, progress: Progress) -> str:
+        return machine.obstacle(self._layout.folder, progress)
 
     def _tear_down(self, progress: Progress) -> None:
         if self._state is None:

@@ -1,6 +1,7 @@
 """Asks a process whether it is well. The kinds of question are those of `KINDS`."""
 
 import http.client
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -61,14 +62,14 @@ def _unix(probe: Probe) -> bool:
         return True
 
 
-def _running(_: Probe) -> bool:
-    """For a process with nothing to ask: that it runs is all there is to know."""
-    return True
+def _file(probe: Probe) -> bool:
+    """For a process with nothing to ask: that it got as far as making a file."""
+    return os.path.exists(probe.address)
 
 
 KINDS: dict[str, Callable[[Probe], bool]] = {
     "http": _http,
     "zookeeper": _zookeeper,
     "unix": _unix,
-    "running": _running,
+    "file": _file,
 }

@@ -54,13 +54,13 @@ class Stack:
             self._wait_until_usable(api)
         self._finish(site)
 
-    def down(self, progress: Progress) -> None:
+    def down(self, _: Progress) -> None:
         """Stop what runs and remove what was made, however far `up` got."""
         if self._state.nodes == sources.REAL:
-            realnode.stop(self._state, self._layout)
+            realnode.stop(self._state)
         processes.stop(self._state.services)
         if self._state.nodes == sources.REAL:
-            realnode.clean(self._state, self._layout, progress)
+            realnode.clean(self._state, self._layout)
         self._layout.remove()
 
     def stop(self, name: str) -> None:
@@ -106,9 +106,10 @@ class Stack:
         realnode.prepare(site, self._state)
         self._save()
         self._start_all(site, [realnode.holder])
-        self._start_all(site, [realnode.containerd])
+        holder = self._state.service(realnode.HOLDER).pid
+        self._start_all(site, [lambda site: realnode.containerd(site, holder)])
         realnode.import_images(site)
-        self._start_all(site, [realnode.kubelet])
+        self._start_all(site, [lambda site: realnode.kubelet(site, holder)])
 
     def _start_all(self, site: Site, describes: Sequence[Describe]) -> None:
         started = [(describe, self._launch(describe(site))) for describe in describes]

@@ -1,0 +1,5 @@
+"""What stops a measurement."""
+
+
+class BenchmarkError(Exception):
+    """Something could not be measured; the message says what and why."""

@@ -1,0 +1,262 @@
+"""The floor: a node's objects straight at the API server, and nothing else.
+
+No ZooKeeper, no quota, no record, no retry: what remains is what the cluster itself takes,
+so no launcher can be faster. It runs as a worker of its own (see ``workers``), and it is
+the benchmark's hand on the cluster between measurements, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+
+from benchmark import kubeconfig, workers
+from benchmark.errors import BenchmarkError
+
+PREFIX = "bench-"
+"""Every namespace of a benchmark begins so: the floor's own and, by their pool, the launchers'."""
+MARK = "bench-floor"
+ROLE = "bench-floor"
+WORKER = "zuul-worker"
+
+CONNECTIONS = 16
+"""At a time, in a burst: the number at which the floor is fastest on two cores."""
+KEEP_ALIVE_S = 60.0
+TOKEN_S = 7 * 24 * 3600
+POLL_S = 0.5
+CONFLICT = 409
+NOT_FOUND = 404
+
+RULES = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]},
+]
+
+
+class Api:
+    """POST, DELETE and GET, with the least work around them."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def call(
+        self, method: str, path: str, body: Any = None, passing: tuple[int, ...] = ()
+    ) -> bytes:
+        """The answer's body; an error status raises unless it is in ``passing``."""
+        async with self._session.request(method, path, json=body) as response:
+            content = await response.read()
+            if response.status >= 400 and response.status not in passing:
+                text = content.decode(errors="replace")[:500]
+                raise BenchmarkError(f"{method} {path}: {response.status} {text}")
+            return content
+
+    async def post(self, path: str, body: Any) -> bytes:
+        """Create something; that it exists already is fine."""
+        return await self.call("POST", path, body, passing=(CONFLICT,))
+
+    def watch(self, path: str) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """An open watch, without a time limit."""
+        return self._session.get(path, timeout=aiohttp.ClientTimeout())
+
+
+class PodWatch:
+    """One watch on the floor's pods; tells whoever waits that one has become ready."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._waiting: dict[str, asyncio.Event] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch from now on until the block ends."""
+        path = f"/api/v1/pods?labelSelector={MARK}"
+        listed = json.loads(await self._api.call("GET", f"{path}&limit=1"))
+        version = listed["metadata"]["resourceVersion"]
+        async with self._api.watch(f"{path}&watch=1&resourceVersion={version}") as events:
+            task = asyncio.create_task(self._read(events))
+            try:
+                yield
+            finally:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    def expect(self, namespace: str) -> asyncio.Event:
+        """Set when that namespace's pod is ready."""
+        return self._waiting.setdefault(namespace, asyncio.Event())
+
+    async def _read(self, events: aiohttp.ClientResponse) -> None:
+        async for line in events.content:
+            pod = json.loads(line)["object"]
+            waiting = self._waiting.get(pod["metadata"].get("namespace", ""))
+            if waiting is not None and _is_ready(pod):
+                waiting.set()
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+class Floor:
+    """Makes nodes' objects, counts the time, and removes them."""
+
+    def __init__(self, api: Api, image: str) -> None:
+        self._api = api
+        self._image = image
+        self._pods = PodWatch(api)
+        self._serial = itertools.count()
+
+    async def prepare(self) -> None:
+        """The ClusterRole that every node's RoleBinding names."""
+        body = {"metadata": {"name": ROLE}, "rules": RULES}
+        await self._api.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", body)
+
+    async def retire(self) -> None:
+        """Remove that ClusterRole."""
+        path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{ROLE}"
+        await self._api.call("DELETE", path, passing=(NOT_FOUND,))
+
+    async def make(self, kind: str, count: int, at_once: bool) -> dict[str, Any]:
+        """Make ``count`` nodes of a kind: seconds of each, seconds in all, CPU seconds."""
+        async with self._pods.running():
+            cpu, began = time.process_time(), time.monotonic()
+            if at_once:
+                durations = await asyncio.gather(*(self._timed(kind) for _ in range(count)))
+            else:
+                durations = [await self._timed(kind) for _ in range(count)]
+            elapsed = time.monotonic() - began
+            return {
+                "durations": durations,
+                "elapsed": elapsed,
+                "cpu": time.process_time() - cpu,
+            }
+
+    async def _timed(self, kind: str) -> float:
+        began = time.monotonic()
+        await self._node(kind)
+        return time.monotonic() - began
+
+    async def _node(self, kind: str) -> None:
+        name = f"{PREFIX}floor-{os.getpid()}-{next(self._serial)}"
+        await self._api.post("/api/v1/namespaces", {"metadata": _named(name)})
+        await asyncio.gather(*self._contents(kind, name))
+
+    def _contents(self, kind: str, namespace: str) -> list[Awaitable[Any]]:
+        base = f"/api/v1/namespaces/{namespace}"
+        authority = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "floor"}}
+        binding = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
+        return [
+            self._default_account(kind, base, namespace),
+            self._worker_account(base),
+            self._api.post(f"{base}/configmaps", authority),
+            self._api.post(binding, _binding(namespace)),
+        ]
+
+    async def _default_account(self, kind: str, base: str, namespace: str) -> None:
+        await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": "default"}})
+        if kind == "pod":
+            ready = self._pods.expect(namespace)
+            await self._api.post(f"{base}/pods", _pod(namespace, self._image))
+            await ready.wait()
+
+    async def _worker_account(self, base: str) -> None:
+        await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": WORKER}})
+        body = {"spec": {"expirationSeconds": TOKEN_S}}
+        answer = await self._api.post(f"{base}/serviceaccounts/{WORKER}/token", body)
+        assert json.loads(answer)["status"]["token"]
+
+    async def clean(self) -> None:
+        """Ask for the deletion of all that the floor made."""
+        for name in await self._namespaces(f"?labelSelector={MARK}"):
+            await self._api.call("DELETE", f"/api/v1/namespaces/{name}", passing=(NOT_FOUND, 409))
+
+    async def await_empty(self, within: float) -> None:
+        """Until the cluster has no namespace of a benchmark; ``within`` seconds."""
+        deadline = time.monotonic() + within
+        while left := await self._namespaces():
+            if time.monotonic() > deadline:
+                raise BenchmarkError(
+                    f"{len(left)} namespaces are left over, {left[0]} among them; "
+                    "remove them before the next run"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _namespaces(self, query: str = "") -> list[str]:
+        listed = json.loads(await self._api.call("GET", f"/api/v1/namespaces{query}"))
+        names = (item["metadata"]["name"] for item in listed["items"])
+        return [name for name in names if name.startswith(PREFIX)]
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"name": name, "labels": {MARK: "true"}}
+
+
+def _binding(namespace: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": WORKER},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": WORKER, "namespace": namespace}],
+    }
+
+
+def _pod(namespace: str, image: str) -> dict[str, Any]:
+    amounts = {"cpu": "1", "memory": "128Mi"}
+    container = {
+        "name": "pod",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c"],
+        "args": ["trap 'exit 0' TERM; while true; do sleep 86400 & wait; done"],
+        "resources": {"requests": amounts, "limits": amounts},
+    }
+    metadata = {**_named("pod"), "namespace": namespace}
+    return {"metadata": metadata, "spec": {"containers": [container], "restartPolicy": "Never"}}
+
+
+async def _serve(floor: Floor) -> None:
+    """Answer commands until standard input ends."""
+    commands: dict[str, Callable[..., Awaitable[Any]]] = {
+        "make": floor.make,
+        "clean": floor.clean,
+        "await_empty": floor.await_empty,
+    }
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        do, given = workers.receive(line)
+        try:
+            workers.reply(await commands[do](**given))
+        except (BenchmarkError, aiohttp.ClientError, OSError) as error:
+            workers.reply(error=f"{type(error).__name__}: {error}")
+
+
+async def _run(path: str, context: str, image: str, connections: int) -> None:
+    server, tls, headers = kubeconfig.access(path, context)
+    # One more for the watch.
+    connector = aiohttp.TCPConnector(limit=connections + 1, ssl=tls, keepalive_timeout=KEEP_ALIVE_S)
+    async with aiohttp.ClientSession(server, headers=headers, connector=connector) as session:
+        floor = Floor(Api(session), image)
+        await floor.prepare()
+        try:
+            await _serve(floor)
+        finally:
+            await floor.retire()
+
+
+def main() -> None:
+    """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE [CONNECTIONS]``."""
+    path, context, image, *connections = sys.argv[1:]
+    asyncio.run(_run(path, context, image, int(connections[0]) if connections else CONNECTIONS))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,12 @@ from typing import Any
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
+
+def empty() -> Mapping[str, Any]:
+    """The empty mapping, as a dataclass wants its default (a proxy is not hashable)."""
+    return EMPTY
+
+
 MILLI = 1000
 
 
@@ -144,7 +150,7 @@ class NodeRequest:
     created_time: float | None = None
     state_time: float = 0.0
     declined_by: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default=EMPTY)
+    extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
 
     @property
@@ -180,9 +186,28 @@ class Node:
     state_time: float = 0.0
     resources: Resources | None = None
     claimed: Resources | None = None
-    driver_data: Mapping[str, Any] = field(default=EMPTY)
-    extra: Mapping[str, Any] = field(default=EMPTY)
+    driver_data: Mapping[str, Any] = field(default_factory=empty)
+    extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A pool as its launcher registered it, ours and Nodepool's alike."""
+
+    id: str
+    provider_name: str | None
+    supported_labels: frozenset[str]
+    priority: int = 100
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A pool's quota ledger as it stood at ``version``."""
+
+    claimed: Resources
+    version: int
 
 
 # --- what the Kubernetes adapter tells about pods --------------------------------------
@@ -242,7 +267,7 @@ class Namespace:
 
     name: str
     uid: str
-    labels: Mapping[str, str] = field(default=EMPTY)
+    labels: Mapping[str, str] = field(default_factory=empty)
     deleting: bool = False
 
 

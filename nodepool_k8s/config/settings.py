@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.model import EMPTY, LabelType
+from nodepool_k8s.model import LabelType, empty
 
 DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
 
@@ -89,9 +89,9 @@ class Label:
     type: LabelType
     image: str | None = None
     image_pull: str = "IfNotPresent"
-    labels: Mapping[str, str] = field(default=EMPTY)
-    dynamic_labels: Mapping[str, str] = field(default=EMPTY)
-    annotations: Mapping[str, str] = field(default=EMPTY)
+    labels: Mapping[str, str] = field(default_factory=empty)
+    dynamic_labels: Mapping[str, str] = field(default_factory=empty)
+    annotations: Mapping[str, str] = field(default_factory=empty)
     python_path: str = "auto"
     shell_type: str | None = None
     cpu: float | None = None
@@ -102,9 +102,9 @@ class Label:
     storage_limit: int | None = None
     gpu: int | None = None
     gpu_resource: str | None = None
-    extra_resources: Mapping[str, int] = field(default=EMPTY)
+    extra_resources: Mapping[str, int] = field(default_factory=empty)
     env: tuple[tuple[str, str], ...] = ()
-    node_selector: Mapping[str, str] = field(default=EMPTY)
+    node_selector: Mapping[str, str] = field(default_factory=empty)
     scheduler_name: str | None = None
     privileged: bool | None = None
     volumes: tuple[Mapping[str, Any], ...] = ()
@@ -125,8 +125,8 @@ class Pool:
     name: str
     labels: Mapping[str, Label]
     priority: int = 100
-    limits: Mapping[str, int] = field(default=EMPTY)
-    node_attributes: Mapping[str, Any] = field(default=EMPTY)
+    limits: Mapping[str, int] = field(default_factory=empty)
+    node_attributes: Mapping[str, Any] = field(default_factory=empty)
     disabled: bool = False
     """``max-servers`` of 0 or less: every request is declined."""
 

@@ -1,0 +1,408 @@
+"""How records look in ZooKeeper: paths of znodes, and JSON.
+
+Nodepool's and Zuul's form, with every key that this launcher does not use kept as
+it was read. Pure: reads and makes bytes, knows no client. Sources of the form:
+``Node.toDict`` and ``NodeRequest.toDict`` of Nodepool 11, and what Zuul 14 reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+from nodepool_k8s.errors import MalformedRecord
+from nodepool_k8s.model import (
+    EMPTY,
+    Component,
+    Node,
+    NodeRequest,
+    NodeState,
+    RequestState,
+    Resources,
+)
+
+NODEPOOL = "/nodepool"
+REQUESTS = "/nodepool/requests"
+REQUEST_LOCKS = "/nodepool/requests-lock"
+NODES = "/nodepool/nodes"
+POOL_COMPONENTS = "/nodepool/components/pool"
+
+OWN = "/nodepool-k8s"
+"""Our own root: never under a path that Nodepool lists."""
+DEPLOYMENT = "/nodepool-k8s/deployment"
+LEDGERS = "/nodepool-k8s/ledger"
+
+LOCK_INFIX = "__lock__"
+"""Between the contender's UUID and the sequence, in kazoo's lock recipe."""
+
+DRIVER_KEY = "nodepool_k8s"
+"""Our key in a node's ``driver_data``, and in a request for the reasons of a refusal."""
+
+MAX_TRANSACTION = 512 * 1024
+"""Bytes of record data in one transaction: half of jute's 1 MiB, to leave room for paths."""
+
+
+# --- paths ---------------------------------------------------------------------------
+
+
+def request_path(request_id: str) -> str:
+    """The znode of a request."""
+    return f"{REQUESTS}/{request_id}"
+
+
+def request_lock_path(request_id: str) -> str:
+    """The lock of a request; never a child of the request, or Zuul's delete would fail."""
+    return f"{REQUEST_LOCKS}/{request_id}"
+
+
+def node_path(node_id: str) -> str:
+    """The znode of a node."""
+    return f"{NODES}/{node_id}"
+
+
+def node_lock_path(node_id: str) -> str:
+    """The lock of a node."""
+    return f"{NODES}/{node_id}/lock"
+
+
+def ledger_path(provider: str, pool: str) -> str:
+    """The quota ledger of a pool; names are quoted, as a znode's name may hold no slash."""
+    return f"{LEDGERS}/{quote(provider, safe='')}/{quote(pool, safe='')}"
+
+
+def pool_of_ledger(path: str) -> tuple[str, str] | None:
+    """Provider and pool of a ledger's path; None for another path."""
+    parts = path.removeprefix(LEDGERS + "/").split("/")
+    return (unquote(parts[0]), unquote(parts[1])) if len(parts) == 2 else None
+
+
+# --- JSON ------------------------------------------------------------------------------
+
+
+def _decode(data: bytes, what: str) -> dict[str, Any]:
+    if not data:
+        raise MalformedRecord(f"{what} is empty; expected a JSON object")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRecord(f"{what} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise MalformedRecord(f"{what} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _encode(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _strings(value: object, what: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):  # Nodepool once wrote a node's type as a plain string.
+        return (value,)
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return tuple(value)
+    raise MalformedRecord(f"{what} is {value!r:.80}; expected a list of strings")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value
+
+
+# --- requests ---------------------------------------------------------------------------
+
+_REQUEST_KEYS = frozenset(
+    [
+        "state",
+        "state_time",
+        "node_types",
+        "nodes",
+        "requestor",
+        "requestor_data",
+        "provider",
+        "relative_priority",
+        "event_id",
+        "tenant_name",
+        "created_time",
+        "declined_by",
+    ]
+)
+
+
+def parse_request(request_id: str, data: bytes, version: int) -> NodeRequest:
+    """Read a request's znode.
+
+    Raises MalformedRecord where it is not a JSON object, has no known state, or no
+    list of labels; everything else has a default, as Nodepool's own reading has.
+    """
+    what = f"request {request_id}"
+    raw = _decode(data, what)
+    try:
+        state = RequestState(str(raw.get("state")))
+    except ValueError as error:
+        raise MalformedRecord(f"{what} has state {raw.get('state')!r:.40}") from error
+    if "node_types" not in raw:
+        raise MalformedRecord(f"{what} lacks node_types, the list of labels it asks for")
+    if "-" not in request_id:
+        raise MalformedRecord(f"{what} is not named <priority>-<sequence>")
+    return NodeRequest(
+        id=request_id,
+        state=state,
+        node_types=_strings(raw["node_types"], f"{what}: node_types"),
+        nodes=_strings(raw.get("nodes"), f"{what}: nodes"),
+        requestor=_text(raw.get("requestor")) or "",
+        requestor_data=raw.get("requestor_data"),
+        provider=_text(raw.get("provider")),
+        relative_priority=int(_number(raw.get("relative_priority")) or 0),
+        event_id=_text(raw.get("event_id")),
+        tenant_name=_text(raw.get("tenant_name")),
+        created_time=_number(raw.get("created_time")),
+        state_time=_number(raw.get("state_time")) or 0.0,
+        declined_by=_strings(raw.get("declined_by"), f"{what}: declined_by"),
+        extra={key: value for key, value in raw.items() if key not in _REQUEST_KEYS},
+        version=version,
+    )
+
+
+def encode_request(request: NodeRequest) -> bytes:
+    """Write a request as Zuul and Nodepool read it."""
+    return _encode(
+        {
+            **request.extra,
+            "state": request.state.value,
+            "state_time": request.state_time,
+            "declined_by": list(request.declined_by),
+            "node_types": list(request.node_types),
+            "nodes": list(request.nodes),
+            "requestor": request.requestor,
+            "requestor_data": request.requestor_data,
+            "provider": request.provider,
+            "relative_priority": request.relative_priority,
+            "event_id": request.event_id,
+            "created_time": request.created_time,
+            "tenant_name": request.tenant_name,
+        }
+    )
+
+
+def refusal_reasons(request: NodeRequest) -> tuple[str, ...]:
+    """Why pools of ours refused the request, as they wrote it into the request."""
+    own = request.extra.get(DRIVER_KEY)
+    reasons = own.get("reasons") if isinstance(own, dict) else None
+    return tuple(str(reason) for reason in reasons) if isinstance(reasons, list) else ()
+
+
+def with_reasons(request: NodeRequest, reasons: tuple[str, ...]) -> Mapping[str, Any]:
+    """The request's ``extra`` with more reasons of a refusal."""
+    return {**request.extra, DRIVER_KEY: {"reasons": [*refusal_reasons(request), *reasons]}}
+
+
+# --- nodes --------------------------------------------------------------------------------
+
+_NODE_DEFAULTS: Mapping[str, Any] = {
+    "cloud": None,
+    "az": None,
+    "region": None,
+    "public_ipv4": None,
+    "private_ipv4": None,
+    "public_ipv6": None,
+    "host_id": None,
+    "interface_ip": None,
+    "connection_port": 22,
+    "ssh_port": 22,
+    "image_id": None,
+    "hostname": None,
+    "comment": None,
+    "user_data": None,
+    "hold_job": None,
+    "host_keys": [],
+    "username": None,
+    "connection_type": None,
+    "shell_type": None,
+    "hold_expiration": None,
+    "slot": None,
+    "attributes": None,
+    "python_path": None,
+    "node_properties": {},
+}
+
+_NODE_KEYS = frozenset(
+    [
+        "state",
+        "state_time",
+        "type",
+        "provider",
+        "pool",
+        "launcher",
+        "allocated_to",
+        "tenant_name",
+        "requestor",
+        "external_id",
+        "created_time",
+        "resources",
+        "driver_data",
+    ]
+)
+
+
+def parse_node(node_id: str, data: bytes, version: int) -> Node:
+    """Read a node's znode.
+
+    Raises MalformedRecord where it is not a JSON object or has no known state.
+    """
+    what = f"node {node_id}"
+    raw = _decode(data, what)
+    try:
+        state = NodeState(str(raw.get("state")))
+    except ValueError as error:
+        raise MalformedRecord(f"{what} has state {raw.get('state')!r:.40}") from error
+    driver_data = raw.get("driver_data")
+    driver_data = driver_data if isinstance(driver_data, dict) else EMPTY
+    return Node(
+        id=node_id,
+        state=state,
+        type=_strings(raw.get("type"), f"{what}: type"),
+        provider=_text(raw.get("provider")),
+        pool=_text(raw.get("pool")),
+        launcher=_text(raw.get("launcher")),
+        allocated_to=_text(raw.get("allocated_to")),
+        tenant_name=_text(raw.get("tenant_name")),
+        requestor=_text(raw.get("requestor")),
+        external_id=_text(raw.get("external_id")),
+        created_time=_number(raw.get("created_time")),
+        state_time=_number(raw.get("state_time")) or 0.0,
+        resources=_resources(raw.get("resources")),
+        claimed=_claimed(driver_data),
+        driver_data=driver_data,
+        extra={key: value for key, value in raw.items() if key not in _NODE_KEYS},
+        version=version,
+    )
+
+
+def _resources(value: object) -> Resources | None:
+    if not isinstance(value, dict):
+        return None
+    numbers = {str(name): _number(amount) for name, amount in value.items()}
+    return Resources.from_numbers(
+        {name: amount for name, amount in numbers.items() if amount is not None}
+    )
+
+
+def _claimed(driver_data: Mapping[str, Any]) -> Resources | None:
+    own = driver_data.get(DRIVER_KEY)
+    claimed = own.get("claimed") if isinstance(own, dict) else None
+    return Resources(_milli(claimed, "claimed")) if isinstance(claimed, dict) else None
+
+
+def encode_node(node: Node) -> bytes:
+    """Write a node with every key that Nodepool's own records have."""
+    driver_data = dict(node.driver_data)
+    if node.claimed is not None:
+        own = driver_data.get(DRIVER_KEY)
+        own = own if isinstance(own, dict) else {}
+        driver_data[DRIVER_KEY] = {**own, "claimed": dict(node.claimed)}
+    return _encode(
+        {
+            **_NODE_DEFAULTS,
+            **node.extra,
+            "state": node.state.value,
+            "state_time": node.state_time,
+            "type": list(node.type),
+            "provider": node.provider,
+            "pool": node.pool,
+            "launcher": node.launcher,
+            "allocated_to": node.allocated_to,
+            "tenant_name": node.tenant_name,
+            "requestor": node.requestor,
+            "external_id": node.external_id,
+            "created_time": node.created_time,
+            "resources": _resource_numbers(node.resources),
+            "driver_data": driver_data or None,
+        }
+    )
+
+
+def _resource_numbers(resources: Resources | None) -> dict[str, int | float] | None:
+    # Nodepool writes these three for every node, a namespace's zeros included.
+    if resources is None:
+        return None
+    return {"cores": 0, "ram": 0, "instances": 0, **resources.numbers()}
+
+
+def own_data(node: Node) -> Mapping[str, Any]:
+    """What this launcher keeps in the node's ``driver_data``."""
+    own = node.driver_data.get(DRIVER_KEY)
+    return own if isinstance(own, dict) else EMPTY
+
+
+def with_own_data(node: Node, **data: object) -> Mapping[str, Any]:
+    """The node's ``driver_data`` with more of our own in it."""
+    return {**node.driver_data, DRIVER_KEY: {**own_data(node), **data}}
+
+
+# --- the quota ledger ---------------------------------------------------------------------
+
+
+def parse_ledger(data: bytes) -> Resources:
+    """Read a pool's ledger: what its claimed nodes hold, in thousandths.
+
+    Raises MalformedRecord; an empty znode is an empty ledger.
+    """
+    if not data:
+        return Resources()
+    return Resources(_milli(_decode(data, "quota ledger").get("claimed", {}), "quota ledger"))
+
+
+def encode_ledger(claimed: Resources) -> bytes:
+    """Write a pool's ledger."""
+    return _encode({"claimed": dict(claimed)})
+
+
+def _milli(value: object, what: str) -> dict[str, int]:
+    if not isinstance(value, dict) or not all(isinstance(item, int) for item in value.values()):
+        raise MalformedRecord(f"{what} is {value!r:.80}; expected whole thousandths by name")
+    return value
+
+
+# --- components ----------------------------------------------------------------------------
+
+
+def encode_component(component: Component, **more: object) -> bytes:
+    """Write a component's record with the keys that Nodepool's readers insist on."""
+    return _encode(
+        {
+            "state": "running",
+            "kind": "pool",
+            "model_api": 0,
+            **more,
+            "id": component.id,
+            "provider_name": component.provider_name,
+            "supported_labels": sorted(component.supported_labels),
+            "priority": component.priority,
+            "paused": component.paused,
+        }
+    )
+
+
+def parse_component(name: str, data: bytes) -> Component:
+    """Read a pool's component record. Raises MalformedRecord."""
+    raw = _decode(data, f"component {name}")
+    identity = raw.get("id")
+    if not isinstance(identity, str):
+        raise MalformedRecord(f"component {name} has no id")
+    priority = _number(raw.get("priority"))
+    return Component(
+        id=identity,
+        provider_name=_text(raw.get("provider_name")),
+        supported_labels=frozenset(_strings(raw.get("supported_labels"), f"component {name}")),
+        priority=100 if priority is None else int(priority),
+        paused=bool(raw.get("paused")),
+    )

@@ -1,0 +1,407 @@
+"""The bridge between kazoo's threads and our event loop; the only user of kazoo.
+
+Every operation is a coroutine, raises our errors, and survives a dropped connection
+for as long as the session lives: what only reads is asked again, and a transaction
+whose answer was lost is looked up before it is repeated, because it may have happened.
+When the session is over, everything in flight raises SessionLost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from kazoo import exceptions as kazoo_errors
+from kazoo.protocol.states import KazooState
+from kazoo.retry import KazooRetry
+
+from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s.errors import (
+    AlreadyExists,
+    Conflict,
+    ConnectionLost,
+    Held,
+    Outdated,
+    SessionLost,
+    Vanished,
+    ZooKeeperError,
+)
+from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
+from nodepool_k8s.zookeeper.persistent import TreeClient
+
+log = logging.getLogger(__name__)
+
+EventCallback = Callable[[str, str], None]
+
+CONNECT_TIMEOUT = 15.0
+
+_CONFLICTS: dict[type[Exception], type[Conflict]] = {
+    kazoo_errors.NoNodeError: Vanished,
+    kazoo_errors.NodeExistsError: AlreadyExists,
+    kazoo_errors.NotEmptyError: Held,
+    kazoo_errors.BadVersionError: Outdated,
+}
+
+_SESSION_OVER = (
+    kazoo_errors.SessionExpiredError,
+    kazoo_errors.ConnectionClosedError,
+    kazoo_errors.AuthFailedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What of a znode's stat anybody here asks for. ``owner`` is a session, 0 for none."""
+
+    version: int
+    created_zxid: int
+    modified_zxid: int
+    owner: int
+
+
+class TransactionConflict(Conflict):
+    """A transaction did not apply; ``operation`` is the one that stood in its way."""
+
+    def __init__(self, cause: Conflict, operation: Operation) -> None:
+        super().__init__(f"{type(operation).__name__} {operation.path}: {cause}")
+        self.cause = cause
+        self.operation = operation
+
+
+class Session:
+    """One ZooKeeper session: over once, and never back."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """True when every lock that it held belongs to nobody."""
+        return self._over.is_set()
+
+    def end(self) -> None:
+        """Mark it over, and wake who waits for that."""
+        self._over.set()
+
+    async def ended(self) -> None:
+        """Wait until the session is over."""
+        await self._over.wait()
+
+
+class ZooKeeperClient:
+    """A connection to ZooKeeper for one event loop."""
+
+    def __init__(self, settings: ZooKeeperSettings) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._connected = asyncio.Event()
+        self._state_changed = asyncio.Event()
+        self._callback: EventCallback | None = None
+        self._closing = False
+        self.session = Session()
+        self._kazoo = TreeClient(
+            hosts=settings.hosts,
+            timeout=settings.timeout,
+            connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
+            **_tls_options(settings),
+        )
+        self._kazoo.add_listener(self._on_kazoo_state)
+        self._kazoo.tree_callback = self._on_kazoo_event
+
+    # --- connection ----------------------------------------------------------------
+
+    async def start(self, timeout: float | None = CONNECT_TIMEOUT) -> None:
+        """Connect, making the chroot where it is missing.
+
+        ``timeout`` in seconds; None waits for ever. Raises ConnectionLost.
+        """
+        await self._make_chroot(timeout)
+        self._kazoo.start_async()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError as error:
+            await self.close()
+            raise self._unreachable(timeout) from error
+
+    async def close(self) -> None:
+        """End the session, which frees every lock it holds."""
+        self._closing = True
+        self.session.end()
+        await asyncio.to_thread(self._stop_kazoo)
+
+    def _stop_kazoo(self) -> None:
+        self._kazoo.stop()
+        self._kazoo.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._connected.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait for a connection, in this session or in a later one."""
+        await self._connected.wait()
+
+    async def state_change(self) -> None:
+        """Wait until the connection comes, goes, or the session is over."""
+        self._state_changed.clear()
+        await self._state_changed.wait()
+
+    async def _make_chroot(self, timeout: float | None) -> None:
+        chroot = self._settings.servers[0].chroot.strip("/")
+        if not chroot:
+            return
+        bare = TreeClient(
+            hosts=self._settings.hosts.rpartition(f"/{chroot}")[0],
+            timeout=self._settings.timeout,
+            **_tls_options(self._settings),
+        )
+
+        def make() -> None:
+            bare.start(timeout=timeout or CONNECT_TIMEOUT)
+            try:
+                bare.ensure_path(f"/{chroot}")
+            finally:
+                bare.stop()
+                bare.close()
+
+        try:
+            await asyncio.to_thread(make)
+        except bare.handler.timeout_exception as error:
+            raise self._unreachable(timeout) from error
+
+    def _unreachable(self, timeout: float | None) -> ConnectionLost:
+        return ConnectionLost(
+            f"no ZooKeeper answered at {self._settings.hosts} within {timeout:g} s; check "
+            "zookeeper-servers, and zookeeper-tls if the port speaks TLS"
+        )
+
+    def _on_kazoo_state(self, state: str) -> None:
+        self._loop_call(self._on_state, state)
+
+    def _on_state(self, state: str) -> None:
+        if state == KazooState.CONNECTED:
+            if self.session.over and not self._closing:
+                self.session = Session()
+            self._connected.set()
+        else:
+            self._connected.clear()
+            if state == KazooState.LOST:
+                self.session.end()
+        log.info("ZooKeeper connection is %s", state.lower())
+        self._state_changed.set()
+
+    def _loop_call(self, function: Callable[..., None], *args: object) -> None:
+        # kazoo's threads outlive the loop by a moment when a program ends.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+    # --- events ---------------------------------------------------------------------
+
+    def on_event(self, callback: EventCallback) -> None:
+        """Hand every tree event (type, path) to ``callback``, on the event loop."""
+        self._callback = callback
+
+    async def watch_tree(self, path: str) -> None:
+        """Watch everything at and below ``path`` until the connection drops."""
+        try:
+            await self._ask(self._kazoo.add_tree_watch_async, path)
+        except ZooKeeperError as error:
+            if isinstance(error.__cause__, kazoo_errors.UnimplementedError):
+                raise ZooKeeperError(
+                    "this ZooKeeper is older than 3.6 and lacks persistent recursive watches; "
+                    "upgrade it"
+                ) from error
+            raise
+
+    def _on_kazoo_event(self, kind: str, path: str) -> None:
+        self._loop_call(self._on_tree_event, kind, path)
+
+    def _on_tree_event(self, kind: str, path: str) -> None:
+        if self._callback is not None:
+            self._callback(kind, path)
+
+    # --- single operations -------------------------------------------------------------
+
+    async def get(self, path: str) -> tuple[bytes, Stat]:
+        """Data and stat. Raises Vanished, SessionLost."""
+        data, stat = await self._read(self._kazoo.get_async, path)
+        return data or b"", _stat(stat)
+
+    async def children(self, path: str) -> list[str]:
+        """Names of the children. Raises Vanished, SessionLost."""
+        names: list[str] = await self._read(self._kazoo.get_children_async, path)
+        return names
+
+    async def exists(self, path: str) -> Stat | None:
+        """The stat, or None where there is no such znode. Raises SessionLost."""
+        stat = await self._read(self._kazoo.exists_async, path)
+        return None if stat is None else _stat(stat)
+
+    async def sync(self, path: str) -> None:
+        """Make the server that we talk to catch up with the leader."""
+        await self._read(self._kazoo.sync_async, path)
+
+    async def create_sequence(self, prefix: str, data: bytes, *, ephemeral: bool = False) -> str:
+        """Create a znode whose name ends in a sequence; its path.
+
+        Raises ConnectionLost where the answer was lost: the znode may exist, and
+        nobody here knows its name.
+        """
+        path: str = await self._ask(
+            self._kazoo.create_async, prefix, data, None, ephemeral, True, False
+        )
+        return path
+
+    async def ensure_path(self, path: str) -> None:
+        """Create the znode and its parents where they are missing."""
+        await self._read(self._kazoo.ensure_path_async, path)
+
+    async def _read(self, function: Callable[..., Any], *args: object) -> Any:
+        """Ask what may be asked again: repeated over dropped connections."""
+        session = self.session
+        while True:
+            try:
+                return await self._ask(function, *args)
+            except SessionLost:
+                raise
+            except ConnectionLost:
+                await self._reconnected(session)
+
+    async def _ask(self, function: Callable[..., Any], *args: object) -> Any:
+        """One round trip; kazoo's errors become ours."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def answered(result: Any) -> None:
+            self._loop_call(_settle, future, result)
+
+        function(*args).rawlink(answered)
+        try:
+            return await future
+        except Exception as error:
+            _translate(error)
+
+    async def _reconnected(self, session: Session) -> None:
+        """Wait for the connection to come back. Raises SessionLost when the session is over."""
+        over = asyncio.ensure_future(session.ended())
+        back = asyncio.ensure_future(self._connected.wait())
+        try:
+            await asyncio.wait({over, back}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            back.cancel()
+        if session.over:
+            raise SessionLost("the ZooKeeper session is over")
+
+    # --- transactions -------------------------------------------------------------------
+
+    async def transaction(self, operations: Sequence[Operation]) -> None:
+        """Apply all operations at once.
+
+        Raises TransactionConflict (nothing applied; it names the operation that did
+        not fit), SessionLost (unknown, and none of our business any more).
+        """
+        session = self.session
+        while True:
+            try:
+                return await self._commit(operations)
+            except SessionLost:
+                raise
+            except ConnectionLost:
+                await self._reconnected(session)
+                if await self._has_happened(operations):
+                    return None
+
+    async def _commit(self, operations: Sequence[Operation]) -> None:
+        request = self._kazoo.transaction()
+        for operation in operations:
+            match operation:
+                case Check(path, version):
+                    request.check(path, version)
+                case Create(path, data, ephemeral):
+                    request.create(path, data, None, ephemeral)
+                case SetData(path, data, version):
+                    request.set_data(path, data, version)
+                case Delete(path, version):
+                    request.delete(path, version)
+        results = await self._ask(request.commit_async)
+        for operation, result in zip(operations, results, strict=False):
+            if isinstance(result, Exception) and not _is_bystander(result):
+                _raise_conflict(result, operation)
+
+    async def _has_happened(self, operations: Sequence[Operation]) -> bool:
+        """Whether a transaction whose answer was lost was applied.
+
+        As all of it applied or none, one operation that only we could have done tells:
+        a lock's child of ours that came or went, else the data and version we set.
+        """
+        for operation in operations:
+            if isinstance(operation, Create) and operation.ephemeral:
+                return await self.exists(operation.path) is not None
+        for operation in operations:
+            if isinstance(operation, Delete):
+                return await self.exists(operation.path) is None
+        for operation in operations:
+            if isinstance(operation, SetData):
+                return await self._is_set(operation)
+        return False
+
+    async def _is_set(self, operation: SetData) -> bool:
+        try:
+            data, stat = await self.get(operation.path)
+        except Vanished:
+            return False
+        return data == operation.data and stat.version == operation.version + 1
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # Its waiter was cancelled.
+        return
+    if result.successful():
+        future.set_result(result.value)
+    else:
+        future.set_exception(result.exception)
+
+
+def _stat(stat: Any) -> Stat:
+    return Stat(stat.version, stat.czxid, stat.mzxid, stat.ephemeralOwner or 0)
+
+
+def _tls_options(settings: ZooKeeperSettings) -> dict[str, Any]:
+    if settings.tls is None:
+        return {}
+    return {
+        "use_ssl": True,
+        "certfile": settings.tls.cert,
+        "keyfile": settings.tls.key,
+        "ca": settings.tls.ca,
+    }
+
+
+def _translate(error: Exception) -> NoReturn:
+    for kind, ours in _CONFLICTS.items():
+        if isinstance(error, kind):
+            raise ours(str(error) or kind.__name__) from error
+    if isinstance(error, _SESSION_OVER):
+        raise SessionLost("the ZooKeeper session is over") from error
+    if isinstance(error, kazoo_errors.ConnectionLoss):
+        raise ConnectionLost("the connection to ZooKeeper broke") from error
+    if isinstance(error, kazoo_errors.KazooException):
+        raise ZooKeeperError(f"ZooKeeper: {type(error).__name__} {error}".rstrip()) from error
+    raise error
+
+
+def _is_bystander(result: Exception) -> bool:
+    """True for the operations of a failed transaction that did not cause its failure."""
+    return isinstance(result, kazoo_errors.RolledBackError | kazoo_errors.RuntimeInconsistency)
+
+
+def _raise_conflict(result: Exception, operation: Operation) -> NoReturn:
+    try:
+        _translate(result)
+    except Conflict as conflict:
+        raise TransactionConflict(conflict, operation) from result

@@ -1,0 +1,343 @@
+"""A copy in memory of the part of ZooKeeper that decisions are made from.
+
+Kept true by one persistent recursive watch a root; it lags by one round trip, so
+whoever acts on it checks versions in the transaction. Requests and nodes that this
+launcher holds locked are its own to keep current (``own``): reading back what it wrote
+itself would be half of all reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Coroutine
+from enum import Enum, auto
+from typing import Any
+
+from nodepool_k8s import wire
+from nodepool_k8s.errors import MalformedRecord, SessionLost, Vanished
+from nodepool_k8s.model import EMPTY, Component, Ledger, Node, NodeRequest, Resources
+from nodepool_k8s.zookeeper.client import Stat, ZooKeeperClient
+
+log = logging.getLogger(__name__)
+
+ROOTS = (wire.NODEPOOL, wire.OWN)
+
+READS_AT_ONCE = 200
+"""Reads in flight while the tree is listed: enough to fill the pipe, not to flood it."""
+
+
+class Kind(Enum):
+    """What a change is about."""
+
+    REQUEST = auto()
+    REQUEST_LOCK = auto()
+    NODE = auto()
+    NODE_LOCK = auto()
+    COMPONENT = auto()
+    LEDGER = auto()
+
+
+Listener = Callable[[Kind, str], None]
+"""Called with a request's, node's or component's id, or a ledger's path."""
+
+Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+class PoolUsage:
+    """Sums over the node records of one pool: claimed through its ledger, and not."""
+
+    __slots__ = ("claimed", "foreign")
+
+    def __init__(self) -> None:
+        self.claimed = Resources()
+        self.foreign = Resources()
+
+
+class Mirror:
+    """Requests, nodes, their locks, components and ledgers, as last heard of."""
+
+    def __init__(self, client: ZooKeeperClient, spawn: Spawn) -> None:
+        self._client = client
+        self._spawn = spawn
+        self.requests: dict[str, NodeRequest] = {}
+        self.nodes: dict[str, Node] = {}
+        self.components: dict[str, Component] = {}
+        self.ledgers: dict[str, Ledger] = {}
+        self.node_locks: dict[str, set[str]] = {}
+        self.request_locks: dict[str, set[str]] = {}
+        self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
+        self._listeners: list[Listener] = []
+        self._reading: dict[str, bool] = {}
+        self._owned: set[str] = set()
+        self._reported: dict[str, bytes] = {}
+        client.on_event(self._on_event)
+
+    def listen(self, listener: Listener) -> None:
+        """Hear of every change, after it was taken in."""
+        self._listeners.append(listener)
+
+    def _tell(self, kind: Kind, name: str) -> None:
+        for listener in self._listeners:
+            listener(kind, name)
+
+    # --- what is ours to write ------------------------------------------------------------
+
+    def own(self, path: str) -> None:
+        """From now on this launcher says what the record at ``path`` is (it holds its lock)."""
+        self._owned.add(path)
+
+    def disown(self, path: str) -> None:
+        """The record at ``path`` is anybody's to write again."""
+        self._owned.discard(path)
+
+    def reread(self, path: str) -> None:
+        """Give up ``own``, and catch up with what may have happened meanwhile."""
+        self._owned.discard(path)
+        self._refresh(path, gone=False)
+
+    def put_request(self, request: NodeRequest) -> None:
+        """Take in a request that this launcher has just written, unless it is gone by now."""
+        if request.id in self.requests:
+            self._set_request(request.id, request)
+
+    def put_node(self, node: Node) -> None:
+        """Take in a node that this launcher has just written."""
+        self._set_node(node.id, node)
+
+    def put_ledger(self, path: str, ledger: Ledger) -> None:
+        """Take in a ledger that was just read or written, unless a newer one is known."""
+        known = self.ledgers.get(path)
+        if known is None or ledger.version > known.version:
+            self.ledgers[path] = ledger
+
+    # --- questions -------------------------------------------------------------------------
+
+    def usage(self, provider: str, pool: str) -> PoolUsage:
+        """Sums over the pool's node records."""
+        return self._usage.setdefault((provider, pool), PoolUsage())
+
+    def node_locked(self, node_id: str) -> bool:
+        """Whether anybody holds or contends for the node's lock."""
+        return bool(self.node_locks.get(node_id))
+
+    def request_locked(self, request_id: str) -> bool:
+        """Whether anybody holds or contends for the request's lock."""
+        return bool(self.request_locks.get(request_id))
+
+    # --- listing ---------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Set the watches and list everything; again after each reconnect.
+
+        Raises SessionLost.
+        """
+        for root in ROOTS:
+            await self._client.watch_tree(root)
+        gate = asyncio.Semaphore(READS_AT_ONCE)
+        await self._load_branch(wire.REQUESTS, self.requests, gate)
+        await self._load_branch(wire.NODES, self.nodes, gate)
+        await self._load_branch(wire.POOL_COMPONENTS, self.components, gate)
+        await self._load_locks(wire.REQUEST_LOCKS, "", self.request_locks, gate)
+        await self._load_locks(wire.NODES, "/lock", self.node_locks, gate)
+        await self._load_ledgers()
+
+    async def _load_branch(self, root: str, known: dict[str, Any], gate: asyncio.Semaphore) -> None:
+        names = set(await self._client.children(root))
+        for gone in known.keys() - names:
+            self._removed(f"{root}/{gone}")
+
+        async def read(name: str) -> None:
+            path = f"{root}/{name}"
+            async with gate:
+                if path not in self._reading:
+                    await self._read_until_current(path)
+
+        await asyncio.gather(*(read(name) for name in names))
+
+    async def _load_locks(
+        self, root: str, suffix: str, locks: dict[str, set[str]], gate: asyncio.Semaphore
+    ) -> None:
+        async def read(name: str) -> None:
+            async with gate:
+                try:
+                    children = await self._client.children(f"{root}/{name}{suffix}")
+                except Vanished:
+                    children = []
+            self._set_lock_children(locks, name, {child for child in children if _is_lock(child)})
+
+        names = set(await self._client.children(root)) | locks.keys()
+        await asyncio.gather(*(read(name) for name in names))
+
+    async def _load_ledgers(self) -> None:
+        for provider in await self._client.children(wire.LEDGERS):
+            for pool in await self._client.children(f"{wire.LEDGERS}/{provider}"):
+                await self._read(f"{wire.LEDGERS}/{provider}/{pool}")
+
+    # --- events ------------------------------------------------------------------------------
+
+    def _on_event(self, event: str, path: str) -> None:
+        if self._on_lock_event(event, path):
+            return
+        if _kind_of(path) is None:
+            return
+        if event == "DELETED":
+            self._removed(path)
+        elif path in self._owned:
+            return
+        self._refresh(path, gone=event == "DELETED")
+
+    def _on_lock_event(self, event: str, path: str) -> bool:
+        """Take in the coming or going of a lock's child; True when it was one."""
+        parts = path.split("/")
+        if not _is_lock(parts[-1]):
+            return False
+        if path.startswith(wire.NODES + "/") and len(parts) == 6:
+            kind, locks, name = Kind.NODE_LOCK, self.node_locks, parts[3]
+        elif path.startswith(wire.REQUEST_LOCKS + "/") and len(parts) == 5:
+            kind, locks, name = Kind.REQUEST_LOCK, self.request_locks, parts[3]
+        else:
+            return True
+        children = locks.get(name, set())
+        if event == "CREATED":
+            self._set_lock_children(locks, name, children | {parts[-1]})
+        elif event == "DELETED":
+            self._set_lock_children(locks, name, children - {parts[-1]})
+        self._tell(kind, name)
+        return True
+
+    @staticmethod
+    def _set_lock_children(locks: dict[str, set[str]], name: str, children: set[str]) -> None:
+        if children:
+            locks[name] = children
+        else:
+            locks.pop(name, None)
+
+    def _refresh(self, path: str, *, gone: bool) -> None:
+        if path in self._reading:
+            # What is being read may be older than this event.
+            self._reading[path] = True
+        elif not gone:
+            self._reading[path] = False
+            self._spawn(f"read {path}", self._read_until_current(path))
+
+    async def _read_until_current(self, path: str) -> None:
+        try:
+            while True:
+                self._reading[path] = False
+                await self._read(path)
+                if not self._reading[path]:
+                    return
+        except SessionLost:
+            return
+        finally:
+            del self._reading[path]
+
+    async def _read(self, path: str) -> None:
+        try:
+            data, stat = await self._client.get(path)
+        except Vanished:
+            self._removed(path)
+            return
+        if path in self._owned:
+            return
+        try:
+            self._take(path, data, stat)
+            self._reported.pop(path, None)
+        except MalformedRecord as error:
+            self._report(path, data, error)
+
+    def _report(self, path: str, data: bytes, error: MalformedRecord) -> None:
+        """Say once that a record cannot be read, and go on without it."""
+        self._removed(path)
+        if self._reported.get(path) != data[:200]:
+            self._reported[path] = data[:200]
+            log.warning("Passed over %s: %s", path, error)
+
+    # --- records --------------------------------------------------------------------------------
+
+    def _take(self, path: str, data: bytes, stat: Stat) -> None:
+        kind, name = _kind_of(path), path.rpartition("/")[2]
+        if kind is Kind.REQUEST:
+            self._set_request(name, wire.parse_request(name, data, stat.version))
+        elif kind is Kind.NODE:
+            node = wire.parse_node(name, data, stat.version)
+            # Tokens and certificates of ten thousand nodes are nothing to keep in memory.
+            self._set_node(name, dataclasses.replace(node, extra=EMPTY))
+        elif kind is Kind.COMPONENT:
+            self.components[name] = wire.parse_component(name, data)
+            self._tell(Kind.COMPONENT, name)
+        elif kind is Kind.LEDGER:
+            self.put_ledger(path, Ledger(wire.parse_ledger(data), stat.version))
+            self._tell(Kind.LEDGER, path)
+
+    def _removed(self, path: str) -> None:
+        kind, name = _kind_of(path), path.rpartition("/")[2]
+        if kind is Kind.REQUEST and name in self.requests:
+            self._set_request(name, None)
+        elif kind is Kind.NODE and name in self.nodes:
+            self._set_node(name, None)
+        elif kind is Kind.COMPONENT and name in self.components:
+            del self.components[name]
+            self._tell(Kind.COMPONENT, name)
+        elif kind is Kind.LEDGER and path in self.ledgers:
+            del self.ledgers[path]
+            self._tell(Kind.LEDGER, path)
+        self._owned.discard(path)
+
+    def _set_request(self, request_id: str, request: NodeRequest | None) -> None:
+        if request is None:
+            self.requests.pop(request_id, None)
+        else:
+            self.requests[request_id] = request
+        self._tell(Kind.REQUEST, request_id)
+
+    def _set_node(self, node_id: str, node: Node | None) -> None:
+        old = self.nodes.pop(node_id, None)
+        if node is not None:
+            self.nodes[node_id] = node
+        self._recount(old, node)
+        self._tell(Kind.NODE, node_id)
+
+    def _recount(self, old: Node | None, new: Node | None) -> None:
+        if old is not None and new is not None and _counts(old) == _counts(new):
+            return
+        for node, add in ((old, False), (new, True)):
+            if node is None:
+                continue
+            usage = self._usage.setdefault((node.provider, node.pool), PoolUsage())
+            if node.claimed is not None:
+                usage.claimed = _shifted(usage.claimed, node.claimed, add)
+            else:
+                usage.foreign = _shifted(usage.foreign, _foreign(node), add)
+
+
+def _counts(node: Node) -> tuple[object, ...]:
+    return node.provider, node.pool, node.claimed, node.resources
+
+
+def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:
+    return total + amount if add else total - amount
+
+
+def _foreign(node: Node) -> Resources:
+    # Nodepool writes a node's resources only when it is ready; until then it is a server at least.
+    return node.resources if node.resources is not None else Resources.of(instances=1)
+
+
+def _is_lock(name: str) -> bool:
+    return wire.LOCK_INFIX in name
+
+
+def _kind_of(path: str) -> Kind | None:
+    root, _, name = path.rpartition("/")
+    if not name or _is_lock(name):
+        return None
+    if root.startswith(wire.LEDGERS + "/"):
+        return Kind.LEDGER
+    return {
+        wire.REQUESTS: Kind.REQUEST,
+        wire.NODES: Kind.NODE,
+        wire.POOL_COMPONENTS: Kind.COMPONENT,
+    }.get(root)

@@ -1,0 +1,92 @@
+"""kazoo, with the two things it lacks: recursive watches, and answers without a thread hop.
+
+kazoo 2.11 knows only one-shot watches, of which a tree of thousands of nodes needs
+thousands, each with a gap between firing and being set again. ZooKeeper 3.6 has
+persistent recursive ones (operation 106); this subclass adds them. They end with the
+connection: whoever watches sets them anew after each reconnect, and lists again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.handlers.utils import AsyncResult
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.serialization import Watch, int_struct, write_string
+from kazoo.protocol.states import EVENT_TYPE_MAP
+
+PERSISTENT_RECURSIVE = 1
+
+TreeCallback = Callable[[str, str], None]
+"""Called on kazoo's connection thread with the event's type and its path."""
+
+
+class AddWatch(namedtuple("AddWatch", "path mode")):
+    """The request that sets a persistent watch (ZooDefs.OpCode.addWatch)."""
+
+    type = 106
+    __slots__ = ()
+
+    def serialize(self) -> bytes:
+        """Path and mode, in jute's form."""
+        return bytes(write_string(self.path) + int_struct.pack(self.mode))
+
+    @classmethod
+    def deserialize(cls, _data: bytes, _offset: int) -> bool:
+        """The answer carries an error code only, which kazoo has checked by then."""
+        return True
+
+
+class InlineResult(AsyncResult):  # type: ignore[misc]
+    """A result that calls back on the thread that sets it, instead of queueing for another."""
+
+    def _do_callbacks(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+
+class InlineHandler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's threading handler with results of the above kind."""
+
+    def async_result(self) -> InlineResult:
+        """A fresh result; its callbacks must not block."""
+        return InlineResult(self, threading.Condition, self.timeout_exception)
+
+
+class TreeConnection(ConnectionHandler):  # type: ignore[misc]
+    """kazoo's connection, which hands each watch event to the tree's callback first.
+
+    Doing so on the connection's thread keeps the order of ZooKeeper: an event is seen
+    before the answer to any later read.
+    """
+
+    def _read_watch_event(self, buffer: bytes, offset: int) -> None:
+        watch, _ = Watch.deserialize(buffer, offset)
+        callback = self.client.tree_callback
+        if callback is not None and watch.type in EVENT_TYPE_MAP:
+            callback(EVENT_TYPE_MAP[watch.type], self.client.unchroot(watch.path))
+        super()._read_watch_event(buffer, offset)
+
+
+class TreeClient(KazooClient):  # type: ignore[misc]
+    """A kazoo client with persistent recursive watches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, handler=InlineHandler(), **kwargs)
+        self.tree_callback: TreeCallback | None = None
+        old: ConnectionHandler = self._connection
+        self._connection: ConnectionHandler = TreeConnection(
+            self, old.retry_sleeper, logger=old.logger, sasl_options=old.sasl_options
+        )
+
+    def add_tree_watch_async(self, path: str) -> AsyncResult:
+        """Watch everything at and below ``path``; events go to ``tree_callback``."""
+        result = self.handler.async_result()
+        chroot = self.chroot or ""
+        self._call(AddWatch(chroot + path, PERSISTENT_RECURSIVE), result)
+        return result

@@ -1,0 +1,504 @@
+"""Every change this launcher makes in ZooKeeper, each one transaction.
+
+A transaction that touches a record which this launcher holds checks or deletes its own
+lock's child in it, so that a launcher whose session is over changes nothing. The
+quota ledger of a pool is part of each claim and of each removal, at the version read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import socket
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from nodepool_k8s import wire
+from nodepool_k8s.errors import (
+    AlreadyExists,
+    Conflict,
+    Held,
+    MalformedRecord,
+    Outdated,
+    SessionLost,
+    Vanished,
+)
+from nodepool_k8s.model import Component, Ledger, Node, NodeRequest, NodeState, Resources
+from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
+
+log = logging.getLogger(__name__)
+
+PARENTS = (
+    wire.REQUESTS,
+    wire.REQUEST_LOCKS,
+    wire.NODES,
+    wire.POOL_COMPONENTS,
+    wire.LEDGERS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNode:
+    """A node with every key of its record, and the child of its lock that is ours."""
+
+    node: Node
+    lock: str
+
+    def evolve(self, **changes: object) -> HeldNode:
+        """The same, with fields of the node changed."""
+        return dataclasses.replace(
+            self,
+            node=dataclasses.replace(self.node, **changes),  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that is ours to fulfil, with the nodes that were claimed for it."""
+
+    request: NodeRequest
+    lock: str
+    nodes: tuple[HeldNode, ...]
+
+
+class AtQuota(Conflict):
+    """The claim would go above a limit of the pool."""
+
+
+Fits = Callable[[Resources], bool]
+"""Whether a claim may be made when this much is in use; decided from the ledger alone."""
+
+
+class Store:
+    """The transactions. One a launcher; it shares the mirror's knowledge of versions."""
+
+    def __init__(self, client: ZooKeeperClient, mirror: Mirror) -> None:
+        self._client = client
+        self._mirror = mirror
+        self._ledger_turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    # --- start-up -----------------------------------------------------------------------
+
+    async def prepare(self) -> str:
+        """Make the parents that are missing; the deployment's UUID, made once."""
+        for path in PARENTS:
+            await self._client.ensure_path(path)
+        with suppress(Conflict):
+            await self._client.transaction([Create(wire.DEPLOYMENT, str(uuid.uuid4()).encode())])
+        data, _ = await self._client.get(wire.DEPLOYMENT)
+        return data.decode()
+
+    async def register(self, component: Component, hostname: str) -> str:
+        """Register a pool; the path of its ephemeral record."""
+        data = wire.encode_component(component, hostname=hostname, name=component.id)
+        return await self._client.create_sequence(
+            f"{wire.POOL_COMPONENTS}/{hostname}", data, ephemeral=True
+        )
+
+    async def update_component(self, path: str, component: Component, hostname: str) -> None:
+        """Rewrite a pool's record, for instance when it pauses."""
+        data = wire.encode_component(component, hostname=hostname, name=component.id)
+        with suppress(Vanished):
+            _, stat = await self._client.get(path)
+            await self._client.transaction([SetData(path, data, stat.version)])
+
+    # --- claiming -----------------------------------------------------------------------
+
+    async def draft_nodes(self, drafts: Sequence[Node]) -> list[Node]:
+        """Create the znodes of nodes to be, so that they have ids; concurrently.
+
+        Their data is never empty: Nodepool deletes empty node znodes under our hands.
+        """
+        paths = await asyncio.gather(
+            *(
+                self._client.create_sequence(f"{wire.NODES}/", wire.encode_node(draft))
+                for draft in drafts
+            )
+        )
+        return [
+            dataclasses.replace(draft, id=path.rpartition("/")[2], version=0)
+            for draft, path in zip(drafts, paths, strict=True)
+        ]
+
+    async def drop_drafts(self, drafts: Sequence[Node]) -> None:
+        """Delete drafted znodes that came to nothing."""
+        for draft in drafts:
+            await self._delete_quietly(wire.node_path(draft.id), version=0)
+
+    async def claim(
+        self, request: NodeRequest, nodes: Sequence[Node], pool: tuple[str, str], fits: Fits
+    ) -> Claim:
+        """Take the request, reserve the quota and fill in the node records, at once.
+
+        ``request`` and ``nodes`` are as they shall be written, with the versions they
+        were read at. Raises AtQuota, Held (somebody has the request's lock), Outdated
+        or Vanished (the request changed or went), SessionLost.
+        """
+        wanted = sum((node.claimed for node in nodes if node.claimed), Resources())
+        request_lock = _lock_child(wire.request_lock_path(request.id))
+        held = [HeldNode(node, _lock_child(wire.node_lock_path(node.id))) for node in nodes]
+        paths = [wire.request_path(request.id), *(wire.node_path(node.id) for node in nodes)]
+        for path in paths:
+            self._mirror.own(path)
+        try:
+            await self._transact_with_ledger(
+                pool,
+                wanted,
+                fits,
+                lambda fresh: [
+                    SetData(paths[0], wire.encode_request(request), request.version),
+                    *_take_lock(wire.request_lock_path(request.id), request_lock, fresh=fresh),
+                    *(operation for entry in held for operation in _fill_in(entry)),
+                ],
+                wire.request_lock_path(request.id),
+            )
+        except BaseException:
+            for path in paths:
+                self._mirror.reread(path)
+            raise
+        claim = Claim(
+            dataclasses.replace(request, version=request.version + 1),
+            request_lock,
+            tuple(entry.evolve(version=entry.node.version + 1) for entry in held),
+        )
+        self._mirror.put_request(claim.request)
+        for entry in claim.nodes:
+            self._mirror.put_node(entry.node)
+        return claim
+
+    async def _transact_with_ledger(
+        self,
+        pool: tuple[str, str],
+        change: Resources,
+        fits: Fits | None,
+        operations: Callable[[bool], list[Operation]],
+        lock: str | None,
+    ) -> None:
+        """Apply ``operations`` together with a change of the pool's ledger.
+
+        ``operations`` is asked with whether the parent of ``lock`` has to be made
+        (it did not exist) or replaced (it did).
+        """
+        path = wire.ledger_path(*pool)
+        fresh = True
+        # One at a time in this launcher: two at one version would only make one fail.
+        async with self._ledger_turn[path]:
+            while True:
+                ledger = self._mirror.ledgers.get(path) or await self._read_ledger(path)
+                claimed = ledger.claimed + change
+                if fits is not None and not fits(ledger.claimed):
+                    raise AtQuota(f"{pool[0]}/{pool[1]}")
+                write = SetData(path, wire.encode_ledger(claimed), ledger.version)
+                try:
+                    await self._client.transaction([*operations(fresh), write])
+                except TransactionConflict as conflict:
+                    if conflict.operation.path == path:
+                        await self._read_ledger(path)
+                    elif lock is not None and conflict.operation.path == lock:
+                        fresh = _is_fresh(conflict)
+                    else:
+                        raise conflict.cause from conflict
+                else:
+                    self._mirror.put_ledger(path, Ledger(claimed, ledger.version + 1))
+                    return
+
+    async def _read_ledger(self, path: str) -> Ledger:
+        while True:
+            try:
+                data, stat = await self._client.get(path)
+            except Vanished:
+                await self._create_ledger(path)
+            else:
+                ledger = Ledger(wire.parse_ledger(data), stat.version)
+                self._mirror.ledgers[path] = ledger
+                return ledger
+
+    async def _create_ledger(self, path: str) -> None:
+        """A pool's first claim; or somebody removed its ledger, and its nodes still count."""
+        await self._client.ensure_path(path.rpartition("/")[0])
+        pool = wire.pool_of_ledger(path)
+        claimed = self._mirror.usage(*pool).claimed if pool else Resources()
+        with suppress(Conflict):
+            await self._client.transaction([Create(path, wire.encode_ledger(claimed))])
+
+    # --- a claimed request -------------------------------------------------------------------
+
+    async def write_node(self, held: HeldNode) -> HeldNode:
+        """Write the node as given. Raises SessionLost where its lock is not ours any more."""
+        await self._as_holder(
+            held.lock,
+            [
+                Check(held.lock),
+                SetData(
+                    wire.node_path(held.node.id), wire.encode_node(held.node), held.node.version
+                ),
+            ],
+        )
+        return self._written(held)
+
+    def _written(self, held: HeldNode) -> HeldNode:
+        written = held.evolve(version=held.node.version + 1)
+        self._mirror.put_node(written.node)
+        return written
+
+    async def hand_over(
+        self, claim: Claim, request: NodeRequest, nodes: Sequence[HeldNode], unwritten: int
+    ) -> None:
+        """Set the request as given and free every lock of ours on it, at once.
+
+        The last ``unwritten`` nodes are written in it too; the others must stand in
+        ZooKeeper as given. Raises Vanished (the request is gone), SessionLost.
+        """
+        written, rest = nodes[: len(nodes) - unwritten], nodes[len(nodes) - unwritten :]
+        operations: list[Operation] = [
+            *(Check(wire.node_path(entry.node.id), entry.node.version) for entry in written),
+            *(
+                SetData(
+                    wire.node_path(entry.node.id),
+                    wire.encode_node(entry.node),
+                    entry.node.version,
+                )
+                for entry in rest
+            ),
+            *(Delete(entry.lock) for entry in nodes),
+        ]
+        await self._end_claim(claim, request, operations)
+        for entry in rest:
+            self._written(entry)
+        for entry in nodes:
+            self._mirror.disown(wire.node_path(entry.node.id))
+
+    async def give_back(self, claim: Claim, request: NodeRequest) -> None:
+        """Set the request as given (requested again, or failed) and free its lock.
+
+        Raises Vanished (the request is gone), SessionLost.
+        """
+        await self._end_claim(claim, request, [])
+
+    async def _end_claim(
+        self, claim: Claim, request: NodeRequest, operations: list[Operation]
+    ) -> None:
+        path = wire.request_path(request.id)
+        await self._as_holder(
+            claim.lock,
+            [
+                SetData(path, wire.encode_request(request), claim.request.version),
+                *operations,
+                Delete(claim.lock),
+            ],
+        )
+        self._mirror.disown(path)
+        self._mirror.put_request(dataclasses.replace(request, version=claim.request.version + 1))
+
+    async def abandon_request(self, claim: Claim) -> None:
+        """The request is gone: free its lock."""
+        self._mirror.disown(wire.request_path(claim.request.id))
+        await self._delete_quietly(claim.lock)
+        await self.drop_request_lock(claim.request.id)
+
+    async def _as_holder(self, lock: str, operations: Sequence[Operation]) -> None:
+        try:
+            await self._client.transaction(operations)
+        except TransactionConflict as conflict:
+            if conflict.operation.path == lock:
+                raise SessionLost(f"the lock {lock} is not ours any more") from conflict
+            raise conflict.cause from conflict
+
+    # --- requests that are not ours --------------------------------------------------------------
+
+    async def rewrite_request(self, request: NodeRequest) -> NodeRequest:
+        """Write a request that nobody holds: a refusal, or a reset.
+
+        Proves in the same transaction that nobody holds its lock. Raises Held,
+        Outdated, Vanished, SessionLost.
+        """
+        lock = wire.request_lock_path(request.id)
+        write = SetData(
+            wire.request_path(request.id), wire.encode_request(request), request.version
+        )
+        fresh = True
+        while True:
+            probe: list[Operation] = [Create(lock), Delete(lock)] if fresh else [Delete(lock)]
+            try:
+                await self._client.transaction([*probe, write])
+            except TransactionConflict as conflict:
+                if conflict.operation.path != lock:
+                    raise conflict.cause from conflict
+                fresh = _is_fresh(conflict)
+            else:
+                written = dataclasses.replace(request, version=request.version + 1)
+                self._mirror.put_request(written)
+                return written
+
+    async def drop_request_lock(self, request_id: str) -> None:
+        """Delete the lock's parent of a request that is gone, if nobody contends for it."""
+        await self._delete_quietly(wire.request_lock_path(request_id))
+
+    # --- removing nodes ---------------------------------------------------------------------------
+
+    async def take_node(
+        self, node_id: str, change: Callable[[Node], Node | None]
+    ) -> HeldNode | None:
+        """Lock a node that nobody holds and write it as ``change`` says, at once.
+
+        ``change`` sees the record as it stands, and returns None to leave it alone;
+        then the answer is None. Raises Held, Vanished, Outdated, SessionLost.
+        """
+        path, parent = wire.node_path(node_id), wire.node_lock_path(node_id)
+        data, stat = await self._client.get(path)
+        node = change(wire.parse_node(node_id, data, stat.version))
+        if node is None:
+            return None
+        held = HeldNode(node, _lock_child(parent))
+        write = SetData(path, wire.encode_node(node), node.version)
+        fresh = False
+        while True:
+            try:
+                await self._client.transaction([write, *_take_lock(parent, held.lock, fresh=fresh)])
+            except TransactionConflict as conflict:
+                if conflict.operation.path != parent:
+                    raise conflict.cause from conflict
+                fresh = _is_fresh(conflict)
+            else:
+                self._mirror.own(path)
+                return self._written(held)
+
+    async def remove_node(self, held: HeldNode) -> None:
+        """Delete the node's record and free what the ledger holds for it, at once.
+
+        Raises Held where somebody contends for the node: it is marked deleted and
+        unlocked then, so that he sees that there is nothing to have, and leaves; the
+        removal is to be begun anew after that. Raises SessionLost.
+        """
+        path, lock = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
+        removal: list[Operation] = [
+            Check(held.lock),
+            Delete(held.lock),
+            Delete(lock),
+            Delete(path, held.node.version),
+        ]
+        try:
+            await self._remove(held.node, removal)
+        except Vanished as error:
+            raise SessionLost(f"node {held.node.id} is not ours any more") from error
+        except (Held, Outdated) as error:
+            await self._mark_deleted(held)
+            raise Held(f"somebody contends for node {held.node.id}") from error
+
+    async def _remove(self, node: Node, removal: list[Operation]) -> None:
+        if node.claimed is None or node.provider is None or node.pool is None:
+            try:
+                await self._client.transaction(removal)
+            except TransactionConflict as conflict:
+                raise conflict.cause from conflict
+        else:
+            pool = (node.provider, node.pool)
+            freed = Resources() - node.claimed
+            await self._transact_with_ledger(pool, freed, None, lambda _: removal, None)
+
+    async def _mark_deleted(self, held: HeldNode) -> None:
+        path = wire.node_path(held.node.id)
+        _, stat = await self._client.get(path)
+        deleted = held.evolve(state=NodeState.DELETED, version=stat.version)
+        write = SetData(path, wire.encode_node(deleted.node), stat.version)
+        await self._as_holder(held.lock, [Delete(held.lock), write])
+        self._written(deleted)
+        self._mirror.disown(path)
+
+    async def drop_empty_node(self, node_id: str) -> None:
+        """Delete a node's znode without data that a contender's lock left behind."""
+        await self._delete_quietly(wire.node_lock_path(node_id))
+        with suppress(Vanished):
+            data, stat = await self._client.get(wire.node_path(node_id))
+            if not data:
+                await self._delete_quietly(wire.node_path(node_id), version=stat.version)
+
+    async def _delete_quietly(self, path: str, version: int = -1) -> None:
+        """Delete a znode; that it is gone, changed or has children is fine."""
+        with suppress(Conflict):
+            await self._client.transaction([Delete(path, version)])
+
+    # --- upkeep -------------------------------------------------------------------------
+
+    async def node_exists(self, node_id: str) -> bool:
+        """Whether the record exists, asked of the leader, not of the mirror."""
+        await self._client.sync(wire.NODES)
+        return await self._client.exists(wire.node_path(node_id)) is not None
+
+    async def reconcile_ledger(self, provider: str, pool: str) -> Resources | None:
+        """Set a pool's ledger to the sum of its records, if it is anything else.
+
+        Every claim and removal changes the ledger's version, so a sum made while the
+        version stood still is true. The correction, or None where nothing was written.
+        """
+        path = wire.ledger_path(provider, pool)
+        async with self._ledger_turn[path]:
+            ledger = await self._read_ledger(path)
+            await self._client.sync(wire.NODES)
+            total = Resources()
+            for node_id in await self._client.children(wire.NODES):
+                node = await self._node_or_none(node_id)
+                if node and node.claimed and (node.provider, node.pool) == (provider, pool):
+                    total += node.claimed
+            if total == ledger.claimed:
+                return None
+            try:
+                await self._client.transaction(
+                    [SetData(path, wire.encode_ledger(total), ledger.version)]
+                )
+            except TransactionConflict:
+                return None
+            self._mirror.put_ledger(path, Ledger(total, ledger.version + 1))
+            return total - ledger.claimed
+
+    async def _node_or_none(self, node_id: str) -> Node | None:
+        known = self._mirror.nodes.get(node_id)
+        if known is not None and known.claimed is not None:
+            # What a record has claimed never changes while it exists.
+            return known
+        try:
+            data, stat = await self._client.get(wire.node_path(node_id))
+            return wire.parse_node(node_id, data, stat.version)
+        except (Vanished, MalformedRecord):
+            return None
+
+
+def _lock_child(parent: str) -> str:
+    """A contender's name as kazoo's recipe makes it, the first in a parent of its own."""
+    return f"{parent}/{uuid.uuid4().hex}{wire.LOCK_INFIX}0000000000"
+
+
+def _take_lock(parent: str, child: str, *, fresh: bool) -> list[Operation]:
+    """Take a lock in a transaction.
+
+    Naming the child by hand is right only where the transaction makes the parent;
+    an empty one that exists is deleted first, and one that is held cannot be.
+    """
+    identifier = socket.gethostname().encode()
+    take: list[Operation] = [Create(parent), Create(child, identifier, ephemeral=True)]
+    return take if fresh else [Delete(parent), *take]
+
+
+def _fill_in(held: HeldNode) -> list[Operation]:
+    """Fill in a drafted node and lock it."""
+    path, parent = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
+    write = SetData(path, wire.encode_node(held.node), held.node.version)
+    return [write, *_take_lock(parent, held.lock, fresh=True)]
+
+
+def _is_fresh(conflict: TransactionConflict) -> bool:
+    """Whether a lock's parent is missing, from how taking it failed.
+
+    Raises Held where somebody has it.
+    """
+    if isinstance(conflict.cause, AlreadyExists):
+        return False
+    if isinstance(conflict.cause, Vanished):
+        return True
+    raise conflict.cause from conflict

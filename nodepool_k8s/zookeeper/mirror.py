@@ -65,6 +65,7 @@ class Mirror:
         self.nodes: dict[str, Node] = {}
         self.components: dict[str, Component] = {}
         self.ledgers: dict[str, Ledger] = {}
+        """By path, as the store last read or wrote them; outdated ones cost it one more read."""
         self.node_locks: dict[str, set[str]] = {}
         self.request_locks: dict[str, set[str]] = {}
         self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
@@ -106,12 +107,6 @@ class Mirror:
         """Take in a node that this launcher has just written."""
         self._set_node(node.id, node)
 
-    def put_ledger(self, path: str, ledger: Ledger) -> None:
-        """Take in a ledger that was just read or written, unless a newer one is known."""
-        known = self.ledgers.get(path)
-        if known is None or ledger.version > known.version:
-            self.ledgers[path] = ledger
-
     # --- questions -------------------------------------------------------------------------
 
     def usage(self, provider: str, pool: str) -> PoolUsage:
@@ -141,7 +136,7 @@ class Mirror:
         await self._load_branch(wire.POOL_COMPONENTS, self.components, gate)
         await self._load_locks(wire.REQUEST_LOCKS, "", self.request_locks, gate)
         await self._load_locks(wire.NODES, "/lock", self.node_locks, gate)
-        await self._load_ledgers()
+        self.ledgers.clear()
 
     async def _load_branch(self, root: str, known: dict[str, Any], gate: asyncio.Semaphore) -> None:
         names = set(await self._client.children(root))
@@ -170,17 +165,18 @@ class Mirror:
         names = set(await self._client.children(root)) | locks.keys()
         await asyncio.gather(*(read(name) for name in names))
 
-    async def _load_ledgers(self) -> None:
-        for provider in await self._client.children(wire.LEDGERS):
-            for pool in await self._client.children(f"{wire.LEDGERS}/{provider}"):
-                await self._read(f"{wire.LEDGERS}/{provider}/{pool}")
-
     # --- events ------------------------------------------------------------------------------
 
     def _on_event(self, event: str, path: str) -> None:
         if self._on_lock_event(event, path):
             return
-        if _kind_of(path) is None:
+        kind = _kind_of(path)
+        if kind is Kind.LEDGER:
+            # Not read here: most changes are this launcher's own, and a claim that finds
+            # its version outdated reads it then.
+            self._tell(kind, path)
+            return
+        if kind is None:
             return
         if event == "DELETED":
             self._removed(path)
@@ -268,9 +264,6 @@ class Mirror:
         elif kind is Kind.COMPONENT:
             self.components[name] = wire.parse_component(name, data)
             self._tell(Kind.COMPONENT, name)
-        elif kind is Kind.LEDGER:
-            self.put_ledger(path, Ledger(wire.parse_ledger(data), stat.version))
-            self._tell(Kind.LEDGER, path)
 
     def _removed(self, path: str) -> None:
         kind, name = _kind_of(path), path.rpartition("/")[2]
@@ -281,9 +274,6 @@ class Mirror:
         elif kind is Kind.COMPONENT and name in self.components:
             del self.components[name]
             self._tell(Kind.COMPONENT, name)
-        elif kind is Kind.LEDGER and path in self.ledgers:
-            del self.ledgers[path]
-            self._tell(Kind.LEDGER, path)
         self._owned.discard(path)
 
     def _set_request(self, request_id: str, request: NodeRequest | None) -> None:

@@ -191,9 +191,11 @@ class Store:
         async with self._ledger_turn[path]:
             while True:
                 ledger = self._mirror.ledgers.get(path) or await self._read_ledger(path)
-                claimed = ledger.claimed + change
                 if fits is not None and not fits(ledger.claimed):
-                    raise AtQuota(f"{pool[0]}/{pool[1]}")
+                    ledger = await self._read_ledger(path)
+                    if not fits(ledger.claimed):
+                        raise AtQuota(f"{pool[0]}/{pool[1]}")
+                claimed = ledger.claimed + change
                 write = SetData(path, wire.encode_ledger(claimed), ledger.version)
                 try:
                     await self._client.transaction([*operations(fresh), write])
@@ -205,7 +207,7 @@ class Store:
                     else:
                         raise conflict.cause from conflict
                 else:
-                    self._mirror.put_ledger(path, Ledger(claimed, ledger.version + 1))
+                    self._mirror.ledgers[path] = Ledger(claimed, ledger.version + 1)
                     return
 
     async def _read_ledger(self, path: str) -> Ledger:
@@ -454,7 +456,7 @@ class Store:
                 )
             except TransactionConflict:
                 return None
-            self._mirror.put_ledger(path, Ledger(total, ledger.version + 1))
+            self._mirror.ledgers[path] = Ledger(total, ledger.version + 1)
             return total - ledger.claimed
 
     async def _node_or_none(self, node_id: str) -> Node | None:

@@ -1,0 +1,121 @@
+"""Which request a pool takes, leaves to another pool, or declines, and in which order.
+
+Nodepool's rules, as its launcher applies them to each pool; sources in
+``docs/architecture.md``. Pure: what is registered and what is in use are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nodepool_k8s.config.settings import Pool
+from nodepool_k8s.model import Component, NodeRequest, RequestState, Resources
+from nodepool_k8s.policy import quota
+
+Order: TypeAlias = tuple[str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The pool may claim the request, as soon as it fits; ``wanted`` is what it needs."""
+
+    wanted: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Another pool should have it; ask again when pools come, go or pause."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """The pool cannot serve the request, now or ever."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """The request does not wait for this pool."""
+
+
+Answer: TypeAlias = Take | Yield | Decline | Ignore
+
+
+def order(request: NodeRequest) -> Order:
+    """The place of a request in a pool's queue: the lowest goes first."""
+    return request.priority, request.relative_priority, request.sequence
+
+
+def answer(
+    request: NodeRequest,
+    pool: Pool,
+    me: str,
+    components: Iterable[Component],
+    usage: Mapping[str, Resources],
+) -> Answer:
+    """What ``pool``, registered as ``me``, does with a request.
+
+    ``components`` are all registered pools; ``usage`` says what one node of each of
+    the pool's labels counts.
+    """
+    if request.state is not RequestState.REQUESTED or me in request.declined_by:
+        return Ignore()
+    wanted_labels = set(request.node_types)
+    candidates = [
+        component
+        for component in components
+        if component.supported_labels >= wanted_labels and component.id not in request.declined_by
+    ]
+    others = [component for component in candidates if component.id != me]
+    missing = sorted(wanted_labels - pool.labels.keys())
+    return (
+        _yield_to_provider(request, pool, others)
+        or _yield_to_priority(pool, others)
+        or (Yield("it lacks labels that another pool has") if missing and others else None)
+        or _judge(request, pool, missing, usage)
+    )
+
+
+def _yield_to_provider(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
+    if request.provider in (None, pool.provider):
+        return None
+    if any(component.provider_name == request.provider for component in others):
+        return Yield(f"the request asks for provider {request.provider}")
+    return None
+
+
+def _yield_to_priority(pool: Pool, others: list[Component]) -> Answer | None:
+    for component in others:
+        if component.priority < pool.priority and not component.paused:
+            return Yield(f"pool {component.id} has a higher priority")
+    return None
+
+
+def _judge(
+    request: NodeRequest, pool: Pool, missing: list[str], usage: Mapping[str, Resources]
+) -> Answer:
+    if missing:
+        return Decline(f"no pool has label {', '.join(missing)}")
+    if pool.disabled:
+        return Decline("max-servers of the pool is 0")
+    wanted = sum((usage[label] for label in request.node_types), Resources())
+    too_large = quota.never_fits(pool.limits, wanted)
+    return Decline(too_large) if too_large else Take(wanted)
+
+
+def after_decline(
+    request: NodeRequest, me: str, components: Iterable[Component]
+) -> tuple[RequestState, tuple[str, ...]]:
+    """State and ``declined_by`` of a request that ``me`` declines.
+
+    FAILED once every registered pool has declined, which is Nodepool's rule; else
+    requested, for the others.
+    """
+    declined_by = (*request.declined_by, me)
+    waiting = {component.id for component in components} - set(declined_by)
+    return (RequestState.REQUESTED if waiting else RequestState.FAILED), declined_by

@@ -1,0 +1,54 @@
+"""What a pool's limits allow. Amounts are thousandths, by Nodepool's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nodepool_k8s.model import CORES, INSTANCES, MILLI, RAM, Resources
+
+_OPTION = {INSTANCES: "max-servers", CORES: "max-cores", RAM: "max-ram"}
+
+_UNIT = {RAM: " MiB"}
+
+
+def over(limits: Mapping[str, int], used: Resources, wanted: Resources) -> tuple[str, ...]:
+    """The names of what would go above its limit.
+
+    Only what is wanted counts: a pool that is above a limit already (it was lowered)
+    still serves a request that asks for none of that resource.
+    """
+    return tuple(name for name in wanted if used.amount(name) + wanted[name] > _limit(limits, name))
+
+
+def fits(limits: Mapping[str, int], used: Resources, wanted: Resources) -> bool:
+    """Whether ``wanted`` may be claimed while ``used`` is in use."""
+    return not over(limits, used, wanted)
+
+
+def never_fits(limits: Mapping[str, int], wanted: Resources) -> str | None:
+    """Why the empty pool would not be large enough; None where it would."""
+    names = over(limits, Resources(), wanted)
+    if not names:
+        return None
+    return "the request needs " + ", ".join(
+        f"{_number(wanted[name])}{_UNIT.get(name, '')} of {name} "
+        f"where {_OPTION.get(name, f'max-resources {name}')} is {_number(limits[name])}"
+        for name in names
+    )
+
+
+def waits_for(limits: Mapping[str, int], used: Resources, wanted: Resources) -> str:
+    """What a request that does not fit now is waiting for, for a person."""
+    return "quota: " + ", ".join(
+        f"{_number(used.amount(name))} of {_number(limits[name])}{_UNIT.get(name, '')} {name} "
+        f"in use, {_number(wanted[name])} needed"
+        for name in over(limits, used, wanted)
+    )
+
+
+def _limit(limits: Mapping[str, int], name: str) -> float:
+    return limits.get(name, float("inf"))
+
+
+def _number(milli: int) -> str:
+    return f"{milli / MILLI:g}"

@@ -175,10 +175,12 @@ class Floor:
         answer = await self._api.post(f"{base}/serviceaccounts/{WORKER}/token", body)
         assert json.loads(answer)["status"]["token"]
 
-    async def clean(self) -> None:
-        """Ask for the deletion of all that the floor made."""
-        for name in await self._namespaces(f"?labelSelector={MARK}"):
-            await self._api.call("DELETE", f"/api/v1/namespaces/{name}", passing=(NOT_FOUND, 409))
+    async def clean(self, everything: bool = False) -> None:
+        """Ask for the deletion of what the floor made, or of what any benchmark made."""
+        for name in await self._namespaces("" if everything else f"?labelSelector={MARK}"):
+            await self._api.call(
+                "DELETE", f"/api/v1/namespaces/{name}", passing=(NOT_FOUND, CONFLICT)
+            )
 
     async def await_empty(self, within: float) -> None:
         """Until the cluster has no namespace of a benchmark; ``within`` seconds."""

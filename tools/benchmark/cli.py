@@ -1,0 +1,100 @@
+"""``tools/bench``: the options, and what is printed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from cluster import Progress
+from rich.console import Console
+
+from benchmark import report
+from benchmark.campaign import REAL, Campaign, Plan
+from benchmark.figures import NAMES
+from benchmark.measures import FULL, QUICK
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="How many runs.")
+@click.option("--quick", is_flag=True, help="One run with 30 nodes: whether it works at all.")
+@click.option("--peer", is_flag=True, help="Measure Nodepool 11.0.0, too (installs it apart).")
+@click.option("--real", is_flag=True, help="Measure deletion on a real node, too.")
+@click.option(
+    "--only",
+    type=click.Choice(NAMES),
+    multiple=True,
+    help="Only what shows this quantity; may be given again.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the readings of every run to this file.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Run the launcher under cProfile, once, and write this file; its figures are slower.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep configurations and logs here; without it they stay only if something failed.",
+)
+def main(
+    runs: int,
+    quick: bool,
+    peer: bool,
+    real: bool,
+    only: tuple[str, ...],
+    json_file: Path | None,
+    profile: Path | None,
+    folder: Path | None,
+) -> None:
+    """Measure the launcher, and the floor below it, under a load as Zuul makes it."""
+    # So that a terminated benchmark takes its cluster down as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    plan = Plan(
+        folder=(folder or Path(tempfile.mkdtemp(prefix="nodepool-k8s-bench-"))).absolute(),
+        names=list(only) or [name for name in NAMES if real or name != REAL],
+        runs=1 if quick or profile else runs,
+        scale=QUICK if quick else FULL,
+        peer=peer,
+        real=real or REAL in only,
+        profile=profile.absolute() if profile else None,
+    )
+    campaign = Campaign(plan, Progress())
+    campaign.run()
+    _print(campaign)
+    if json_file is not None:
+        json_file.write_text(json.dumps(_document(campaign), indent=1) + "\n", encoding="utf-8")
+    if campaign.failures:
+        raise click.ClickException(f"not all could be measured; logs are in {plan.folder}")
+    if folder is None:
+        shutil.rmtree(plan.folder, ignore_errors=True)
+
+
+def _print(campaign: Campaign) -> None:
+    plan = campaign.plan
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(report.table(campaign.readings, plan.names, plan.peer, plan.runs))
+
+
+def _document(campaign: Campaign) -> dict[str, object]:
+    plan = campaign.plan
+    options = {
+        "runs": plan.runs,
+        "scale": dataclasses.asdict(plan.scale),
+        "peer": plan.peer,
+        "real": plan.real,
+        "profile": plan.profile is not None,
+    }
+    return report.document(campaign.readings, plan.names, options, campaign.failures)

@@ -1,0 +1,163 @@
+"""The launchers that are measured: their configuration, their process, what it takes.
+
+Each one gets a ZooKeeper chroot of its own, so that none finds what another left.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from benchmark.errors import BenchmarkError
+from benchmark.floor import PREFIX
+
+LABELS = ("namespace", "pod")
+"""A label for each kind of node, named as its kind."""
+POOL = f"{PREFIX}pool"
+STOP_S = 20.0
+TAIL_LINES = 25
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a benchmark takes place: what it needs to know of the cluster.
+
+    ``tls_files`` are the authority, the certificate and its key.
+    """
+
+    kubeconfig: str
+    context: str
+    zookeeper: str
+    zookeeper_tls: str
+    tls_files: tuple[str, str, str]
+    image: str
+    folder: Path
+    """For configurations, logs and profiles."""
+
+
+class Launcher:
+    """One launcher process, started and stopped here."""
+
+    def __init__(self, name: str, place: Place, chroot: str, argv: list[str]) -> None:
+        self.name = name
+        self.hosts = f"{place.zookeeper}/{chroot}"
+        """For the requestor: kazoo's form."""
+        self.log = place.folder / f"{chroot}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "KUBECONFIG": place.kubeconfig},
+            )
+        self._usage = psutil.Process(self._process.pid)
+
+    def check(self) -> None:
+        """Raise if it has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise BenchmarkError(f"{self.name} has ended with status {status}\n{self.tail()}")
+
+    def cpu(self) -> float:
+        """CPU seconds, user and system, that it has taken so far."""
+        self.check()
+        times = self._usage.cpu_times()
+        return float(times.user + times.system)
+
+    def memory(self) -> float:
+        """Its resident memory now, in MiB."""
+        self.check()
+        return float(self._usage.memory_info().rss / MIB)
+
+    def tail(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([f"--- the end of {self.log}:", *lines[-TAIL_LINES:], "---"])
+
+    def stop(self) -> None:
+        """Ask it to end, and kill it where it doesn't."""
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def start_own(place: Place, run: int, profile: Path | None) -> Launcher:
+    """This repository's launcher, on ZooKeeper's plain port; under cProfile if so asked."""
+    chroot = f"nodepool-k8s-{run}"
+    servers = _server(place.zookeeper, chroot)
+    config = _write(place, chroot, configuration(place, {"zookeeper-servers": [servers]}))
+    python = [sys.executable]
+    if profile is not None:
+        python += ["-m", "cProfile", "-o", str(profile)]
+    argv = [*python, "-m", "nodepool_k8s", "launcher", "-c", config]
+    return Launcher("nodepool-k8s", place, chroot, argv)
+
+
+def start_peer(place: Place, run: int, environment: Path) -> Launcher:
+    """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port: it insists."""
+    chroot = f"peer-{run}"
+    ca, cert, key = place.tls_files
+    zookeeper = {
+        "zookeeper-servers": [_server(place.zookeeper_tls, chroot)],
+        "zookeeper-tls": {"ca": ca, "cert": cert, "key": key},
+    }
+    config = _write(place, chroot, configuration(place, zookeeper))
+    program = str(environment / "bin" / "nodepool-launcher")
+    argv = [program, "-f", "--no-webapp", "-c", config, "-l", _write_logging(place)]
+    argv += ["-p", str(place.folder / f"{chroot}.pid")]
+    return Launcher("nodepool", place, chroot, argv)
+
+
+def configuration(place: Place, zookeeper: dict[str, Any]) -> dict[str, Any]:
+    """A nodepool.yaml that both launchers read."""
+    pod = {"name": "pod", "type": "pod", "image": place.image, "cpu": 1, "memory": 128}
+    pool = {
+        "name": POOL,
+        "max-servers": 1000,
+        "labels": [{"name": "namespace", "type": "namespace"}, pod],
+    }
+    provider = {
+        "name": "bench",
+        "driver": "kubernetes",
+        "context": place.context,
+        "pools": [pool],
+    }
+    labels = [{"name": name} for name in LABELS]
+    return {**zookeeper, "labels": labels, "providers": [provider]}
+
+
+def _server(address: str, chroot: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"host": host, "port": int(port), "chroot": f"/{chroot}"}
+
+
+def _write(place: Place, name: str, document: dict[str, Any]) -> str:
+    path = place.folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+def _write_logging(place: Place) -> str:
+    """INFO to standard error; Nodepool's debugging log would be charged to it."""
+    handler = {"class": "logging.StreamHandler", "level": "INFO"}
+    document = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"stderr": handler},
+        "root": {"handlers": ["stderr"], "level": "INFO"},
+    }
+    return _write(place, "peer-logging", document)

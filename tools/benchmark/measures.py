@@ -1,0 +1,210 @@
+"""The measurements: which steps a run has, and what each subject does in them.
+
+The floor and a launcher offer the same steps, so that one plan drives both in turn. Each
+step leaves the cluster empty, so that none pays for the deletions of the one before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchmark.errors import BenchmarkError
+from benchmark.figures import NAMES, rate, spans
+from benchmark.launchers import LABELS, Launcher, Place
+from benchmark.workers import Worker
+
+Found = dict[str, float]
+
+MS = 1000.0
+WITHIN_S = 900.0
+"""A step that takes longer has failed; the slowest one known takes a third of it."""
+REGISTER_S = 60.0
+SETTLE_S = 2.0
+"""From a launcher's registration to the reading of its idle memory."""
+WARM_UP = 20
+"""Nodes of each label at once, after a quarter as many one at a time, before measuring."""
+
+IDLE = "idle"
+LATENCY = {label: f"{label}-latency" for label in LABELS}
+BURST = {label: f"{label}-burst" for label in LABELS}
+GONE = "gone"
+STEPS = (IDLE, *LATENCY.values(), *BURST.values(), GONE)
+
+# What a step shows beyond the quantity of its own name.
+SHOWS = {
+    IDLE: ("memory-idle",),
+    BURST["pod"]: ("pod-burst", "cpu-launch", "cpu-total", "memory-loaded", "load-cpu"),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many nodes: in a burst, one at a time, and to see go."""
+
+    burst: int = 300
+    sequence: int = 30
+    returned: int = 10
+
+
+FULL = Scale()
+QUICK = Scale(burst=30, sequence=10, returned=5)
+
+
+def steps_for(names: Iterable[str]) -> list[str]:
+    """The steps that show these quantities."""
+    chosen = set(names)
+    if unknown := chosen - set(NAMES):
+        raise BenchmarkError(f"no such quantity: {', '.join(sorted(unknown))}")
+    return [step for step in STEPS if chosen & set(SHOWS.get(step, (step,)))]
+
+
+class Subject(Protocol):
+    """Who is measured."""
+
+    def warm_up(self) -> Found:
+        """Make it as warm as it will be; shows what can be seen only before."""
+
+    def step(self, name: str) -> Found:
+        """Take one step, leave the cluster empty, say what it showed."""
+
+
+class Cluster:
+    """The floor's worker: makes the floor's nodes, and says when the cluster is empty."""
+
+    def __init__(self, place: Place) -> None:
+        self._worker = Worker("benchmark.floor", place.kubeconfig, place.context, place.image)
+
+    def make(self, label: str, count: int, at_once: bool) -> Any:
+        """Nodes as the floor makes them; see ``floor.Floor.make``."""
+        return self._worker.ask("make", timeout=WITHIN_S, kind=label, count=count, at_once=at_once)
+
+    def empty(self, remove: bool = False, everything: bool = False) -> None:
+        """Until no benchmark's namespace is there; the floor's, or all, are removed first."""
+        if remove or everything:
+            self._worker.ask("clean", timeout=WITHIN_S, everything=everything)
+        self._worker.ask("await_empty", timeout=WITHIN_S + SETTLE_S, within=WITHIN_S)
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+
+class FloorSubject:
+    """The floor, in a launcher's place."""
+
+    def __init__(self, cluster: Cluster, scale: Scale) -> None:
+        self._cluster = cluster
+        self._scale = scale
+
+    def warm_up(self) -> Found:
+        """Open its connections, and make the API server do everything once."""
+        for label in LABELS:
+            self._cluster.make(label, WARM_UP // 4, at_once=False)
+            self._cluster.make(label, WARM_UP, at_once=True)
+        self._cluster.empty(remove=True)
+        return {}
+
+    def step(self, name: str) -> Found:
+        """A latency or a burst; there is nothing else that it could show."""
+        found: Found = {}
+        for label in LABELS:
+            if name == LATENCY[label]:
+                made = self._cluster.make(label, self._scale.sequence, at_once=False)
+                found = {name: statistics.median(made["durations"]) * MS}
+            elif name == BURST[label]:
+                found = self._burst(label)
+        self._cluster.empty(remove=True)
+        return found
+
+    def _burst(self, label: str) -> Found:
+        count = self._scale.burst
+        made = self._cluster.make(label, count, at_once=True)
+        found = {BURST[label]: count / made["elapsed"]}
+        if label == "pod":
+            found["cpu-launch"] = made["cpu"] / count * MS
+        return found
+
+
+class LauncherSubject:
+    """A launcher, driven by the requestor that speaks to it."""
+
+    def __init__(self, launcher: Launcher, cluster: Cluster, scale: Scale) -> None:
+        self._launcher = launcher
+        self._cluster = cluster
+        self._scale = scale
+        self._requestor = Worker("benchmark.requestor", launcher.hosts)
+
+    def close(self) -> None:
+        """End the launcher, then the requestor."""
+        self._launcher.stop()
+        self._requestor.close()
+
+    def await_launcher(self) -> None:
+        """Until its pool is registered."""
+        self._ask("await_launcher", labels=list(LABELS), within=REGISTER_S)
+
+    def warm_up(self) -> Found:
+        """Wait for it to register, read its memory, and let it do everything once."""
+        self.await_launcher()
+        # Not for an event: there is none for a process that has nothing left to do.
+        time.sleep(SETTLE_S)
+        found = {"memory-idle": self._launcher.memory()}
+        for label in LABELS:
+            self._launch(label, WARM_UP // 4, at_once=False)
+            self._launch(label, WARM_UP, at_once=True)
+        self._ask("release", within=WITHIN_S)
+        self._cluster.empty()
+        return found
+
+    def step(self, name: str) -> Found:
+        """Any of the steps."""
+        found: Found = {}
+        for label in LABELS:
+            if name == LATENCY[label]:
+                found = self._latency(label)
+            elif name == BURST[label]:
+                found = self._burst(label)
+        if name == GONE:
+            found = {GONE: self.returned(self._scale.returned)}
+        self._cluster.empty()
+        return found
+
+    def returned(self, count: int) -> float:
+        """Seconds from ``used`` to the removal of a pod node's record, p50."""
+        orders = self._ask("cycle", label="pod", count=count, within=WITHIN_S)
+        return statistics.median(spans(orders, "used", "gone"))
+
+    def _latency(self, label: str) -> Found:
+        orders = self._launch(label, self._scale.sequence, at_once=False)
+        self._ask("release", within=WITHIN_S)
+        return {LATENCY[label]: statistics.median(spans(orders, "submitted", "fulfilled")) * MS}
+
+    def _burst(self, label: str) -> Found:
+        count = self._scale.burst
+        load, before = self._ask("cpu"), self._launcher.cpu()
+        orders = self._launch(label, count, at_once=True)
+        launched, memory = self._launcher.cpu(), self._launcher.memory()
+        self._ask("release", within=WITHIN_S)
+        if label != "pod":
+            return {BURST[label]: rate(orders)}
+        return {
+            BURST[label]: rate(orders),
+            "cpu-launch": (launched - before) / count * MS,
+            "cpu-total": (self._launcher.cpu() - before) / count * MS,
+            "memory-loaded": max(memory, self._launcher.memory()),
+            "load-cpu": (self._ask("cpu") - load) / count * MS,
+        }
+
+    def _launch(self, label: str, count: int, at_once: bool) -> Any:
+        return self._ask("launch", label=label, count=count, at_once=at_once, within=WITHIN_S)
+
+    def _ask(self, do: str, **given: Any) -> Any:
+        timeout = WITHIN_S + SETTLE_S
+        try:
+            return self._requestor.ask(do, timeout=timeout, meanwhile=self._launcher.check, **given)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{error}\n{self._launcher.tail()}") from error

@@ -1,6 +1,7 @@
 """LocalCluster: one local cluster in one folder, for fixtures, the demo, the bench and people."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from .layout import Layout
 from .progress import Progress, Quiet
 from .stack import Stack
 from .state import Endpoints, State
+
+ANSWER_PATIENCE_S = 10.0
+POLL_S = 0.1
 
 
 class LocalCluster:
@@ -47,6 +51,7 @@ class LocalCluster:
             self._state = state.load(self._layout.state)
             if self._state is not None:
                 raise ClusterError(f"another command uses {self._layout.folder}; try again")
+            self._check_empty()
             try:
                 self._up(progress)
             except BaseException:
@@ -138,10 +143,11 @@ class LocalCluster:
         self._state = state.load(self._layout.state)
         if self._state is None:
             return False
-        if not self.is_up:
-            progress.say("what is left of an earlier cluster is not well: taking it down first")
+        if not self._state.ready or self._is_partly_dead():
+            progress.say("what is left of an earlier cluster is not whole: taking it down first")
             self.down(progress)
             return False
+        self._check_answering()
         if self._requested not in (sources.AUTO, self._state.nodes):
             raise ClusterError(
                 f"a cluster with {self._state.nodes} nodes is up in {self._layout.folder}; "
@@ -149,6 +155,29 @@ class LocalCluster:
             )
         progress.say(f"already up, with {self._state.nodes} nodes")
         return True
+
+    def _is_partly_dead(self) -> bool:
+        if self._state is not None and self._state.source == sources.DOCKER:
+            return not docker.healthy(self._state)
+        return not all(processes.alive(service) for service, _ in self.status())
+
+    def _check_answering(self) -> None:
+        # Not taken down: it may only be busy, or paused by somebody on purpose.
+        deadline = time.monotonic() + ANSWER_PATIENCE_S
+        while silent := [service.name for service, well in self.status() if not well]:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"a cluster is up in {self._layout.folder}, but {', '.join(silent)} "
+                    "does not answer; take it down, and up again"
+                )
+            time.sleep(POLL_S)
+
+    def _check_empty(self) -> None:
+        # `down` will remove the folder with all that is in it.
+        if any(self._layout.folder.iterdir()):
+            raise ClusterError(
+                f"{self._layout.folder} is not empty and no cluster's; name another folder"
+            )
 
     def _up(self, progress: Progress) -> None:
         source = sources.choose_source(

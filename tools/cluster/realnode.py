@@ -18,7 +18,9 @@ IMAGE = images.BUSYBOX
 HOSTNAME = "localhost"
 HOLDER = "node"
 CGROUPS = Path("/sys/fs/cgroup")
-NAMESPACE_FLAG = "--namespace=k8s.io"
+# containerd's namespace for Kubernetes, after which it names the containers' groups too.
+CGROUP_PARENT = "k8s.io"
+NAMESPACE_FLAG = f"--namespace={CGROUP_PARENT}"
 CGROUP_PATIENCE_S = 5.0
 POLL_S = 0.05
 # kubelet and containerd have nothing to save: what they manage ends with them.
@@ -94,28 +96,47 @@ def stop(state: State) -> None:
 
 def clean(state: State, layout: Layout) -> None:
     """Remove what the node left outside of the folder: its namespaces took the rest along."""
-    _remove_cgroups(layout.short_name)
+    _remove_cgroups(_container_names(_node_folder(layout)))
     if state.ip_forward == "0":
         network.FORWARDING.write_text("0\n", encoding="ascii")
     if state.socket_folder:
         shutil.rmtree(state.socket_folder, ignore_errors=True)
 
 
-def _remove_cgroups(name: str) -> None:
+def _remove_cgroups(names: set[str]) -> None:
     deadline = time.monotonic() + CGROUP_PATIENCE_S
-    while found := [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]:
-        for top in found:
-            # The deepest first; one whose processes are still dying is tried again.
-            for path in [*sorted(top.glob("**/"), reverse=True)]:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+    while left := _cgroups(names):
+        for path in left:
+            # One whose processes are still dying is refused, and tried again.
+            with contextlib.suppress(OSError):
+                path.rmdir()
         if time.monotonic() > deadline:
             return
         time.sleep(POLL_S)
+    for parent in [CGROUPS / CGROUP_PARENT, *CGROUPS.glob(f"*/{CGROUP_PARENT}")]:
+        # Refused if another node has containers there.
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+
+
+def _cgroups(names: set[str]) -> list[Path]:
+    """The containers' groups, in every hierarchy; what one made within itself comes first."""
+    parents = [CGROUPS / CGROUP_PARENT, *CGROUPS.glob(f"*/{CGROUP_PARENT}")]
+    tops = [parent / name for parent in parents for name in names if (parent / name).is_dir()]
+    return [path for top in tops for path in sorted(top.glob("**/"), reverse=True)]
+
+
+def _container_names(node: Path) -> set[str]:
+    cri = node / "containerd" / "io.containerd.grpc.v1.cri"
+    return {path.name for kind in ("containers", "sandboxes") for path in cri.glob(f"{kind}/*")}
 
 
 def _folder(site: Site) -> Path:
-    return site.layout.data / "node"
+    return _node_folder(site.layout)
+
+
+def _node_folder(layout: Layout) -> Path:
+    return layout.data / "node"
 
 
 def _socket(site: Site) -> str:
@@ -197,8 +218,6 @@ def _kubelet_config(site: Site) -> dict[str, object]:
         "resolvConf": str(resolv),
         "podLogsDir": str(folder / "pod-logs"),
         "volumePluginDir": str(folder / "volume-plugins"),
-        # All of its containers below one group, which `clean` can find.
-        "cgroupRoot": f"/{site.layout.short_name}",
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],

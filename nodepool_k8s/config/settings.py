@@ -103,13 +103,13 @@ class Label:
     gpu: int | None = None
     gpu_resource: str | None = None
     extra_resources: Mapping[str, int] = field(default_factory=empty)
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     node_selector: Mapping[str, str] = field(default_factory=empty)
     scheduler_name: str | None = None
     privileged: bool | None = None
     volumes: tuple[Mapping[str, Any], ...] = ()
     volume_mounts: tuple[Mapping[str, Any], ...] = ()
-    spec: Mapping[str, Any] | None = None
+    spec: Mapping[str, Any] | None = field(default=None, repr=False)
     launch: LaunchSettings = LaunchSettings()
 
 
@@ -161,6 +161,14 @@ class TopLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class WebAppSettings:
+    """``webapp``: where the status page listens."""
+
+    port: int = 8005
+    listen_address: str = "0.0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """A whole configuration."""
 
@@ -169,6 +177,11 @@ class Settings:
     labels: Mapping[str, TopLabel]
     notices: tuple[str, ...] = ()
     """What was passed over in the file, one sentence each, for the log."""
+    max_hold_age: float | None = None
+    """Seconds that a node may be held; None for no limit."""
+    tenant_limits: Mapping[str, Mapping[str, int]] = field(default_factory=empty)
+    """By tenant: limits in thousandths by resource name, over all providers together."""
+    webapp: WebAppSettings = WebAppSettings()
 
     @property
     def pools(self) -> tuple[Pool, ...]:

@@ -1,0 +1,336 @@
+"""A YAML file as data, with the line of every key and item.
+
+Composes from the parser's events itself: PyYAML's own composer recurses in C without a
+limit, keeps the last of two equal keys without a word, and forgets lines on the way to data.
+Keys are text as it is written (``on`` stays ``on``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from nodepool_k8s.config.problems import Path, Unknown, Wrong, kind_of, path_text, shown
+from nodepool_k8s.config.substitution import VARIABLE, Substituted, substitute
+from nodepool_k8s.errors import Problem
+
+try:
+    from yaml import CSafeLoader as Loader
+except ImportError:  # PyYAML built without libyaml: slower, otherwise the same
+    from yaml import SafeLoader as Loader  # type: ignore[assignment]
+
+_MERGE = "tag:yaml.org,2002:merge"
+_STR = "tag:yaml.org,2002:str"
+_VALUE = "tag:yaml.org,2002:value"
+_MAP = "tag:yaml.org,2002:map"
+_SEQ = "tag:yaml.org,2002:seq"
+
+_MAX_DEPTH = 100
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(slots=True)
+class Node:
+    """A value and where it stands, by index into the substituted text."""
+
+    start: int
+    end: int
+    value: Any = None
+    text: str | None = None
+    """A scalar as it is written, so that a label's ``1.10`` does not become ``1.1``."""
+    entries: dict[str, tuple[Node, Node]] | None = None
+    items: list[Node] | None = None
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Document:
+    """A file's data and, for each place in it, how to speak of it.
+
+    ``secret`` files have none of their values shown.
+    """
+
+    file: str
+    source: Substituted
+    root: Node
+    secret: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    unset: dict[str, int] = field(default_factory=dict)
+    """Variables that are used and not set, with the line of their first use."""
+
+    @property
+    def data(self) -> Any:
+        """The whole file as dicts, lists and scalars."""
+        return self.root.value
+
+    def get(self, path: Path) -> Any:
+        """Return the value at ``path``, None where there is none."""
+        node = self._node(path)
+        return None if node is None else node.value
+
+    def written(self, path: Path) -> str:
+        """Return a scalar as the file writes it."""
+        node = self._node(path)
+        return self.source.unmark(node.text) if node and node.text is not None else ""
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """Build a problem at ``path``, or at its nearest ancestor that is in the file."""
+        return Problem(self.file, self.line(path), path_text(self._speakable(path)), message)
+
+    def line(self, path: Path) -> int:
+        """1-based line of the key or item at ``path``, or of its nearest ancestor in the file."""
+        start = self.root.start
+        for key, node in self._walk(path):
+            start = (key or node).start
+        return self.source.position(start)[0]
+
+    def found(self, path: Path) -> str:
+        """Word what stands at ``path``, without its value where that may be a secret."""
+        node = self._node(path)
+        if node is None:
+            return "nothing"
+        return kind_of(node.value) + " (not shown)" if self._hides(path) else shown(node.value)
+
+    def word(self, path: Path, error: Exception) -> str:
+        """Word what a validator said about ``path``."""
+        if isinstance(error, Unknown):
+            return f"{getattr(error, 'msg', '')}; {error.advice()}"
+        if not isinstance(error, Wrong):
+            return str(getattr(error, "msg", error))
+        message = f"found {self._blamed(path, error)}, expected {error.expected}"
+        if error.hint and not self._hides(path):
+            message += f"; {error.hint}"
+        return message + self._unset(path)
+
+    def _blamed(self, path: Path, error: Wrong) -> str:
+        if not error.of_key:
+            return self.found(path)
+        return "a key (not shown)" if self.secret else f"key {shown(self._speakable(path)[-1])}"
+
+    def _speakable(self, path: Path) -> Path:
+        """Put the variable's name for a key that came from the environment."""
+        parts = list(path)
+        for place, (key, _) in enumerate(self._walk(path)):
+            names = self.source.variables(key.start, key.end) if key else ()
+            if names:
+                parts[place] = "".join(f"%({name})" for name in names)
+        return tuple(parts)
+
+    def _unset(self, path: Path) -> str:
+        names = VARIABLE.findall(self.written(path))
+        return "".join(f"; the environment variable {name} is not set" for name in names)
+
+    def _hides(self, path: Path) -> bool:
+        node = self._node(path)
+        if node is None or isinstance(node.value, (dict, list)) or node.value is None:
+            return False
+        substituted = bool(self.source.variables(node.start, node.end))
+        return self.secret or substituted or _in_environment(path, node.value)
+
+    def _node(self, path: Path) -> Node | None:
+        nodes = [self.root, *(node for _, node in self._walk(path))]
+        return nodes[-1] if len(nodes) == len(path) + 1 else None
+
+    def _walk(self, path: Path) -> Iterator[tuple[Node | None, Node]]:
+        node = self.root
+        for part in path:
+            key: Node | None = None
+            if isinstance(part, int):
+                if node.items is None or part >= len(node.items):
+                    return
+                node = node.items[part]
+            elif node.entries is not None and part in node.entries:
+                key, node = node.entries[part]
+            else:
+                return
+            yield key, node
+
+
+def _in_environment(path: Path, value: object) -> bool:
+    """Tell whether a place is inside ``env``, where values tend to be passwords."""
+    if "env" not in path:
+        return False
+    return path[-1] != "name" or "=" in str(value)
+
+
+def compose(file: str, text: str, environ: Mapping[str, str], *, secret: bool = False) -> Document:
+    """Read a YAML text; what is wrong with it is in the document's ``problems``."""
+    source = substitute(text, environ)
+    document = Document(file, source, Node(0, 0, done=True), secret)
+    strange = _UNPRINTABLE.search(source.text)
+    if strange:
+        message = f"YAML cannot hold the character U+{ord(strange[0]):04X}"
+        document.problems.append(_problem_at(document, strange.start(), message))
+        return document
+    composer = _Composer(document)
+    try:
+        document.root = composer.document()
+    except _Stop:
+        pass
+    except yaml.YAMLError as error:
+        document.problems.append(_yaml_problem(document, error))
+    return document
+
+
+def _problem_at(document: Document, index: int, message: str) -> Problem:
+    line, column = document.source.position(index)
+    return Problem(document.file, line, "", f"column {column}: {message}")
+
+
+def _yaml_problem(document: Document, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    words = (getattr(error, "context", None), getattr(error, "problem", None))
+    message = "is not YAML: " + (", ".join(word for word in words if word) or "unreadable")
+    if document.secret or document.source.spans:
+        message = re.sub(r"""(['"])(?!<)[^'"]{4,}\1""", "(not shown)", message)
+    return _problem_at(document, mark.index if mark else 0, document.source.unmark(message))
+
+
+class _Stop(Exception):
+    """The rest of the file cannot be made sense of; the problem is noted."""
+
+
+class _Composer:
+    """Turns the parser's events into nodes."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._source = document.source
+        self._loader = Loader(document.source.text)
+        self._anchors: dict[str, Node] = {}
+        self._depth = 0
+        # What PyYAML's stubs know too little about.
+        self._get: Callable[[], Any] = self._loader.get_event
+        self._peek: Callable[[], Any] = self._loader.peek_event
+        self._resolve: Callable[..., str] = self._loader.resolve
+
+    def document(self) -> Node:
+        """Compose the only document of the stream; an empty stream is a null."""
+        loader = self._loader
+        loader.get_event()
+        if loader.check_event(yaml.StreamEndEvent):
+            return Node(0, 0, done=True)
+        loader.get_event()
+        root = self._next()
+        loader.get_event()
+        if not loader.check_event(yaml.StreamEndEvent):
+            self._note(self._peek().start_mark.index, "a second document starts here ('---')")
+        return root
+
+    def _next(self) -> Node:
+        event = self._get()
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        node = Node(event.start_mark.index, event.end_mark.index)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event, node)
+        else:
+            self._collection(event, node)
+        node.done = True
+        return node
+
+    def _alias(self, event: Any) -> Node:
+        node = self._anchors.get(event.anchor)
+        index = event.start_mark.index
+        if node is None:
+            self._note(index, "an alias (*) without its anchor (&)")
+        elif not node.done:
+            self._note(index, "an alias (*) to what it is itself a part of")
+        else:
+            return node
+        return Node(index, event.end_mark.index, done=True)
+
+    def _scalar(self, event: Any, node: Node) -> None:
+        node.text = event.value
+        self._note_unset(node)
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self._resolve(yaml.ScalarNode, event.value, event.implicit)
+        if tag in (_STR, _VALUE, _MERGE):
+            node.value = self._source.unmark(event.value)
+            return
+        scalar = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
+        try:
+            node.value = self._loader.construct_object(scalar)
+        except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError):
+            kind = tag.rpartition(":")[2]
+            self._note(node.start, f"a scalar that is not the '{kind}' it is meant to be; quote it")
+
+    def _note_unset(self, node: Node) -> None:
+        if self._source.marker not in (node.text or ""):
+            return
+        line = self._source.position(node.start)[0]
+        for name in VARIABLE.findall(self._source.unmark(node.text or "")):
+            self._document.unset.setdefault(name, line)
+
+    def _collection(self, event: Any, node: Node) -> None:
+        if event.tag not in (None, "!", _MAP, _SEQ):
+            self._note(node.start, "a tag (!) that means nothing here; leave it out")
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            self._note(node.start, f"more than {_MAX_DEPTH} levels inside one another")
+            raise _Stop
+        if isinstance(event, yaml.MappingStartEvent):
+            self._mapping(node)
+        else:
+            self._sequence(node)
+        self._depth -= 1
+
+    def _sequence(self, node: Node) -> None:
+        node.items = []
+        while not self._loader.check_event(yaml.SequenceEndEvent):
+            node.items.append(self._next())
+        node.end = self._get().end_mark.index
+        node.value = [item.value for item in node.items]
+
+    def _mapping(self, node: Node) -> None:
+        entries: dict[str, tuple[Node, Node]] = {}
+        merged: list[Node] = []
+        while not self._loader.check_event(yaml.MappingEndEvent):
+            merges = _is_merge(self._peek())
+            key, value = self._next(), self._next()
+            if merges:
+                merged.append(value)
+            else:
+                self._enter(entries, key, value)
+        node.end = self._get().end_mark.index
+        node.entries = self._merge(merged) | entries
+        node.value = {name: value.value for name, (_, value) in node.entries.items()}
+
+    def _enter(self, entries: dict[str, tuple[Node, Node]], key: Node, value: Node) -> None:
+        if key.text is None:
+            self._note(key.start, "a list or a mapping as a key; a key is text (quote '{' and '[')")
+            return
+        name = self._source.unmark(key.text)
+        if name in entries:
+            first = self._source.position(entries[name][0].start)[0]
+            said = "(not shown)" if self._conceals(key) else f"'{name}'"
+            self._note(key.start, f"key {said} is here twice, first on line {first}; remove one")
+        entries[name] = (key, value)
+
+    def _conceals(self, key: Node) -> bool:
+        return self._document.secret or bool(self._source.variables(key.start, key.end))
+
+    def _merge(self, merged: list[Node]) -> dict[str, tuple[Node, Node]]:
+        entries: dict[str, tuple[Node, Node]] = {}
+        for node in merged:
+            for source in node.items if node.items is not None else [node]:
+                if source.entries is None:
+                    self._note(source.start, "'<<' merges mappings, and this is none")
+                else:
+                    # YAML's rule: of several mappings the earlier one wins.
+                    entries = source.entries | entries
+        return entries
+
+    def _note(self, index: int, message: str) -> None:
+        self._document.problems.append(_problem_at(self._document, index, f"found {message}"))
+
+
+def _is_merge(event: Any) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]

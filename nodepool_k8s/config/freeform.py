@@ -1,0 +1,90 @@
+"""Validators of what an admin fills in freely: mappings with keys of their own, raw Kubernetes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from voluptuous import Invalid, MultipleInvalid
+
+from nodepool_k8s.config.problems import Wrong
+
+Validator = Callable[[Any], Any]
+
+
+class Entries:
+    """A mapping of free keys: both keys and values are checked, and all of them."""
+
+    def __init__(self, expected: str, key: Validator, value: Validator) -> None:
+        self.expected = expected
+        self._key = key
+        self._value = value
+
+    def __call__(self, value: Any) -> Any:
+        """Return the mapping; raise with everything that is wrong in it."""
+        if not isinstance(value, dict):
+            raise Wrong(self.expected, hint=_advise_pairs(value))
+        errors: list[Invalid] = []
+        for name, entry in value.items():
+            errors += _tried(self._key, name, name, of_key=True)
+            errors += _tried(self._value, entry, name)
+        if errors:
+            raise MultipleInvalid(errors)
+        return value
+
+
+def _tried(check: Validator, value: Any, key: str, *, of_key: bool = False) -> list[Invalid]:
+    try:
+        check(value)
+    except MultipleInvalid as error:
+        error.prepend([key])
+        return list(error.errors)
+    except Invalid as error:
+        error.prepend([key])
+        if isinstance(error, Wrong):
+            error.of_key = of_key
+        return [error]
+    return []
+
+
+def any_key(value: Any) -> Any:
+    """Accept every key."""
+    return value
+
+
+def json_value(value: Any) -> Any:
+    """Accept what JSON can hold, which is how it travels to Kubernetes and ZooKeeper."""
+    if isinstance(value, dict):
+        Entries("a mapping", any_key, json_value)(value)
+    elif isinstance(value, list):
+        errors = [error for place, item in enumerate(value) for error in _tried_item(item, place)]
+        if errors:
+            raise MultipleInvalid(errors)
+    elif not _is_json_scalar(value):
+        raise Wrong("something that JSON can hold", hint="quote it to make it text")
+    return value
+
+
+def _tried_item(item: Any, place: int) -> list[Invalid]:
+    try:
+        json_value(item)
+    except MultipleInvalid as error:
+        error.prepend([place])
+        return list(error.errors)
+    except Invalid as error:
+        error.prepend([place])
+        return [error]
+    return []
+
+
+def _is_json_scalar(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    return value is None or isinstance(value, str)
+
+
+def _advise_pairs(value: Any) -> str:
+    return "write 'key: value' lines without '-'" if isinstance(value, list) else ""

@@ -1,0 +1,191 @@
+"""Checks of a pool's labels: what the options of one label mean to one another."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from nodepool_k8s.config import schema
+from nodepool_k8s.config.names import is_dns_label, is_subdomain, template_fields
+from nodepool_k8s.config.problems import Path
+from nodepool_k8s.config.review import Review
+
+Listed = frozenset[str] | None
+"""Names of the top-level labels; None where that list itself is malformed."""
+
+WITH_SPEC = frozenset(
+    {"name", "type", "spec", "annotations", "labels", "dynamic-labels", *schema.LAUNCH_KEYS}
+)
+"""What a label with a raw spec may have."""
+
+WITH_NAMESPACE = frozenset(
+    {"name", "type", "labels", "dynamic-labels", "python-path", "shell-type", *schema.LAUNCH_KEYS}
+)
+"""What has an effect on a namespace label."""
+
+REQUEST_FIELDS = frozenset(
+    {
+        *("id", "labels", "requestor", "requestor_data", "relative_priority", "event_id"),
+        *("created_time", "tenant_name"),
+    }
+)
+
+_LIMITED = ("cpu", "memory", "storage")
+
+
+def listed(review: Review) -> Listed:
+    """Names of the top-level labels."""
+    entries = review.document.get(("labels",))
+    if entries is not None and not isinstance(entries, list):
+        return None
+    names = [item.get("name") for _, item in review.mappings(("labels",))]
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def check_defaults(review: Review, path: Path, pool: dict[str, Any]) -> None:
+    """Check a pool's ``default-label-*`` against one another."""
+    for key in _LIMITED:
+        request, limit = f"default-label-{key}", f"default-label-{key}-limit"
+        if request in pool and limit in pool and review.sound(path, request, limit):
+            _compare(review, (*path, request), (*path, limit))
+
+
+def check(
+    review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any], known: Listed
+) -> None:
+    """Check one label of a pool."""
+    _listed(review, path, label, known)
+    _templates(review, path, label)
+    if not review.sound(path, "type"):
+        return
+    if label["type"] == "namespace":
+        _namespace(review, path, label)
+    else:
+        _pod(review, path, label, pool)
+
+
+def _listed(review: Review, path: Path, label: dict[str, Any], known: Listed) -> None:
+    name = label.get("name")
+    if known is None or not review.sound(path, "name") or name in known:
+        return
+    near = get_close_matches(str(name), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"add '- name: {name}' to it"
+    review.wrong((*path, "name"), "a label of the top-level labels list", hint)
+
+
+def _templates(review: Review, path: Path, label: dict[str, Any]) -> None:
+    place = (*path, "dynamic-labels")
+    templates = label.get("dynamic-labels")
+    if not review.sound(place) or not isinstance(templates, dict):
+        return
+    for key, template in templates.items():
+        fields = template_fields(template) if isinstance(template, str) else None
+        if any(not _names_request(field) for field in fields or ()):
+            review.note((*place, key), "names something that requests do not have: left out")
+
+
+def _names_request(field: str) -> bool:
+    root, _, rest = field.partition(".")
+    return root == "request" and rest.partition(".")[0].partition("[")[0] in REQUEST_FIELDS
+
+
+def _namespace(review: Review, path: Path, label: dict[str, Any]) -> None:
+    idle = [key for key in label if key in schema.LABEL.keys and key not in WITH_NAMESPACE]
+    if idle:
+        review.note(path, f"no effect on a namespace label: {', '.join(idle)}")
+
+
+def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+    if "spec" in label:
+        _spec(review, path, label)
+        return
+    if "image" not in label:
+        review.say(path, "a pod label needs an image, or a spec")
+    if review.sound(path, "name") and not is_dns_label(label["name"]):
+        review.wrong(
+            (*path, "name"),
+            "lower-case letters, digits and '-', at most 63 characters, "
+            "because the pod and its container are named as the label",
+        )
+    for key in _LIMITED:
+        _limit(review, path, label, pool, key)
+    _gpu(review, path, label)
+    _env(review, path)
+    _mounts(review, path)
+
+
+def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
+    for key in label:
+        if key in schema.LABEL.keys and key not in WITH_SPEC:
+            review.say((*path, key), "cannot be given together with spec: write it into the spec")
+    if review.sound(path, "name") and not is_subdomain(label["name"]):
+        review.wrong(
+            (*path, "name"),
+            "lower-case letters, digits, '-' and '.', at most 253 characters, "
+            "because the pod is named as the label",
+        )
+    review.unique((*path, "spec", "containers"), "name", "container")
+
+
+def _limit(
+    review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any], key: str
+) -> None:
+    request = _own_or_default(path, label, pool, key)
+    limit = _own_or_default(path, label, pool, f"{key}-limit")
+    if request is None or limit is None or not (review.sound(request) and review.sound(limit)):
+        return
+    # Where both are the pool's, the pool's own check has told.
+    if path == request[:-1] or path == limit[:-1]:
+        _compare(review, request, limit)
+
+
+def _own_or_default(
+    path: Path, label: dict[str, Any], pool: dict[str, Any], key: str
+) -> Path | None:
+    if key in label:
+        return (*path, key)
+    # The label's path is its pool's, "labels" and a number.
+    return (*path[:-2], f"default-label-{key}") if f"default-label-{key}" in pool else None
+
+
+def _compare(review: Review, request: Path, limit: Path) -> None:
+    """Report a limit below its request, at whichever of the two stands in the label."""
+    document = review.document
+    if document.get(limit) >= document.get(request):
+        return
+    if len(limit) >= len(request):
+        said = f"{request[-1]} ({document.found(request)}) or more"
+        review.wrong(limit, f"{said}: a limit is not below its request")
+    else:
+        said = f"the pool's {limit[-1]} ({document.found(limit)}) or less"
+        review.wrong(request, said, f"or give the label a {request[-1]}-limit of its own")
+
+
+def _gpu(review: Review, path: Path, label: dict[str, Any]) -> None:
+    if "gpu" in label and "gpu-resource" not in label:
+        review.say(
+            (*path, "gpu"),
+            "needs gpu-resource beside it: the cluster's name for its GPUs, like nvidia.com/gpu",
+        )
+    elif "gpu-resource" in label and "gpu" not in label:
+        review.note((*path, "gpu-resource"), "no effect without gpu")
+
+
+def _env(review: Review, path: Path) -> None:
+    place = (*path, "env")
+    review.unique(place, "name", "variable")
+    for item_path, item in review.mappings(place):
+        if isinstance(item.get("value"), (bool, int, float)):
+            review.note((*item_path, "value"), "becomes text as it is written; quote it to say so")
+
+
+def _mounts(review: Review, path: Path) -> None:
+    volumes, mounts = (*path, "volumes"), (*path, "volume-mounts")
+    review.unique(volumes, "name", "volume")
+    review.unique(mounts, "mountPath", "mount")
+    if not review.sound(volumes):
+        return
+    names = {item.get("name") for _, item in review.mappings(volumes)}
+    for item_path, item in review.mappings(mounts):
+        if review.sound(item_path, "name") and item["name"] not in names:
+            review.wrong((*item_path, "name"), "the name of one of the label's volumes")

@@ -1,0 +1,87 @@
+"""What has been found out about one file so far: which parts are well-formed, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from nodepool_k8s.config import schema
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.problems import Path, Wrong, path_text
+from nodepool_k8s.errors import Problem
+
+
+@dataclass(slots=True)
+class Review:
+    """Collects problems and notices about a document whose shape has been checked.
+
+    Checks that concern several options ask ``sound`` first, so that one slip is
+    reported once and hides nothing else.
+    """
+
+    document: Document
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    _broken: set[Path] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, document: Document, section: schema.Section) -> Review:
+        """Check the document's shape."""
+        review = cls(document, list(document.problems))
+        if review.problems and document.data is None:
+            return review
+        for path, error in schema.errors_of(section, document.data):
+            review.problems.append(document.problem(path, document.word(path, error)))
+            review._broken.update(path[:end] for end in range(len(path) + 1))
+        return review
+
+    def sound(self, path: Path, *keys: str) -> bool:
+        """Tell whether nothing is wrong at ``path``, or at these keys below it."""
+        if not keys:
+            return path not in self._broken
+        return not any((*path, key) in self._broken for key in keys)
+
+    def wrong(self, path: Path, expected: str, hint: str = "") -> None:
+        """Report a value, worded as found and expected."""
+        message = self.document.word(path, Wrong(expected, hint=hint))
+        self.problems.append(self.document.problem(path, message))
+
+    def say(self, path: Path, message: str) -> None:
+        """Report a problem that is not about a value."""
+        self.problems.append(self.document.problem(path, message))
+
+    def note(self, path: Path, message: str) -> None:
+        """Tell of something that has no effect, or not the one it seems to have."""
+        self.notices.append(str(self.document.problem(path, message)))
+
+    def place(self, path: Path) -> str:
+        """``pools[0].name, line 12``: for a problem that refers to a second place."""
+        return f"{path_text(path)}, line {self.document.line(path)}"
+
+    def mappings(self, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Every item of the list at ``path`` that is a mapping, with its place."""
+        listed = self.document.get(path)
+        for place, item in enumerate(listed if isinstance(listed, list) else []):
+            if isinstance(item, dict):
+                yield (*path, place), item
+
+    def providers(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The providers of our driver."""
+        for path, provider in self.mappings(("providers",)):
+            if provider.get("driver") == schema.DRIVER:
+                yield path, provider
+
+    def unique(self, path: Path, key: str, what: str) -> None:
+        """Report every item of the list at ``path`` whose ``key`` an earlier item has."""
+        seen: dict[str, Path] = {}
+        for item_path, item in self.mappings(path):
+            value = item.get(key)
+            if not isinstance(value, str):
+                continue
+            here = (*item_path, key)
+            # Kubernetes mounts /a and /a/ at the same place.
+            first = seen.setdefault(value.rstrip("/") if key == "mountPath" else value, here)
+            if first != here:
+                said = f"a {key} that no other {what} has"
+                self.wrong(here, said, f"the first is {self.place(first)}")

@@ -1,0 +1,405 @@
+"""The shape of nodepool.yaml: every option there is, and what its value must look like.
+
+What concerns several options at once is in ``checks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from voluptuous import Invalid, MultipleInvalid, Optional, Required, Schema
+
+from nodepool_k8s.config import values
+from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
+from nodepool_k8s.config.problems import Missing, Path, Unknown, Wrong, nearest
+
+DRIVER = "kubernetes"
+
+OTHER_DRIVERS = (
+    *("aws", "azure", "fake", "gce", "ibmvpc", "metastatic", "openshift", "openshiftpods"),
+    *("openstack", "static", "test"),
+)
+
+
+class Section:
+    """A mapping with known keys; reports unknown and missing ones along with wrong values."""
+
+    def __init__(
+        self, expected: str, keys: Mapping[str, Validator], required: Iterable[str] = ()
+    ) -> None:
+        self.expected = expected
+        self.keys = keys
+        self._required = frozenset(required)
+        self._schema = Schema(
+            {Required(key) if key in self._required else Optional(key): keys[key] for key in keys}
+        )
+
+    def __call__(self, value: Any) -> Any:
+        """Return the mapping; raise with everything that is wrong in it."""
+        if not isinstance(value, dict):
+            raise Wrong(self.expected)
+        try:
+            return self._schema(value)
+        except MultipleInvalid as error:
+            raise MultipleInvalid([self._worded(entry) for entry in error.errors]) from None
+
+    def _worded(self, error: Invalid) -> Invalid:
+        if len(error.path) != 1 or isinstance(error, (Wrong, Missing, Unknown)):
+            return error
+        key = str(error.path[0])
+        if key in self._required:
+            return Missing(key, getattr(self.keys[key], "expected", "a value"))
+        return Unknown(key, self.keys)
+
+
+class Items:
+    """A list whose items all fit one validator; voluptuous' own stops at the first bad item."""
+
+    def __init__(self, expected: str, item: Validator, *, empty: bool = True) -> None:
+        self.expected = expected
+        self._item = item
+        self._empty = empty
+
+    def __call__(self, value: Any) -> Any:
+        """Return the list; raise with everything that is wrong in it."""
+        if not isinstance(value, list) or (not value and not self._empty):
+            raise Wrong(self.expected, hint=self._advise(value))
+        errors: list[Invalid] = []
+        for place, item in enumerate(value):
+            try:
+                self._item(item)
+            except Invalid as error:
+                error.prepend([place])
+                errors += error.errors if isinstance(error, MultipleInvalid) else [error]
+        if errors:
+            raise MultipleInvalid(errors)
+        return value
+
+    def _advise(self, value: Any) -> str:
+        return "begin each entry with '-'" if isinstance(value, dict) else ""
+
+
+def _or_nothing(check: Validator) -> Validator:
+    """Accept a section's key with nothing behind it, as Nodepool does at the top level."""
+
+    def accept(value: Any) -> Any:
+        return value if value is None else check(value)
+
+    return accept
+
+
+LABEL_MAP = Entries("a mapping of names to texts", values.label_key(), values.label_value())
+ANNOTATION_MAP = Entries(
+    "a mapping of names to texts", values.label_key(), values.scalar("text, a number or a boolean")
+)
+TEMPLATE_MAP = Entries(
+    "a mapping of names to format strings", values.label_key(), values.template()
+)
+LIMIT_MAP = Entries(
+    "a mapping of resource names to numbers", values.text("a resource's name"), values.amount()
+)
+COUNT_MAP = Entries(
+    "a mapping of resource names to whole numbers",
+    values.text("a resource's name"),
+    values.whole_number(0),
+)
+
+ACCESS_TOKEN = Section(
+    "a mapping with type and lifetime",
+    {
+        "type": values.one_of("request", "secret"),
+        "lifetime": values.duration(minimum=600, because="the least that Kubernetes grants"),
+    },
+)
+
+LAUNCH_KEYS: Mapping[str, Validator] = {
+    "launch-timeout": values.duration(),
+    "image-pull-timeout": values.duration(),
+    "unschedulable-timeout": values.duration(),
+    "deletion-grace": values.duration(
+        minimum=1, because="0 would be a forced delete, which hides containers that still run"
+    ),
+    "ready-when": values.one_of("ready", "running"),
+    "access-token": ACCESS_TOKEN,
+}
+
+ENV = Section(
+    "a mapping with name and value (anything else needs the label's own spec)",
+    {
+        "name": values.env_name(),
+        "value": values.scalar("text; quote it, or leave it out of the list"),
+    },
+    required=("name", "value"),
+)
+
+
+def _volume(value: Any) -> Any:
+    return _named("a Kubernetes volume", values.dns_label("a volume's name"), value)
+
+
+def _mount(value: Any) -> Any:
+    _named("a Kubernetes volume mount", values.dns_label("a volume's name"), value)
+    return _with("mountPath", values.absolute_path(), value)
+
+
+def _container(value: Any) -> Any:
+    return _named("a Kubernetes container", values.dns_label("a container's name"), value)
+
+
+def _named(what: str, name: values.Value, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise Wrong(f"{what}: a mapping with a name")
+    _with("name", name, value)
+    return json_value(value)
+
+
+def _with(key: str, check: values.Value, value: dict[str, Any]) -> Any:
+    if key not in value:
+        raise Missing(key, check.expected)
+    try:
+        return check(value[key])
+    except Invalid as error:
+        error.prepend([key])
+        raise
+
+
+def pod_spec(value: Any) -> Any:
+    """Check of a raw spec what the launcher relies on; the rest is the API server's."""
+    if not isinstance(value, dict):
+        raise Wrong("a Kubernetes pod spec: a mapping with containers")
+    _with("containers", values.Value(CONTAINERS.expected, _is_list), value)
+    errors: list[Invalid] = []
+    for path, check, part in (((), json_value, value), (("containers",), CONTAINERS, None)):
+        try:
+            check(value["containers"] if part is None else part)
+        except Invalid as error:
+            error.prepend(list(path))
+            errors += error.errors if isinstance(error, MultipleInvalid) else [error]
+    if errors:
+        raise MultipleInvalid(_once(errors))
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _once(errors: list[Invalid]) -> list[Invalid]:
+    """Keep the first error of each place: two validators may have looked at it."""
+    return list({tuple(error.path): error for error in reversed(errors)}.values())
+
+
+CONTAINERS = Items(
+    "a list of at least one container, of which the first is long-running", _container, empty=False
+)
+
+RESOURCE_KEYS: Mapping[str, Validator] = {
+    "cpu": values.cores(zero=False),
+    "memory": values.mebibytes(1),
+    "storage": values.megabytes(1),
+    "extra-resources": COUNT_MAP,
+    "cpu-limit": values.cores(zero=False),
+    "memory-limit": values.mebibytes(1),
+    "storage-limit": values.megabytes(1),
+}
+
+LABEL = Section(
+    "a label: a mapping with name and type",
+    {
+        "name": values.text("the name of an entry of the top-level labels"),
+        "type": values.one_of("namespace", "pod"),
+        "image": values.word("the name of a container image"),
+        "image-pull": values.one_of("Always", "IfNotPresent", "Never"),
+        "labels": LABEL_MAP,
+        "dynamic-labels": TEMPLATE_MAP,
+        "annotations": ANNOTATION_MAP,
+        "python-path": values.text("a path, or auto"),
+        "shell-type": values.word("a shell type of Ansible, like sh, csh or powershell"),
+        **RESOURCE_KEYS,
+        "gpu": values.gpu_count(),
+        "gpu-resource": values.word("a resource name like nvidia.com/gpu"),
+        "env": Items("a list of mappings with name and value", ENV),
+        "node-selector": LABEL_MAP,
+        "scheduler-name": values.word("the name of a scheduler"),
+        "privileged": values.switch(),
+        "volumes": Items("a list of Kubernetes volumes", _volume),
+        "volume-mounts": Items("a list of Kubernetes volume mounts", _mount),
+        "spec": pod_spec,
+        **LAUNCH_KEYS,
+    },
+    required=("name", "type"),
+)
+
+LIMIT_KEYS: Mapping[str, Validator] = {
+    "max-servers": values.whole_number(else_="0 or less: the pool takes no requests"),
+    "max-cores": values.cores(zero=True),
+    "max-ram": values.mebibytes(0),
+    "max-resources": LIMIT_MAP,
+}
+
+POOL = Section(
+    "a pool: a mapping with name and labels",
+    {
+        "name": values.pool_name(),
+        "priority": values.whole_number(),
+        "node-attributes": Entries("a mapping", any_key, json_value),
+        **LIMIT_KEYS,
+        **{f"default-label-{key}": check for key, check in RESOURCE_KEYS.items()},
+        "labels": Items("a list of labels", LABEL),
+        **LAUNCH_KEYS,
+    },
+    required=("name",),
+)
+
+PROVIDER = Section(
+    "a provider: a mapping with name and driver",
+    {
+        "name": values.text("a name"),
+        "driver": values.one_of(DRIVER),
+        "context": values.text("the name of a context of kube/config"),
+        "api-server-url": values.url(),
+        "access-role": values.one_of("cluster", "namespace"),
+        "launch-retries": values.whole_number(0),
+        "priority": values.whole_number(),
+        "max-concurrency": values.whole_number(-1, else_="0 and -1 mean no limit"),
+        **LIMIT_KEYS,
+        "pools": Items("a list of pools", POOL),
+        **LAUNCH_KEYS,
+    },
+    required=("name",),
+)
+
+
+def provider(value: Any) -> Any:
+    """Check a provider of ours; those of other drivers are not ours to check."""
+    if not isinstance(value, dict):
+        raise Wrong(PROVIDER.expected)
+    driver = value.get("driver", "openstack")
+    if driver == DRIVER:
+        return PROVIDER(value)
+    slip = isinstance(driver, str) and driver not in OTHER_DRIVERS
+    if not isinstance(driver, str) or (slip and nearest(driver, [DRIVER])):
+        raise Wrong("the name of a driver", hint=f"did you mean {DRIVER}?", path=["driver"])
+    return value
+
+
+TOP_LABEL = Section(
+    "a label: a mapping with a name",
+    {
+        "name": values.text("a name"),
+        "min-ready": values.whole_number(),
+        "max-ready-age": values.duration(minimum=0),
+    },
+    required=("name",),
+)
+
+SERVER = Section(
+    "a server: a mapping with a host",
+    {"host": values.host(), "port": values.port(), "chroot": values.word("a path like /ci")},
+    required=("host",),
+)
+SERVERS = Items("a list of servers, each with a host", SERVER)
+
+TLS = Section(
+    "a mapping with cert, key and ca",
+    {key: values.text("the path of a PEM file") for key in ("cert", "key", "ca")},
+    required=("cert", "key", "ca"),
+)
+
+WEBAPP = Section(
+    "a mapping with port and listen_address",
+    {"port": values.port(minimum=0), "listen_address": values.host()},
+)
+
+TENANT_KEYS: Mapping[str, Validator] = {
+    "tenant-name": values.text("the name of a tenant"),
+    "max-servers": values.whole_number(0),
+    "max-cores": values.cores(zero=True),
+    "max-ram": values.mebibytes(0),
+}
+# OpenStack's, harmless here: no node of ours uses any.
+TENANT_EXTRAS = ("max-volumes", "max-volume-gb")
+
+
+def tenant(value: Any) -> Any:
+    """Check a tenant's limits: any key that is not a ``max-*`` is the name of a resource."""
+    if not isinstance(value, dict):
+        raise Wrong("a mapping with tenant-name and limits")
+    resources = {
+        key: values.amount()
+        for key in value
+        if key not in TENANT_KEYS and (not key.startswith("max-") or key in TENANT_EXTRAS)
+    }
+    expected = "a mapping with tenant-name and limits"
+    return Section(expected, {**TENANT_KEYS, **resources}, required=("tenant-name",))(value)
+
+
+PASSED_OVER: Mapping[str, str] = {
+    "diskimages": "this launcher builds no images",
+    "elements-dir": "this launcher builds no images",
+    "images-dir": "this launcher builds no images",
+    "build-log-dir": "this launcher builds no images",
+    "build-log-retention": "this launcher builds no images",
+}
+"""Nodepool's sections that are accepted whatever they hold, and why they have no effect."""
+
+TOP_KEYS: Mapping[str, Validator] = {
+    "zookeeper-servers": SERVERS,
+    "zookeeper-tls": TLS,
+    "zookeeper-timeout": values.duration(),
+    "labels": Items("a list of labels, each with a name", TOP_LABEL),
+    "providers": Items("a list of providers", provider),
+    "max-hold-age": values.any_duration(),
+    "tenant-resource-limits": Items("a list of mappings with tenant-name and limits", tenant),
+    "webapp": WEBAPP,
+}
+
+MAIN = Section(
+    "a mapping with zookeeper-servers, labels and providers",
+    {
+        **{key: _or_nothing(check) for key, check in TOP_KEYS.items()},
+        **dict.fromkeys(PASSED_OVER, any_key),
+    },
+)
+
+SECURE_KEYS = ("zookeeper-servers", "zookeeper-tls")
+
+SECURE = Section(
+    "a mapping with zookeeper-servers and zookeeper-tls",
+    {
+        **{key: _or_nothing(TOP_KEYS[key]) for key in SECURE_KEYS},
+        **{key: any_key for key in MAIN.keys if key not in SECURE_KEYS},
+    },
+)
+
+SECTIONS: Mapping[str, Mapping[str, Validator]] = {
+    "top level": MAIN.keys,
+    "zookeeper-servers": SERVER.keys,
+    "zookeeper-tls": TLS.keys,
+    "webapp": WEBAPP.keys,
+    "tenant-resource-limits": TENANT_KEYS,
+    "labels": TOP_LABEL.keys,
+    "provider": PROVIDER.keys,
+    "pool": POOL.keys,
+    "label": LABEL.keys,
+    "env": ENV.keys,
+    "access-token": ACCESS_TOKEN.keys,
+}
+"""Every option by where it stands, for whoever must be complete: the documentation's test."""
+
+
+def errors_of(section: Section, data: Any) -> list[tuple[Path, Invalid]]:
+    """Return everything that is wrong with the shape of ``data``, each with its place."""
+    try:
+        section(data)
+    except MultipleInvalid as error:
+        return [(_path(entry), entry) for entry in error.errors]
+    except Invalid as error:
+        return [(_path(error), error)]
+    return []
+
+
+def _path(error: Invalid) -> Path:
+    # voluptuous leaves its markers (Required) among the keys.
+    return tuple(part if isinstance(part, int) else str(part) for part in error.path)

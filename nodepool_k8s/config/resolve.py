@@ -1,0 +1,244 @@
+"""From a checked document to Settings: defaults and inheritance, and nothing that can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.labels import WITH_NAMESPACE
+from nodepool_k8s.config.problems import Path
+from nodepool_k8s.config.quantities import seconds, thousandths, whole
+from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.schema import LAUNCH_KEYS
+from nodepool_k8s.config.settings import (
+    AccessTokenSettings,
+    Label,
+    LaunchSettings,
+    Pool,
+    Provider,
+    Settings,
+    TopLabel,
+    WebAppSettings,
+    ZooKeeperServer,
+    ZooKeeperSettings,
+    ZooKeeperTLS,
+)
+from nodepool_k8s.model import CORES, INSTANCES, RAM, LabelType
+
+Section = Mapping[str, Any]
+
+DEFAULT_ZOOKEEPER_PORT = 2281
+
+_RESOURCES = ("cpu", "memory", "storage")
+_TENANT_NAMES = {
+    "max-servers": INSTANCES,
+    "max-cores": CORES,
+    "max-ram": RAM,
+    "max-volumes": "volumes",
+    "max-volume-gb": "volume-gb",
+}
+
+
+def resolve(review: Review, servers: Document, tls: Document, notices: list[str]) -> Settings:
+    """Build the settings; ``servers`` and ``tls`` are the files of ZooKeeper's sections."""
+    document = review.document
+    return Settings(
+        zookeeper=_zookeeper(document, servers, tls),
+        providers=tuple(
+            _provider(document, path, provider) for path, provider in review.providers()
+        ),
+        labels={label.name: label for label in map(_top_label, _list(document.data, "labels"))},
+        notices=tuple(notices),
+        max_hold_age=_positive(document.data.get("max-hold-age")),
+        tenant_limits={
+            entry["tenant-name"]: _tenant(entry)
+            for entry in _list(document.data, "tenant-resource-limits")
+        },
+        webapp=_webapp(document.data.get("webapp") or {}),
+    )
+
+
+def _zookeeper(document: Document, servers: Document, tls: Document) -> ZooKeeperSettings:
+    entries = servers.data["zookeeper-servers"]
+    files = tls.data.get("zookeeper-tls")
+    chroot = next(filter(None, (entry.get("chroot", "").strip("/") for entry in entries)), "")
+    return ZooKeeperSettings(
+        # One server of an ensemble that lacked the chroot would be another tree.
+        servers=tuple(
+            ZooKeeperServer(
+                host=entry["host"].strip("[]"),
+                port=whole(entry.get("port")) or DEFAULT_ZOOKEEPER_PORT,
+                chroot=f"/{chroot}" if chroot else "",
+            )
+            for entry in entries
+        ),
+        tls=ZooKeeperTLS(**files) if files else None,
+        timeout=seconds(document.data.get("zookeeper-timeout")) or 10.0,
+    )
+
+
+def _webapp(section: Section) -> WebAppSettings:
+    default = WebAppSettings()
+    return WebAppSettings(
+        port=int(section.get("port", default.port)),
+        listen_address=section.get("listen_address", default.listen_address).strip("[]"),
+    )
+
+
+def _tenant(entry: Section) -> Mapping[str, int]:
+    return {
+        _TENANT_NAMES.get(key, key): thousandths(value)
+        for key, value in entry.items()
+        if key != "tenant-name"
+    }
+
+
+def _top_label(entry: Section) -> TopLabel:
+    return TopLabel(
+        name=entry["name"],
+        min_ready=int(entry.get("min-ready", 0)),
+        max_ready_age=seconds(entry.get("max-ready-age")) or 0.0,
+    )
+
+
+def _provider(document: Document, path: Path, provider: Section) -> Provider:
+    concurrency = int(provider.get("max-concurrency", -1))
+    return Provider(
+        name=provider["name"],
+        context=provider.get("context"),
+        pools=tuple(
+            _pool(document, (*path, "pools", place), provider, pool)
+            for place, pool in enumerate(_list(provider, "pools"))
+        ),
+        launch_retries=int(provider.get("launch-retries", 3)),
+        max_concurrency=concurrency if concurrency > 0 else None,
+        api_server_url=provider.get("api-server-url"),
+        access_role=provider.get("access-role", "cluster"),
+    )
+
+
+def _pool(document: Document, path: Path, provider: Section, pool: Section) -> Pool:
+    both = {**provider, **pool}
+    labels = [
+        _label(document, (*path, "labels", place), provider, pool)
+        for place in range(len(_list(pool, "labels")))
+    ]
+    return Pool(
+        provider=provider["name"],
+        name=pool["name"],
+        labels={label.name: label for label in labels},
+        priority=int(both.get("priority", 100)),
+        limits=_limits(provider, pool),
+        node_attributes=pool.get("node-attributes", {}),
+        disabled=both.get("max-servers", 1) <= 0,
+    )
+
+
+def _limits(provider: Section, pool: Section) -> Mapping[str, int]:
+    both = {**provider, **pool}
+    named = ((INSTANCES, "max-servers"), (CORES, "max-cores"), (RAM, "max-ram"))
+    limits = {name: max(0, both[key]) for name, key in named if key in both}
+    limits |= provider.get("max-resources", {}) | pool.get("max-resources", {})
+    return {name: thousandths(limit) for name, limit in limits.items()}
+
+
+def _label(document: Document, path: Path, provider: Section, pool: Section) -> Label:
+    label = document.get(path)
+    common = {
+        "name": label["name"],
+        "type": LabelType(label["type"]),
+        "labels": _texts(document, (*path, "labels")),
+        "dynamic_labels": _texts(document, (*path, "dynamic-labels")),
+        "launch": _launch(provider, pool, label),
+    }
+    if label["type"] == LabelType.NAMESPACE:
+        label = {key: label[key] for key in label if key in WITH_NAMESPACE}
+        return Label(**common, **_shell(label))
+    common["annotations"] = _texts(document, (*path, "annotations"))
+    if "spec" in label:
+        return Label(**common, spec=label["spec"])
+    return Label(**common, **_shell(label), **_resources(label, pool), **_pod(document, path))
+
+
+def _shell(label: Section) -> dict[str, Any]:
+    return {
+        "python_path": label.get("python-path", "auto"),
+        "shell_type": label.get("shell-type"),
+    }
+
+
+def _pod(document: Document, path: Path) -> dict[str, Any]:
+    label = document.get(path)
+    return {
+        "image": label["image"],
+        "image_pull": label.get("image-pull", "IfNotPresent"),
+        "gpu": whole(label.get("gpu")),
+        "gpu_resource": label.get("gpu-resource"),
+        "env": tuple(
+            (variable["name"], document.written((*path, "env", place, "value")))
+            for place, variable in enumerate(label.get("env", ()))
+        ),
+        "node_selector": _texts(document, (*path, "node-selector")),
+        "scheduler_name": label.get("scheduler-name"),
+        "privileged": label.get("privileged"),
+        "volumes": tuple(label.get("volumes", ())),
+        "volume_mounts": tuple(label.get("volume-mounts", ())),
+    }
+
+
+def _resources(label: Section, pool: Section) -> dict[str, Any]:
+    """Fill in, for a limit, Nodepool's order: own, pool's, then what is requested.
+
+    A limit without a request is requested too, as Kubernetes would have it: so
+    quota counts what the pod really takes.
+    """
+    amounts: dict[str, Any] = {}
+    for key in _RESOURCES:
+        request = _inherited(label, pool, key)
+        limit = _inherited(label, pool, f"{key}-limit")
+        amounts[key] = request if request is not None else limit
+        amounts[f"{key}_limit"] = limit if limit is not None else request
+    for key in ("memory", "memory_limit", "storage", "storage_limit"):
+        amounts[key] = whole(amounts[key])
+    extra = pool.get("default-label-extra-resources", {}) | label.get("extra-resources", {})
+    amounts["extra_resources"] = {name: int(amount) for name, amount in extra.items()}
+    return amounts
+
+
+def _inherited(label: Section, pool: Section, key: str) -> Any:
+    return label.get(key, pool.get(f"default-label-{key}"))
+
+
+def _launch(provider: Section, pool: Section, label: Section) -> LaunchSettings:
+    given: dict[str, Any] = {}
+    token: dict[str, Any] = {}
+    for section in (provider, pool, label):
+        given |= {key: section[key] for key in LAUNCH_KEYS if key in section}
+        token |= section.get("access-token", {})
+    default = LaunchSettings()
+    return LaunchSettings(
+        launch_timeout=seconds(given.get("launch-timeout")) or default.launch_timeout,
+        image_pull_timeout=seconds(given.get("image-pull-timeout")) or default.image_pull_timeout,
+        unschedulable_timeout=seconds(given.get("unschedulable-timeout")),
+        deletion_grace=seconds(given.get("deletion-grace")) or default.deletion_grace,
+        ready_when=given.get("ready-when", default.ready_when),
+        access_token=AccessTokenSettings(
+            kind=token.get("type", default.access_token.kind),
+            lifetime=seconds(token.get("lifetime")) or default.access_token.lifetime,
+        ),
+    )
+
+
+def _texts(document: Document, path: Path) -> dict[str, str]:
+    """Read a mapping with its values as they are written: ``1.10`` is not ``1.1``."""
+    return {key: document.written((*path, key)) for key in document.get(path) or {}}
+
+
+def _positive(value: Any) -> float | None:
+    limit = seconds(value)
+    return limit if limit is not None and limit > 0 else None
+
+
+def _list(section: Section, key: str) -> list[Any]:
+    return section.get(key) or []

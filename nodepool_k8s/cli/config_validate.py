@@ -1,0 +1,52 @@
+"""``nodepool-k8s config-validate``: say whether a configuration is right, and all that isn't."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from nodepool_k8s.config import DEFAULT_CONFIG_FILE, Settings, load
+from nodepool_k8s.errors import ConfigError
+
+
+@click.command("config-validate")
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    default=DEFAULT_CONFIG_FILE,
+    show_default=True,
+    help="The configuration file.",
+)
+@click.option("-s", "--secure", "secure_path", metavar="FILE", help="The secure file, if any.")
+def command(path: str, secure_path: str | None) -> None:
+    """Check a configuration and name everything that is wrong with it.
+
+    Exits 0 when the launcher would take it, 1 otherwise.
+    """
+    try:
+        settings = load(path, secure_path)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        click.echo(_count(len(error.problems), "problem"), err=True)
+        sys.exit(1)
+    click.echo(f"{path}: valid: {_summary(settings)}")
+    for notice in settings.notices:
+        click.echo(f"notice: {notice}")
+
+
+def _summary(settings: Settings) -> str:
+    labels = sum(len(pool.labels) for pool in settings.pools)
+    counts = (
+        _count(len(settings.providers), "provider"),
+        _count(len(settings.pools), "pool"),
+        _count(labels, "label"),
+    )
+    return ", ".join(counts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -254,6 +254,8 @@ class Pod:
     reason: str = ""
     message: str = ""
     deleting: bool = False
+    grace: int = 30
+    """Its ``terminationGracePeriodSeconds``."""
     resource_version: str = ""
 
     def condition(self, kind: str) -> Condition | None:

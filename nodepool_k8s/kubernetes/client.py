@@ -1,0 +1,267 @@
+"""Calls to one cluster's API server: plain dicts in, plain dicts out, our errors.
+
+Owns the HTTP sessions and the credentials they carry. Knows nothing of nodes, retries
+nothing but an expired credential (once), and never logs a body or a header: both may
+hold a token.
+
+The requests go through the session of the official client's REST object, which brings
+TLS, client certificates and proxies, with the headers that the official client would
+compute. Its own ``request`` and its model objects are left out: together they cost
+three times the CPU for the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from yarl import URL
+
+from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound, describe
+from nodepool_k8s.kubernetes import credentials
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+CONNECTIONS = 64
+
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+
+Object = dict[str, Any]
+Query = Mapping[str, str | int]
+
+_UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class ApiClient:
+    """One cluster's API server, as one context of kube/config reaches it."""
+
+    def __init__(self, context: str | None) -> None:
+        self._context = context
+        self._configuration: Configuration | None = None
+        self._calls: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+        self._reloading = asyncio.Lock()
+        self._generation = 0
+
+    async def connect(self) -> None:
+        """Read the credentials and open the sessions; nothing is asked of the server yet."""
+        configuration = await credentials.load(self._context)
+        self._calls = _session(configuration, CONNECTIONS, CALL_TIMEOUT_SECONDS)
+        # Watches hold their connection for minutes: they must not use up the calls'.
+        self._streams = _session(configuration, 0, None)
+        self._configuration = configuration
+        self._generation += 1
+
+    async def close(self) -> None:
+        """Close every connection; calls under way fail."""
+        sessions = [session for session in (self._calls, self._streams) if session]
+        self._calls = self._streams = None
+        await self._close_all([*sessions, *self._retired])
+
+    @property
+    def configuration(self) -> Configuration:
+        """The official client's configuration that is in use."""
+        if self._configuration is None:
+            raise KubernetesError("the client is not connected")
+        return self._configuration
+
+    async def get(self, path: str, query: Query | None = None, accept: str = JSON) -> Object:
+        """Read an object or a list."""
+        return _parsed(await self._call("GET", path, query=query, accept=accept))
+
+    async def post(self, path: str, body: Mapping[str, Any], query: Query | None = None) -> Object:
+        """Create an object."""
+        return _parsed(await self._call("POST", path, query=query, body=body))
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Change an object by a merge patch."""
+        return _parsed(await self._call("PATCH", path, body=body, content=MERGE_PATCH))
+
+    async def delete(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        """Delete an object, or a collection; what the server answers is not read."""
+        await self._call("DELETE", path, body=body)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Query, accept: str, silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a watch: an iterator over the lines of the answer, of any length.
+
+        It raises ``ClusterUnreachable`` when nothing came for ``silence`` seconds.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=silence
+        )
+        generation = self._generation
+        try:
+            session, headers = await self._ready(self._streams)
+            headers["Accept"] = accept
+            async with session.request(
+                "GET", self._url(path, query), headers=headers, timeout=timeout, **self._extra()
+            ) as response:
+                if response.status >= 400:
+                    if response.status == 401:
+                        await self._reload(generation)
+                    raise _api_error(response, await response.read())
+                yield _lines(response.content)
+        except _UNREACHABLE as error:
+            raise _unreachable(error) from error
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: Mapping[str, Any] | None = None,
+        accept: str = JSON,
+        content: str = JSON,
+    ) -> bytes:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        generation = self._generation
+        try:
+            return await self._once(method, path, query, data, accept, content)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+        await self._reload(generation)
+        return await self._once(method, path, query, data, accept, content)
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        data: bytes | None,
+        accept: str,
+        content: str,
+    ) -> bytes:
+        try:
+            session, headers = await self._ready(self._calls)
+            headers["Accept"] = accept
+            if data is not None:
+                headers["Content-Type"] = content
+            async with session.request(
+                method, self._url(path, query), data=data, headers=headers, **self._extra()
+            ) as response:
+                answer = await response.read()
+                if response.status >= 400:
+                    raise _api_error(response, answer)
+                return answer
+        except _UNREACHABLE as error:
+            raise _unreachable(error) from error
+
+    async def _ready(
+        self, session: aiohttp.ClientSession | None
+    ) -> tuple[aiohttp.ClientSession, dict[str, str]]:
+        """The session and the headers of a request, with a token that is fresh."""
+        if session is None:
+            raise ClusterUnreachable("the connection to the cluster is closed")
+        headers: dict[str, str] = {}
+        # The hook behind this re-reads the in-cluster token, which Kubernetes rotates.
+        token = await self.configuration.get_api_key_with_prefix("BearerToken", "authorization")
+        if token:
+            headers["Authorization"] = token
+        return session, headers
+
+    def _url(self, path: str, query: Query | None) -> URL:
+        text = f"{self.configuration.host}{path}"
+        return URL(f"{text}?{urlencode(query)}" if query else text, encoded=True)
+
+    def _extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if self.configuration.proxy:
+            extra["proxy"] = self.configuration.proxy
+        if self.configuration.tls_server_name:
+            extra["server_hostname"] = self.configuration.tls_server_name
+        return extra
+
+    async def _reload(self, generation: int) -> None:
+        """Read the credentials anew, once for all the calls that were refused together."""
+        async with self._reloading:
+            if generation != self._generation or self._calls is None:
+                return
+            log.info("the cluster refused our credentials: reading them again")
+            # Calls and watches under way keep the sessions they began with, so those are
+            # closed one reload later.
+            await self._close_all(self._retired)
+            self._retired = [session for session in (self._calls, self._streams) if session]
+            await self.connect()
+
+    @staticmethod
+    async def _close_all(sessions: list[aiohttp.ClientSession]) -> None:
+        for session in sessions:
+            await session.close()
+
+
+def _session(
+    configuration: Configuration, connections: int, timeout: float | None
+) -> aiohttp.ClientSession:
+    configuration.connection_pool_maxsize = connections
+    configuration.client_session_kwargs = {
+        # The environment was asked once, by credentials; cookies mean nothing here.
+        "trust_env": False,
+        "cookie_jar": aiohttp.DummyCookieJar(),
+        "timeout": aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS),
+        "headers": {"User-Agent": "nodepool-k8s"},
+    }
+    # The method that subclasses are told to override is the public way to a session.
+    session: aiohttp.ClientSession = RESTClientObject(configuration)._create_pool_manager()
+    return session
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Cut the stream into lines; aiohttp's own readline refuses long ones."""
+    rest = bytearray()
+    async for chunk in content.iter_any():
+        if b"\n" not in chunk:
+            rest += chunk
+            continue
+        head, *middle, tail = chunk.split(b"\n")
+        yield bytes(rest) + head
+        for line in middle:
+            yield line
+        rest = bytearray(tail)
+
+
+def _parsed(answer: bytes) -> Object:
+    try:
+        parsed = json.loads(answer)
+    except ValueError as error:
+        raise ClusterUnreachable("the answer is not JSON: is a proxy in the way?") from error
+    if not isinstance(parsed, dict):
+        raise ClusterUnreachable("the answer is not an object: is a proxy in the way?")
+    return parsed
+
+
+def _api_error(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
+    """Translate a Status object, or whatever a proxy answered in its place."""
+    reason, message = response.reason or "", ""
+    try:
+        status = json.loads(answer)
+        reason, message = status.get("reason") or reason, status.get("message") or ""
+    except (ValueError, AttributeError):
+        message = answer[:200].decode("utf-8", "replace").strip()
+    kind = NotFound if response.status == 404 else ApiError
+    retry_after = response.headers.get("Retry-After", "")
+    return kind(
+        response.status, reason, message, float(retry_after) if retry_after.isdigit() else None
+    )
+
+
+def _unreachable(error: BaseException) -> ClusterUnreachable:
+    return ClusterUnreachable(f"the API server cannot be reached: {describe(error)}")

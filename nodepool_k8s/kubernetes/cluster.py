@@ -1,0 +1,477 @@
+"""One provider's cluster, as the launcher sees it: make a node's objects, watch, remove them.
+
+Owns the client and the mirror of one provider. It knows nothing of quota, requests or
+ZooKeeper, and decides nothing about a node: it says what is there (``pods``, ``changed``)
+and does what it is told. Calls that fail for passing reasons are tried again here for a
+few seconds; creating something twice finds what is there already and takes it over.
+
+A launch reads::
+
+    namespace = await cluster.create_namespace(objects)   # its UID goes into the record
+    async with asyncio.TaskGroup() as group:
+        access = group.create_task(cluster.create_access(objects))
+        group.create_task(cluster.create_pod(objects))    # pod labels only
+    while not decided(cluster.pods(namespace.name)):
+        await cluster.changed(namespace.name, timeout)
+
+``create_pod`` makes what the pod itself needs (the namespace's default service account and
+root CA) and the pod; ``create_access`` what the requestor needs (``zuul-worker``, its role,
+its token). Neither waits for anything of the other.
+
+A removal reads::
+
+    await cluster.delete_node(name, grace)   # pods first, then the namespace
+    await cluster.pods_gone(name)            # or namespace_gone, for what outlives its pods
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from nodepool_k8s import backoff
+from nodepool_k8s.config.settings import AccessTokenSettings, Provider
+from nodepool_k8s.errors import ApiError, KubernetesError, NotFound
+from nodepool_k8s.kubernetes import credentials, rights
+from nodepool_k8s.kubernetes.client import METADATA_LIST, ApiClient, Object
+from nodepool_k8s.kubernetes.records import namespace_record, pod_record
+from nodepool_k8s.kubernetes.watching import PAGE, Mirror, Subscription
+from nodepool_k8s.manifests import (
+    DEFAULT_ACCOUNT,
+    DEPLOYMENT_LABEL,
+    NODE_ID_LABEL,
+    RBAC,
+    WORKER,
+    Manifest,
+    NodeObjects,
+    token_request,
+    token_secret,
+)
+from nodepool_k8s.model import AccessToken, Namespace, Pod
+from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Hopeless, Transient, judge
+
+log = logging.getLogger(__name__)
+
+TRIES = 6
+"""How often a call is tried that fails for passing reasons: over some six seconds."""
+TOKEN_SECRET_SECONDS = 30.0
+RECHECK_SECONDS = 30.0
+"""How long the mirror is trusted, while a node is removed, to show what still is there."""
+LAG_SECONDS = 1.0
+"""How long to wait for news where the mirror shows less than the API server has."""
+EVENTS_SHOWN = 5
+
+T = TypeVar("T")
+
+
+class Spawn(Protocol):
+    """How the launcher starts a supervised task."""
+
+    def __call__(
+        self, name: str, coroutine: Coroutine[Any, Any, None], /
+    ) -> asyncio.Task[None]: ...
+
+
+class Cluster:
+    """The cluster of one provider, seen by one deployment."""
+
+    def __init__(self, provider: Provider, deployment: str) -> None:
+        self.provider = provider
+        self.deployment = deployment
+        self._client = ApiClient(provider.context)
+        self._started: Mirror | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._role_kind = "ClusterRole"
+        self._tokens_by_request = True
+
+    # --- coming and going -----------------------------------------------------------------
+
+    async def start(self, spawn: Spawn) -> None:
+        """Connect, check our rights, and start the watches; ``synced`` says when they show.
+
+        Raises ``MissingRights`` or another ``KubernetesError``, and can be called again.
+        """
+        try:
+            await self._client.connect()
+            await self._check_rights()
+        except BaseException:
+            await self._client.close()
+            raise
+        mirror = Mirror(self._client, self._selector)
+        self._tasks = [
+            spawn(f"watch namespaces of {self.provider.name}", mirror.namespace_stream.run()),
+            spawn(f"watch pods of {self.provider.name}", mirror.pod_stream.run()),
+        ]
+        self._started = mirror
+
+    async def close(self) -> None:
+        """Stop the watches and close every connection."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
+
+    async def synced(self) -> None:
+        """Wait until the mirror shows all that was there."""
+        await self._mirror.synced()
+
+    @property
+    def out_of_touch_since(self) -> float | None:
+        """The loop's time since which the mirror may be stale; None while both watches work."""
+        return self._mirror.out_of_touch_since
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Tell that one about lost pods and namespaces that come and go."""
+        self._mirror.subscribe(subscription)
+
+    async def _check_rights(self) -> None:
+        who = f"provider {self.provider.name}"
+        await rights.require(self._client, rights.NEEDED, who)
+        if await rights.missing(self._client, (rights.TOKEN_REQUEST,)):
+            self._use_token_secrets()
+        by_cluster_role = (
+            self.provider.access_role == "cluster"
+            and await rights.ensure_cluster_roles(self._client)
+        )
+        if by_cluster_role:
+            return
+        await rights.require(self._client, rights.FOR_OWN_ROLES, who)
+        self._role_kind = "Role"
+        if self.provider.access_role == "cluster":
+            log.warning(
+                "%s: the ClusterRoles for nodes cannot be made or bound; each namespace gets "
+                "a Role of its own (%s has them)",
+                who,
+                rights.MANIFEST,
+            )
+
+    # --- what requestors are told -----------------------------------------------------------
+
+    @property
+    def server_url(self) -> str:
+        """The address of the API server for requestors."""
+        return self.provider.api_server_url or str(self._client.configuration.host)
+
+    @property
+    def ca_crt(self) -> str | None:
+        """The authorities of the API server's certificate, base64 of PEM; None: the system's."""
+        return credentials.encoded(credentials.ca_certificates(self._client.configuration))
+
+    @property
+    def skip_tls(self) -> bool:
+        """Whether the admin turned off the check of the API server's certificate."""
+        return not self._client.configuration.verify_ssl
+
+    # --- what is there -------------------------------------------------------------------------
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """Our namespaces, from the mirror."""
+        return self._mirror.namespaces()
+
+    def pods(self, namespace: str) -> tuple[Pod, ...]:
+        """Our pods in a namespace, from the mirror."""
+        return self._mirror.pods(namespace)
+
+    async def changed(self, namespace: str, timeout: float | None) -> bool:
+        """Wait for the next change of a namespace or its pods; False after ``timeout`` seconds.
+
+        Look first, then call, with no await between: what changes in between is not missed.
+        """
+        return await self._mirror.changed(namespace, timeout)
+
+    async def list_namespaces(self) -> tuple[Namespace, ...]:
+        """Our namespaces, asked of the API server itself."""
+        found: list[Namespace] = []
+        query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
+        while True:
+            page = await self._persist(
+                lambda: self._client.get("/api/v1/namespaces", query, METADATA_LIST)
+            )
+            found.extend(namespace_record(raw) for raw in page.get("items") or ())
+            more = page.get("metadata", {}).get("continue")
+            if not more:
+                return tuple(found)
+            query["continue"] = more
+
+    async def get_namespace(self, name: str) -> Namespace | None:
+        """The namespace of that name, anybody's, asked of the API server; None: there is none."""
+        try:
+            return namespace_record(await self._persist(lambda: self._client.get(_path(name))))
+        except NotFound:
+            return None
+
+    async def events(self, namespace: str) -> list[str]:
+        """Tell the last Warning events of a namespace: some causes appear nowhere else."""
+        query: dict[str, str | int] = {"fieldSelector": "type=Warning", "limit": PAGE}
+        found = (await self._client.get(_path(namespace, "events"), query)).get("items") or []
+        found.sort(key=_event_time)
+        return [_event_text(event) for event in found[-EVENTS_SHOWN:]]
+
+    async def namespace_blockers(self, name: str) -> list[str]:
+        """Tell what holds a namespace that stays Terminating."""
+        try:
+            namespace = await self._client.get(_path(name))
+        except NotFound:
+            return []
+        conditions = namespace.get("status", {}).get("conditions") or ()
+        return [
+            f"{condition['type']}: {condition.get('message', '')}"
+            for condition in conditions
+            if condition.get("status") == "True"
+        ]
+
+    # --- making a node -----------------------------------------------------------------------
+
+    async def create_namespace(self, objects: NodeObjects) -> Namespace:
+        """Create the node's namespace, or take over the one that an earlier try made."""
+        manifest = objects.namespace()
+        try:
+            made = await self._persist(lambda: self._client.post("/api/v1/namespaces", manifest))
+            return namespace_record(made)
+        except ApiError as error:
+            if not _already_exists(error):
+                raise
+            present = await self.get_namespace(objects.namespace_name)
+            if present is None or present.deleting or not _same_node(present.labels, manifest):
+                raise
+            return present
+
+    async def create_access(self, objects: NodeObjects) -> AccessToken:
+        """Create the requestor's service account with its role, and get it a token."""
+        return await _together(self._account_and_token(objects), self._binding(objects))
+
+    async def create_pod(self, objects: NodeObjects) -> Pod:
+        """Create the node's pod, and ahead of it what controllers would be slow to make."""
+        return await _together(self._account_and_pod(objects), self._root_ca(objects))
+
+    async def create_token(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
+        """Get a token of a node's service account; used again when a ready node is reused."""
+        if settings.kind == "secret" or not self._tokens_by_request:
+            return await self._secret_token(namespace)
+        try:
+            return await self._requested_token(namespace, settings)
+        except ApiError as error:
+            if error.status != 403 or not isinstance(judge(error), Hopeless):
+                raise
+        self._use_token_secrets()
+        return await self._secret_token(namespace)
+
+    async def annotate_pod(self, namespace: str, pod: str, patch: Manifest) -> None:
+        """Apply a merge patch (``manifests.allocation_patch``) to a node's pod."""
+        await self._persist(lambda: self._client.patch(_path(namespace, "pods", pod), patch))
+
+    async def _account_and_token(self, objects: NodeObjects) -> AccessToken:
+        name = objects.namespace_name
+        await self._ensure(_path(name, "serviceaccounts"), objects.service_account(WORKER))
+        return await self.create_token(name, objects.label.launch.access_token)
+
+    async def _binding(self, objects: NodeObjects) -> None:
+        name = objects.namespace_name
+        if self._role_kind == "Role":
+            await self._ensure(_path(name, "roles", group=RBAC), objects.role())
+        binding = objects.role_binding(self._role_kind)
+        await self._ensure(_path(name, "rolebindings", group=RBAC), binding)
+
+    async def _account_and_pod(self, objects: NodeObjects) -> Pod:
+        name, manifest = objects.namespace_name, objects.pod()
+        account = objects.service_account(DEFAULT_ACCOUNT)
+        await self._ensure(_path(name, "serviceaccounts"), account)
+        try:
+            path = _path(name, "pods")
+            return pod_record(await self._persist(lambda: self._client.post(path, manifest)))
+        except ApiError as error:
+            if not _already_exists(error):
+                raise
+            present = await self._client.get(_path(name, "pods", objects.pod_name))
+            if not _same_node(present["metadata"].get("labels", {}), manifest):
+                raise
+            return pod_record(present)
+
+    async def _root_ca(self, objects: NodeObjects) -> None:
+        """Its controller corrects it, should requestors need other authorities than we do."""
+        pem = credentials.ca_certificates(self._client.configuration)
+        if pem is not None:
+            await self._ensure(_path(objects.namespace_name, "configmaps"), objects.root_ca(pem))
+
+    async def _ensure(self, path: str, manifest: Manifest) -> None:
+        """Create it; in a namespace of ours, what is there already is ours or a controller's."""
+        try:
+            await self._persist(lambda: self._client.post(path, manifest))
+        except ApiError as error:
+            if not _already_exists(error):
+                raise
+
+    # --- tokens -----------------------------------------------------------------------------
+
+    async def _requested_token(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
+        path = _path(namespace, "serviceaccounts", WORKER, "token")
+        request = token_request(settings.lifetime)
+        status = (await self._persist(lambda: self._client.post(path, request)))["status"]
+        expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
+        return AccessToken(status["token"], expires)
+
+    async def _secret_token(self, namespace: str) -> AccessToken:
+        await self._ensure(_path(namespace, "secrets"), token_secret(self.deployment))
+        path = _path(namespace, "secrets", WORKER)
+        try:
+            async with asyncio.timeout(TOKEN_SECRET_SECONDS):
+                for failures in itertools.count(1):
+                    secret = await self._persist(lambda: self._client.get(path))
+                    token = credentials.decoded((secret.get("data") or {}).get("token", ""))
+                    if token:
+                        return AccessToken(token)
+                    # Its controller is the slow one: asking often would not hurry it.
+                    await asyncio.sleep(min(1.0, backoff.delay(failures, random.random())))
+        except TimeoutError as error:
+            raise KubernetesError(
+                f"no token appeared in the Secret {namespace}/{WORKER} within "
+                f"{TOKEN_SECRET_SECONDS:.0f} s: is the token controller running?"
+            ) from error
+        raise AssertionError("unreachable")
+
+    def _use_token_secrets(self) -> None:
+        if self._tokens_by_request:
+            self._tokens_by_request = False
+            log.warning(
+                "provider %s: the launcher's account may not create serviceaccounts/token; "
+                "nodes get lasting tokens from Secrets instead (%s has the right)",
+                self.provider.name,
+                rights.MANIFEST,
+            )
+
+    # --- removing a node ----------------------------------------------------------------------
+
+    async def delete_node(self, namespace: str, grace: float) -> None:
+        """Delete a node's pods and then its namespace; what is gone already is fine.
+
+        ``grace`` caps the pods' own grace period. A namespace that is not ours is left
+        alone. Returns when the deletion of the namespace was accepted: nothing new can
+        be created in it any more.
+        """
+        present = self._mirror.namespace(namespace) or await self.get_namespace(namespace)
+        if present is None or present.labels.get(DEPLOYMENT_LABEL) != self.deployment:
+            return
+        seconds = self._grace(namespace, grace)
+        options = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        await self._delete(_path(namespace, "pods"), {**options, "gracePeriodSeconds": seconds})
+        same = {"preconditions": {"uid": present.uid}}
+        await self._delete(_path(namespace), {**options, **same})
+
+    async def pods_gone(self, namespace: str) -> None:
+        """Wait until no pod is left in a namespace whose deletion was accepted.
+
+        The mirror says when to look, the API server has the last word: the mirror may
+        not have shown yet a pod that was created just before.
+        """
+        while True:
+            while self._mirror.pods(namespace):
+                if not await self._mirror.changed(namespace, RECHECK_SECONDS):
+                    break
+            if not await self._has_pods(namespace):
+                return
+            if not self._mirror.pods(namespace):
+                await self._mirror.changed(namespace, LAG_SECONDS)
+
+    async def namespace_gone(self, namespace: str) -> None:
+        """Wait until a namespace whose deletion was accepted is gone with all that was in it."""
+        while True:
+            while self._mirror.namespace(namespace) is not None:
+                if not await self._mirror.changed(namespace, RECHECK_SECONDS):
+                    break
+            present = await self.get_namespace(namespace)
+            if present is None or present.labels.get(DEPLOYMENT_LABEL) != self.deployment:
+                return
+            if self._mirror.namespace(namespace) is None:
+                await self._mirror.changed(namespace, LAG_SECONDS)
+
+    async def _has_pods(self, namespace: str) -> bool:
+        path, query = _path(namespace, "pods"), {"limit": 1}
+        page = await self._persist(lambda: self._client.get(path, query, METADATA_LIST))
+        return bool(page.get("items"))
+
+    def _grace(self, namespace: str, cap: float) -> int:
+        """Whole seconds, and never 0: that would hide containers that still run."""
+        own = [pod.grace for pod in self._mirror.pods(namespace)]
+        return max(1, min([math.ceil(cap), *own]))
+
+    async def _delete(self, path: str, options: Object) -> None:
+        try:
+            await self._persist(lambda: self._client.delete(path, options))
+        except ApiError as error:
+            # 409: the UID is another's, or a namespace that is Terminating already.
+            if error.status not in (404, 409):
+                raise
+
+    # --- shared ---------------------------------------------------------------------------------
+
+    @property
+    def _selector(self) -> str:
+        return f"{DEPLOYMENT_LABEL}={self.deployment}"
+
+    @property
+    def _mirror(self) -> Mirror:
+        if self._started is None:
+            raise KubernetesError(f"provider {self.provider.name} is not connected yet")
+        return self._started
+
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Try a call again as long as it fails for passing reasons, but not for long."""
+        for failures in range(1, TRIES):
+            try:
+                return await call()
+            except KubernetesError as error:
+                verdict = judge(error)
+                if not isinstance(verdict, Transient) or _already_exists(error):
+                    raise
+                pause = backoff.delay(failures, random.random(), verdict.retry_after)
+                log.debug("trying again in %.1f s: %s", pause, error)
+            await asyncio.sleep(pause)
+        return await call()
+
+
+def _path(namespace: str, *parts: str, group: str = "") -> str:
+    root = f"/apis/{group}/v1" if group else "/api/v1"
+    return "/".join((root, "namespaces", namespace, *parts))
+
+
+def _already_exists(error: KubernetesError) -> bool:
+    return isinstance(error, ApiError) and error.reason == ALREADY_EXISTS
+
+
+def _same_node(labels: Mapping[str, str], manifest: Manifest) -> bool:
+    wanted = manifest["metadata"]["labels"]
+    return all(labels.get(key) == wanted[key] for key in (DEPLOYMENT_LABEL, NODE_ID_LABEL))
+
+
+def _event_time(event: Object) -> str:
+    series = event.get("series") or {}
+    return str(
+        series.get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event.get("metadata", {}).get("creationTimestamp", "")
+    )
+
+
+def _event_text(event: Object) -> str:
+    count = event.get("count") or 1
+    times = f" ({count} times)" if count > 1 else ""
+    return f"{event.get('reason', '')}: {event.get('message', '')}{times}"
+
+
+async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, None]) -> T:
+    """Run both at once; what fails first is raised as it is, and ends the other."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(first)
+            group.create_task(second)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return task.result()

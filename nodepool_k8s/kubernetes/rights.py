@@ -1,0 +1,132 @@
+"""What the launcher may do in a cluster, found out before the first node needs it.
+
+Asks the API server itself (SelfSubjectAccessReview, a dry run), creates the two
+ClusterRoles where they lack and may be made, and changes no existing one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from nodepool_k8s.errors import ApiError, MissingRights, NotFound
+from nodepool_k8s.kubernetes.client import ApiClient
+from nodepool_k8s.manifests import ACCESS_RULES, RBAC, WORKER, cluster_role
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "etc/kubernetes/rbac.yaml"
+CLUSTER_ROLES = f"/apis/{RBAC}/v1/clusterroles"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One thing that one may do, in every namespace."""
+
+    verb: str
+    resource: str
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
+
+
+def _rights(resource: str, *verbs: str, group: str = "") -> tuple[Right, ...]:
+    return tuple(Right(verb, resource, group) for verb in verbs)
+
+
+NEEDED = (
+    *_rights("namespaces", "create", "delete", "get", "list", "watch"),
+    *_rights("pods", "create", "deletecollection", "get", "list", "patch", "watch"),
+    *_rights("serviceaccounts", "create"),
+    *_rights("configmaps", "create"),
+    *_rights("rolebindings", "create", group=RBAC),
+)
+"""Without these no node can be made or removed."""
+
+TOKEN_REQUEST = Right("create", "serviceaccounts/token")
+FOR_TOKEN_SECRETS = _rights("secrets", "create", "get")
+FOR_OWN_ROLES = _rights("roles", "create", group=RBAC)
+
+
+async def missing(client: ApiClient, rights: tuple[Right, ...]) -> list[Right]:
+    """Name those of the rights that our account lacks."""
+    answers = await asyncio.gather(*(_allowed(client, right) for right in rights))
+    return [right for right, allowed in zip(rights, answers, strict=True) if not allowed]
+
+
+async def require(client: ApiClient, rights: tuple[Right, ...], who: str) -> None:
+    """Raise ``MissingRights`` with all that is missing, and what to do about it."""
+    lacking = await missing(client, rights)
+    if lacking:
+        raise MissingRights(
+            f"{who}: the launcher's account may not "
+            f"{', '.join(map(str, lacking))}; apply {MANIFEST} and use its service account"
+        )
+
+
+async def ensure_cluster_roles(client: ApiClient) -> bool:
+    """See to it that the two ClusterRoles exist and may be bound; False where they cannot."""
+    present = await asyncio.gather(*(_ensure_cluster_role(client, name) for name in ACCESS_RULES))
+    return all(present) and await _may_bind(client)
+
+
+async def _allowed(client: ApiClient, right: Right) -> bool:
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {
+        "verb": right.verb,
+        "group": right.group,
+        "resource": resource,
+        "subresource": subresource,
+    }
+    review = await client.post(
+        REVIEWS,
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        },
+    )
+    return bool(review.get("status", {}).get("allowed"))
+
+
+async def _ensure_cluster_role(client: ApiClient, name: str) -> bool:
+    try:
+        await client.get(f"{CLUSTER_ROLES}/{name}")
+        return True
+    except NotFound:
+        pass
+    except ApiError as error:
+        if error.status != 403:
+            raise
+    try:
+        await client.post(CLUSTER_ROLES, cluster_role(name))
+    except ApiError as error:
+        if error.status not in (403, 409):
+            raise
+        # 409: it came to be in between, or it may not be read.
+        return error.status == 409
+    log.info("created the ClusterRole %s", name)
+    return True
+
+
+async def _may_bind(client: ApiClient) -> bool:
+    """Try it without effect: only the API server knows all that allows a binding."""
+    for name in ACCESS_RULES:
+        binding = {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"generateName": "nodepool-k8s-check-"},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": WORKER, "namespace": "default"}],
+        }
+        path = f"/apis/{RBAC}/v1/namespaces/default/rolebindings"
+        try:
+            await client.post(path, binding, {"dryRun": "All"})
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return False
+    return True

@@ -1,0 +1,28 @@
+"""Kubernetes quantities (``500m``, ``1.5Gi``, ``2e3``) as exact fractions."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40}))"
+    r"(?:[eE](?P<exponent>[+-]?\d{1,3})|(?P<suffix>[KMGTPE]i|[numkMGTPE]?))"
+)
+
+
+def parse_quantity(text: str | int | float) -> Fraction:
+    """Read a quantity as Kubernetes does; ValueError for what it would refuse."""
+    match = _QUANTITY.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a Kubernetes quantity")
+    number = Fraction(match["number"])
+    if match["exponent"] is not None:
+        return number * Fraction(10) ** int(match["exponent"])
+    suffix = match["suffix"]
+    if suffix in _BINARY:
+        return number * Fraction(2) ** _BINARY[suffix]
+    return number * Fraction(10) ** _DECIMAL[suffix]

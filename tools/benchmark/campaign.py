@@ -7,27 +7,31 @@ polls.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cluster import ClusterError, LocalCluster, Progress
 
-from benchmark import figures, peer
+from benchmark import figures, launchers, peer
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
-from benchmark.launchers import Launcher, Place, start_own, start_peer
+from benchmark.launchers import Place, Recipe
 from benchmark.measures import (
     FULL,
     Cluster,
     FloorSubject,
+    Found,
     LauncherSubject,
     Scale,
     Subject,
     steps_for,
 )
 
+WARM_UP = "warm-up"
 REAL = "gone-real"
 REAL_COUNT = 10
 PEER_REAL_COUNT = 3
@@ -79,49 +83,52 @@ class Campaign:
                 self._run(place, cluster, run)
 
     def _run(self, place: Place, cluster: Cluster, run: int) -> None:
-        floor = FloorSubject(cluster, self.plan.scale)
-        with self._launcher(
-            figures.OWN, lambda: start_own(place, run, self.plan.profile), cluster, self.plan.scale
-        ) as own:
+        plan = self.plan
+        recipe = launchers.own(place, run, plan.profile)
+        with self._launcher(recipe, cluster, plan.scale) as own:
+            floor = FloorSubject(cluster, plan.scale)
             self._steps(run, {figures.FLOOR: floor, figures.OWN: own})
         if self.environment is not None:
-            environment = self.environment
-            scale = Scale(
-                self.plan.scale.burst,
-                min(PEER_SEQUENCE, self.plan.scale.sequence),
-                self.plan.scale.returned,
-            )
-            with self._launcher(
-                figures.PEER, lambda: start_peer(place, run, environment), cluster, scale
-            ) as nodepool:
+            recipe = launchers.peer(place, run, self.environment)
+            sequence = min(PEER_SEQUENCE, plan.scale.sequence)
+            scale = dataclasses.replace(plan.scale, sequence=sequence)
+            with self._launcher(recipe, cluster, scale) as nodepool:
                 self._steps(run, {figures.PEER: nodepool})
 
     def _steps(self, run: int, subjects: dict[str, Subject]) -> None:
         """Every step with every subject; one that fails is left out of those that follow."""
         going = dict(subjects)
-        for step in ("warm-up", *steps_for(self.plan.names)):
-            for name in list(going):
-                title = f"run {run} of {self.plan.runs}, {step}, {name}"
-                with self._noting(title, lambda name=name: going.pop(name)):  # type: ignore[misc]
-                    with self.progress.step(title):
-                        found = (
-                            going[name].warm_up() if step == "warm-up" else going[name].step(step)
-                        )
-                    self.readings.add(run, name, found)
+        for step in (WARM_UP, *steps_for(self.plan.names)):
+            for name, subject in list(going.items()):
+                if step != WARM_UP and step not in subject.steps:
+                    continue
+                take = subject.warm_up if step == WARM_UP else partial(subject.step, step)
+                if not self._read(run, name, step, take):
+                    del going[name]
+                    with self._noting(f"giving up {name}"):
+                        subject.give_up()
+
+    def _read(self, run: int, name: str, step: str, take: Callable[[], Found]) -> bool:
+        """Take a step and note what it shows; whether that worked."""
+        title = f"run {run} of {self.plan.runs}, {step}, {name}"
+        with self._noting(title):
+            with self.progress.step(title):
+                found = take()
+            self.readings.add(run, name, found)
+            return True
+        return False
 
     # --- a real node -------------------------------------------------------------------
 
     def _real(self, place: Place) -> None:
         """Once: the seconds that a kubelet takes are the same in each run."""
-        starts: dict[str, tuple[int, Callable[[], Launcher]]] = {
-            figures.OWN: (REAL_COUNT, lambda: start_own(place, 0, None))
-        }
+        recipes = {figures.OWN: (REAL_COUNT, launchers.own(place, 0, None))}
         if self.environment is not None:
-            environment = self.environment
-            starts[figures.PEER] = (PEER_REAL_COUNT, lambda: start_peer(place, 0, environment))
+            nodepool = launchers.peer(place, 0, self.environment)
+            recipes[figures.PEER] = (PEER_REAL_COUNT, nodepool)
         with _cluster(place) as cluster:
-            for name, (count, start) in starts.items():
-                with self._launcher(name, start, cluster, self.plan.scale) as subject:
+            for name, (count, recipe) in recipes.items():
+                with self._launcher(recipe, cluster, self.plan.scale) as subject:
                     self._real_one(name, count, subject)
 
     def _real_one(self, name: str, count: int, subject: LauncherSubject) -> None:
@@ -156,26 +163,24 @@ class Campaign:
 
     @contextmanager
     def _launcher(
-        self, name: str, start: Callable[[], Launcher], cluster: Cluster, scale: Scale
+        self, recipe: Recipe, cluster: Cluster, scale: Scale
     ) -> Iterator[LauncherSubject]:
         """A launcher for the block; whatever it leaves behind is removed after it."""
-        subject = LauncherSubject(start(), cluster, scale)
+        subject = LauncherSubject(recipe, cluster, scale)
         try:
             yield subject
         finally:
             subject.close()
-            with self._noting(f"removing what {name} left behind"):
+            with self._noting(f"removing what {recipe.name} left behind"):
                 cluster.empty(everything=True)
 
     @contextmanager
-    def _noting(self, what: str, also: Callable[[], object] | None = None) -> Iterator[None]:
+    def _noting(self, what: str) -> Iterator[None]:
         try:
             yield
         except (BenchmarkError, ClusterError) as error:
             self.failures.append(f"{what}: {error}")
             self.progress.say(f"not measured: {what}: {error}")
-            if also is not None:
-                also()
 
 
 @contextmanager

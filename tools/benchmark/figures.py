@@ -48,7 +48,7 @@ QUANTITIES = (
     Quantity("gone-real", "the same on a real node, p50", "s", Wanted(3.0, absolute=True)),
     Quantity("memory-idle", "memory, idle", "MiB", Wanted(70.0, absolute=True)),
     Quantity("memory-loaded", "memory, after the bursts", "MiB", Wanted(120.0, absolute=True)),
-    Quantity("load-cpu", "the load's own CPU for a pod node", "ms"),
+    Quantity("load-cpu", "the load's own CPU for a pod request", "ms"),
 )
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
 

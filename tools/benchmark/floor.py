@@ -28,8 +28,10 @@ MARK = "bench-floor"
 ROLE = "bench-floor"
 WORKER = "zuul-worker"
 
-CONNECTIONS = 16
-"""At a time, in a burst: the number at which the floor is fastest on two cores."""
+IN_FLIGHT = 16
+"""Nodes being made at a time in a burst: the number at which the floor is fastest on two cores."""
+CALLS_PER_NODE = 4
+"""At a time, once its namespace exists."""
 KEEP_ALIVE_S = 60.0
 TOKEN_S = 7 * 24 * 3600
 POLL_S = 0.5
@@ -110,9 +112,10 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 class Floor:
     """Makes nodes' objects, counts the time, and removes them."""
 
-    def __init__(self, api: Api, image: str) -> None:
+    def __init__(self, api: Api, image: str, in_flight: int) -> None:
         self._api = api
         self._image = image
+        self._gate = asyncio.Semaphore(in_flight)
         self._pods = PodWatch(api)
         self._serial = itertools.count()
 
@@ -148,8 +151,13 @@ class Floor:
 
     async def _node(self, kind: str) -> None:
         name = f"{PREFIX}floor-{os.getpid()}-{next(self._serial)}"
-        await self._api.post("/api/v1/namespaces", {"metadata": _named(name)})
-        await asyncio.gather(*self._contents(kind, name))
+        # Node by node rather than all namespaces first: the scheduler and the kubelet
+        # then work on the first pods while the last ones are still being made.
+        async with self._gate:
+            await self._api.post("/api/v1/namespaces", {"metadata": _named(name)})
+            await asyncio.gather(*self._contents(kind, name))
+        if kind == "pod":
+            await self._pods.expect(name).wait()
 
     def _contents(self, kind: str, namespace: str) -> list[Awaitable[Any]]:
         base = f"/api/v1/namespaces/{namespace}"
@@ -165,9 +173,8 @@ class Floor:
     async def _default_account(self, kind: str, base: str, namespace: str) -> None:
         await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": "default"}})
         if kind == "pod":
-            ready = self._pods.expect(namespace)
+            self._pods.expect(namespace)
             await self._api.post(f"{base}/pods", _pod(namespace, self._image))
-            await ready.wait()
 
     async def _worker_account(self, base: str) -> None:
         await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": WORKER}})
@@ -241,12 +248,14 @@ async def _serve(floor: Floor) -> None:
             workers.reply(error=f"{type(error).__name__}: {error}")
 
 
-async def _run(path: str, context: str, image: str, connections: int) -> None:
+async def _run(path: str, context: str, image: str, in_flight: int) -> None:
     server, tls, headers = kubeconfig.access(path, context)
-    # One more for the watch.
-    connector = aiohttp.TCPConnector(limit=connections + 1, ssl=tls, keepalive_timeout=KEEP_ALIVE_S)
+    # A connection for every call that may be under way, and one for the watch.
+    connector = aiohttp.TCPConnector(
+        limit=in_flight * CALLS_PER_NODE + 1, ssl=tls, keepalive_timeout=KEEP_ALIVE_S
+    )
     async with aiohttp.ClientSession(server, headers=headers, connector=connector) as session:
-        floor = Floor(Api(session), image)
+        floor = Floor(Api(session), image, in_flight)
         await floor.prepare()
         try:
             await _serve(floor)
@@ -255,9 +264,9 @@ async def _run(path: str, context: str, image: str, connections: int) -> None:
 
 
 def main() -> None:
-    """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE [CONNECTIONS]``."""
-    path, context, image, *connections = sys.argv[1:]
-    asyncio.run(_run(path, context, image, int(connections[0]) if connections else CONNECTIONS))
+    """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE [IN_FLIGHT]``."""
+    path, context, image, *given = sys.argv[1:]
+    asyncio.run(_run(path, context, image, int(given[0]) if given else IN_FLIGHT))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmark.errors import BenchmarkError
+from benchmark.errors import LauncherEnded
 from benchmark.floor import PREFIX
 
 LABELS = ("namespace", "pod")
@@ -43,21 +43,34 @@ class Place:
     """For configurations, logs and profiles."""
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How to start a launcher. ``hosts`` is its ZooKeeper in kazoo's form, for the requestor."""
+
+    name: str
+    hosts: str
+    argv: tuple[str, ...]
+    kubeconfig: str
+    log: Path
+
+    def start(self) -> Launcher:
+        """Start it."""
+        return Launcher(self)
+
+
 class Launcher:
     """One launcher process, started and stopped here."""
 
-    def __init__(self, name: str, place: Place, chroot: str, argv: list[str]) -> None:
-        self.name = name
-        self.hosts = f"{place.zookeeper}/{chroot}"
-        """For the requestor: kazoo's form."""
-        self.log = place.folder / f"{chroot}.log"
+    def __init__(self, recipe: Recipe) -> None:
+        self.name = recipe.name
+        self.log = recipe.log
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                argv,
+                recipe.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "KUBECONFIG": place.kubeconfig},
+                env={**os.environ, "KUBECONFIG": recipe.kubeconfig},
             )
         self._usage = psutil.Process(self._process.pid)
 
@@ -65,7 +78,7 @@ class Launcher:
         """Raise if it has ended."""
         status = self._process.poll()
         if status is not None:
-            raise BenchmarkError(f"{self.name} has ended with status {status}\n{self.tail()}")
+            raise LauncherEnded(f"{self.name} has ended with status {status}\n{self.tail()}")
 
     def cpu(self) -> float:
         """CPU seconds, user and system, that it has taken so far."""
@@ -95,7 +108,7 @@ class Launcher:
             self._process.wait()
 
 
-def start_own(place: Place, run: int, profile: Path | None) -> Launcher:
+def own(place: Place, run: int, profile: Path | None) -> Recipe:
     """This repository's launcher, on ZooKeeper's plain port; under cProfile if so asked."""
     chroot = f"nodepool-k8s-{run}"
     servers = _server(place.zookeeper, chroot)
@@ -103,11 +116,11 @@ def start_own(place: Place, run: int, profile: Path | None) -> Launcher:
     python = [sys.executable]
     if profile is not None:
         python += ["-m", "cProfile", "-o", str(profile)]
-    argv = [*python, "-m", "nodepool_k8s", "launcher", "-c", config]
-    return Launcher("nodepool-k8s", place, chroot, argv)
+    argv = (*python, "-m", "nodepool_k8s", "launcher", "-c", config)
+    return _recipe("nodepool-k8s", place, chroot, argv)
 
 
-def start_peer(place: Place, run: int, environment: Path) -> Launcher:
+def peer(place: Place, run: int, environment: Path) -> Recipe:
     """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port: it insists."""
     chroot = f"peer-{run}"
     ca, cert, key = place.tls_files
@@ -117,9 +130,20 @@ def start_peer(place: Place, run: int, environment: Path) -> Launcher:
     }
     config = _write(place, chroot, configuration(place, zookeeper))
     program = str(environment / "bin" / "nodepool-launcher")
-    argv = [program, "-f", "--no-webapp", "-c", config, "-l", _write_logging(place)]
-    argv += ["-p", str(place.folder / f"{chroot}.pid")]
-    return Launcher("nodepool", place, chroot, argv)
+    logging = _write_logging(place)
+    pid = str(place.folder / f"{chroot}.pid")
+    argv = (program, "-f", "--no-webapp", "-c", config, "-l", logging, "-p", pid)
+    return _recipe("nodepool", place, chroot, argv)
+
+
+def _recipe(name: str, place: Place, chroot: str, argv: tuple[str, ...]) -> Recipe:
+    return Recipe(
+        name=name,
+        hosts=f"{place.zookeeper}/{chroot}",
+        argv=argv,
+        kubeconfig=place.kubeconfig,
+        log=place.folder / f"{chroot}.log",
+    )
 
 
 def configuration(place: Place, zookeeper: dict[str, Any]) -> dict[str, Any]:

@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, LauncherEnded
 from benchmark.figures import NAMES, rate, spans
-from benchmark.launchers import LABELS, Launcher, Place
+from benchmark.launchers import LABELS, Place, Recipe
 from benchmark.workers import Worker
 
 Found = dict[str, float]
 
 MS = 1000.0
-WITHIN_S = 900.0
-"""A step that takes longer has failed; the slowest one known takes a third of it."""
+WITHIN_S = 600.0
+"""What takes longer has failed; the slowest that is known takes a fifth of it."""
 REGISTER_S = 60.0
 SETTLE_S = 2.0
 """From a launcher's registration to the reading of its idle memory."""
@@ -63,13 +63,18 @@ def steps_for(names: Iterable[str]) -> list[str]:
 
 
 class Subject(Protocol):
-    """Who is measured."""
+    """Who is measured, and the steps in which there is something to see of it."""
+
+    steps: tuple[str, ...]
 
     def warm_up(self) -> Found:
         """Make it as warm as it will be; shows what can be seen only before."""
 
     def step(self, name: str) -> Found:
         """Take one step, leave the cluster empty, say what it showed."""
+
+    def give_up(self) -> None:
+        """After a failure: leave the cluster empty for the others all the same."""
 
 
 class Cluster:
@@ -96,6 +101,8 @@ class Cluster:
 class FloorSubject:
     """The floor, in a launcher's place."""
 
+    steps = (*LATENCY.values(), *BURST.values())
+
     def __init__(self, cluster: Cluster, scale: Scale) -> None:
         self._cluster = cluster
         self._scale = scale
@@ -109,7 +116,7 @@ class FloorSubject:
         return {}
 
     def step(self, name: str) -> Found:
-        """A latency or a burst; there is nothing else that it could show."""
+        """A latency or a burst."""
         found: Found = {}
         for label in LABELS:
             if name == LATENCY[label]:
@@ -119,6 +126,10 @@ class FloorSubject:
                 found = self._burst(label)
         self._cluster.empty(remove=True)
         return found
+
+    def give_up(self) -> None:
+        """Remove what there is."""
+        self._cluster.empty(everything=True)
 
     def _burst(self, label: str) -> Found:
         count = self._scale.burst
@@ -132,11 +143,14 @@ class FloorSubject:
 class LauncherSubject:
     """A launcher, driven by the requestor that speaks to it."""
 
-    def __init__(self, launcher: Launcher, cluster: Cluster, scale: Scale) -> None:
-        self._launcher = launcher
+    steps = STEPS
+
+    def __init__(self, recipe: Recipe, cluster: Cluster, scale: Scale) -> None:
         self._cluster = cluster
         self._scale = scale
-        self._requestor = Worker("benchmark.requestor", launcher.hosts)
+        # It makes the chroot, so that it comes first.
+        self._requestor = Worker("benchmark.requestor", recipe.hosts)
+        self._launcher = recipe.start()
 
     def close(self) -> None:
         """End the launcher, then the requestor."""
@@ -161,7 +175,7 @@ class LauncherSubject:
         return found
 
     def step(self, name: str) -> Found:
-        """Any of the steps."""
+        """Any of them."""
         found: Found = {}
         for label in LABELS:
             if name == LATENCY[label]:
@@ -173,31 +187,34 @@ class LauncherSubject:
         self._cluster.empty()
         return found
 
+    def give_up(self) -> None:
+        """End the launcher first, so that it doesn't make any more."""
+        self._launcher.stop()
+        self._cluster.empty(everything=True)
+
     def returned(self, count: int) -> float:
         """Seconds from ``used`` to the removal of a pod node's record, p50."""
         orders = self._ask("cycle", label="pod", count=count, within=WITHIN_S)
         return statistics.median(spans(orders, "used", "gone"))
 
     def _latency(self, label: str) -> Found:
-        orders = self._launch(label, self._scale.sequence, at_once=False)
+        orders = self._launch(label, self._scale.sequence, at_once=False)["orders"]
         self._ask("release", within=WITHIN_S)
         return {LATENCY[label]: statistics.median(spans(orders, "submitted", "fulfilled")) * MS}
 
     def _burst(self, label: str) -> Found:
         count = self._scale.burst
-        load, before = self._ask("cpu"), self._launcher.cpu()
-        orders = self._launch(label, count, at_once=True)
+        before = self._launcher.cpu()
+        answer = self._launch(label, count, at_once=True)
         launched, memory = self._launcher.cpu(), self._launcher.memory()
         self._ask("release", within=WITHIN_S)
-        if label != "pod":
-            return {BURST[label]: rate(orders)}
-        return {
-            BURST[label]: rate(orders),
-            "cpu-launch": (launched - before) / count * MS,
-            "cpu-total": (self._launcher.cpu() - before) / count * MS,
-            "memory-loaded": max(memory, self._launcher.memory()),
-            "load-cpu": (self._ask("cpu") - load) / count * MS,
-        }
+        found = {BURST[label]: rate(answer["orders"])}
+        if label == "pod":
+            found["cpu-launch"] = (launched - before) / count * MS
+            found["cpu-total"] = (self._launcher.cpu() - before) / count * MS
+            found["memory-loaded"] = max(memory, self._launcher.memory())
+            found["load-cpu"] = answer["cpu"] / count * MS
+        return found
 
     def _launch(self, label: str, count: int, at_once: bool) -> Any:
         return self._ask("launch", label=label, count=count, at_once=at_once, within=WITHIN_S)
@@ -206,5 +223,7 @@ class LauncherSubject:
         timeout = WITHIN_S + SETTLE_S
         try:
             return self._requestor.ask(do, timeout=timeout, meanwhile=self._launcher.check, **given)
+        except LauncherEnded:
+            raise
         except BenchmarkError as error:
             raise BenchmarkError(f"{error}\n{self._launcher.tail()}") from error

@@ -2,7 +2,9 @@
 
 One kazoo client. Answers are awaited by one-shot watches, whose callbacks only take the
 time and hand over; the locking and writing is done here, in order, by the main thread, as
-Zuul's scheduler does it. A worker of its own (see ``workers``).
+Zuul's scheduler does it. The nodes of a burst are accepted after the last one's answer: Zuul
+is on another machine, and here its work would be taken from the launcher's cores. A worker of
+its own (see ``workers``).
 
 All times are seconds of the monotonic clock, which the processes of one machine share.
 """
@@ -84,9 +86,9 @@ class Requestor:
     """Zuul's part of the protocol, for any number of requests at a time."""
 
     def __init__(self, hosts: str) -> None:
+        _make_chroot(hosts)
         self._client = KazooClient(hosts=hosts, timeout=SESSION_S)
         self._client.start()
-        self._client.ensure_path("/")
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._held: list[Order] = []
 
@@ -105,21 +107,23 @@ class Requestor:
                 raise BenchmarkError(f"no launcher has registered a pool with {labels}")
             time.sleep(POLL_S)
 
-    def launch(
-        self, label: str, count: int, at_once: bool, within: float
-    ) -> list[dict[str, float]]:
-        """Request ``count`` nodes, all at once or one after the other, and keep them in use."""
+    def launch(self, label: str, count: int, at_once: bool, within: float) -> dict[str, Any]:
+        """Request ``count`` nodes, all at once or one after the other, and keep them in use.
+
+        ``cpu`` is what the load has taken, in seconds, for requests and their answers.
+        """
         deadline = time.monotonic() + within
-        if at_once:
-            orders = self._submit(label, count)
-            self._accept_all(orders, deadline)
-        else:
-            orders = []
-            for _ in range(count):
-                orders += self._submit(label, 1)
-                self._accept_all(orders[-1:], deadline)
+        orders: list[Order] = []
+        cpu = 0.0
+        for size in [count] if at_once else [1] * count:
+            before = time.process_time()
+            batch = self._submit(label, size)
+            self._await_answers(batch, deadline)
+            cpu += time.process_time() - before
+            self._accept_all(batch)
+            orders += batch
         self._held += orders
-        return [order.times() for order in orders]
+        return {"orders": [order.times() for order in orders], "cpu": cpu}
 
     def release(self, within: float) -> list[dict[str, float]]:
         """Return every node that is in use; answers when their records are gone."""
@@ -133,13 +137,10 @@ class Requestor:
         orders: list[Order] = []
         for _ in range(count):
             orders += self._submit(label, 1)
-            self._accept_all(orders[-1:], deadline)
+            self._await_answers(orders[-1:], deadline)
+            self._accept_all(orders[-1:])
             self._return_all(orders[-1:], deadline)
         return [order.times() for order in orders]
-
-    def cpu(self) -> float:
-        """CPU seconds that the load itself has taken so far."""
-        return time.process_time()
 
     # --- requests ----------------------------------------------------------------------
 
@@ -178,9 +179,13 @@ class Requestor:
             order.fulfilled, order.record = time.monotonic(), record
             self._inbox.put(order)
 
-    def _accept_all(self, orders: list[Order], deadline: float) -> None:
+    def _await_answers(self, orders: list[Order], deadline: float) -> None:
         for _ in orders:
-            self._accept(self._next(deadline, "an answer to a request"))
+            self._next(deadline, "an answer to a request")
+
+    def _accept_all(self, orders: list[Order]) -> None:
+        for order in orders:
+            self._accept(order)
 
     def _accept(self, order: Order) -> None:
         """Zuul's acceptance: check, lock, check again, remove the request, use the nodes."""
@@ -257,6 +262,15 @@ class Requestor:
         return item
 
 
+def _make_chroot(hosts: str) -> None:
+    servers, _, chroot = hosts.partition("/")
+    client = KazooClient(hosts=servers)
+    client.start()
+    client.ensure_path(f"/{chroot}")
+    client.stop()
+    client.close()
+
+
 def _encode(record: dict[str, Any]) -> bytes:
     return json.dumps(record, sort_keys=True).encode()
 
@@ -293,7 +307,6 @@ def _serve(requestor: Requestor) -> None:
         "launch": requestor.launch,
         "release": requestor.release,
         "cycle": requestor.cycle,
-        "cpu": requestor.cpu,
     }
     for line in sys.stdin:
         do, given = workers.receive(line)

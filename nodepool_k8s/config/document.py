@@ -29,6 +29,8 @@ _VALUE = "tag:yaml.org,2002:value"
 _MAP = "tag:yaml.org,2002:map"
 _SEQ = "tag:yaml.org,2002:seq"
 
+_SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "timestamp"))
+
 _MAX_DEPTH = 100
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -259,8 +261,8 @@ class _Composer:
         try:
             node.value = self._loader.construct_object(scalar)
         except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError):
-            kind = tag.rpartition(":")[2]
-            self._note(node.start, f"a scalar that is not the '{kind}' it is meant to be; quote it")
+            kind = tag.rpartition(":")[2] if tag in _SCALARS else "type"
+            self._note(node.start, f"a scalar that is not the {kind} it is meant to be; quote it")
 
     def _note_unset(self, node: Node) -> None:
         if self._source.marker not in (node.text or ""):

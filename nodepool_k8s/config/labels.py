@@ -30,6 +30,8 @@ REQUEST_FIELDS = frozenset(
     }
 )
 
+_HINTED = 50
+
 _LIMITED = ("cpu", "memory", "storage")
 
 
@@ -68,7 +70,9 @@ def _listed(review: Review, path: Path, label: dict[str, Any], known: Listed) ->
     name = label.get("name")
     if known is None or not review.sound(path, "name") or name in known:
         return
-    near = get_close_matches(str(name), known, n=1)
+    # Comparing with all known names is slow, and a file that is all wrong needs no more hints.
+    few = len(review.problems) < _HINTED
+    near = get_close_matches(str(name), known, n=1) if few else []
     hint = f"did you mean '{near[0]}'?" if near else f"add '- name: {name}' to it"
     review.wrong((*path, "name"), "a label of the top-level labels list", hint)
 

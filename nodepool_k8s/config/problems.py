@@ -68,6 +68,8 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     kind = kind_of(value)
+    if isinstance(value, (dict, list, str)) and not value:
+        return "an empty " + kind.removeprefix("a ")
     if isinstance(value, str):
         return f"'{value}'" if len(value) <= _SHOWN else f"'{value[:_SHOWN]}...'"
     if isinstance(value, bool):

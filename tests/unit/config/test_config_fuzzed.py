@@ -1,0 +1,118 @@
+"""Whatever is in a file, it is read or refused with a ConfigError."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodepool_k8s.config import load, schema
+from nodepool_k8s.config.document import compose
+from nodepool_k8s.errors import ConfigError
+
+KEYS = st.sampled_from(sorted({key for keys in schema.SECTIONS.values() for key in keys}))
+WORDS = ["kubernetes", "pod", "namespace", "a", "4Gi", "500m", "90s", "", "/a", "{request.id}", "{"]
+NUMBERS: st.SearchStrategy[Any] = st.integers() | st.floats() | st.sampled_from([10**400, 2**64])
+SCALARS = st.none() | st.booleans() | NUMBERS | st.sampled_from(WORDS) | st.text(max_size=9)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+def section(keys: Any, inner: st.SearchStrategy[Any] = VALUES, **fixed: Any) -> Any:
+    """A mapping with some of a section's keys, and whatever behind them."""
+    free = st.dictionaries(st.sampled_from(sorted(keys)), inner, max_size=6)
+    return st.tuples(free, st.fixed_dictionaries({}, optional=fixed)).map(
+        lambda two: two[0] | two[1]
+    )
+
+
+LABELS = section(schema.LABEL.keys, name=st.just("a"), type=st.sampled_from(["pod", "namespace"]))
+POOLS = section(schema.POOL.keys, name=st.just("m"), labels=st.lists(LABELS, max_size=3))
+PROVIDERS = section(
+    schema.PROVIDER.keys, driver=st.just("kubernetes"), pools=st.lists(POOLS, max_size=2)
+)
+FILES = section(schema.MAIN.keys, providers=st.lists(PROVIDERS, max_size=2)) | VALUES
+
+FUZZED = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def read(folder: Path, content: bytes, secure: bytes | None = None) -> None:
+    """Read a file; only ConfigError may come out of it."""
+    (folder / "main").write_bytes(content)
+    (folder / "secure").write_bytes(secure or b"")
+    environ = {"NODEPOOL_A": "a: b\n- ", "NODEPOOL_B": "\udcff\x01"}
+    with suppress(ConfigError):
+        load(f"{folder}/main", f"{folder}/secure", environ=environ, contexts=lambda: {"a"})
+
+
+@FUZZED
+@given(data=FILES, other=FILES)
+def test_any_structure(tmp_path: Path, data: Any, other: Any) -> None:
+    read(tmp_path, json.dumps(data).encode(), json.dumps(other).encode())
+
+
+@FUZZED
+@given(content=st.binary(max_size=60))
+def test_any_bytes(tmp_path: Path, content: bytes) -> None:
+    read(tmp_path, content)
+
+
+PIECES = [
+    *(
+        "a",
+        ": ",
+        "- ",
+        "\n",
+        "  ",
+        "&x ",
+        "*x",
+        "<<: ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        "!",
+        "!!int ",
+        "1",
+    ),
+    *("'", '"', "|\n", "? ", "---\n", "%(NODEPOOL_A)", "%(NODEPOOL_B)", "%(NODEPOOL_C)", "#", "é"),
+    *("labels", "providers", "=", "~", "\t", "\r\n", "%", "2020-01-01", "!!binary ", "...\n"),
+]
+
+
+@FUZZED
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=25))
+def test_anything_that_looks_like_yaml(tmp_path: Path, pieces: list[str]) -> None:
+    read(tmp_path, "".join(pieces).encode())
+
+
+@FUZZED
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=25))
+def test_every_place_has_a_line_of_the_file(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    document = compose("f", text, {"NODEPOOL_A": "a: b\n- "})
+    lines = text.count("\n") + 1
+    assert all(1 <= (problem.line or 0) <= lines for problem in document.problems)
+
+
+@pytest.mark.parametrize("count", [200, 100_000])
+def test_depth_is_refused_and_does_not_crash(tmp_path: Path, count: int) -> None:
+    for opening in ("[", "{a: ", "- ", "? "):
+        (tmp_path / "main").write_text(opening * count)
+        with pytest.raises(ConfigError):
+            load(f"{tmp_path}/main", environ={})

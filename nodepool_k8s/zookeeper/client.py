@@ -98,7 +98,9 @@ class ZooKeeperClient:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.Event()
-        self._state_changed = asyncio.Event()
+        self._news = asyncio.Event()
+        self.connections = 0
+        """How often a connection was made: watches are to be set after each."""
         self._callback: EventCallback | None = None
         self._closing = False
         self.session = Session()
@@ -146,10 +148,11 @@ class ZooKeeperClient:
         """Wait for a connection, in this session or in a later one."""
         await self._connected.wait()
 
-    async def state_change(self) -> None:
-        """Wait until the connection comes, goes, or the session is over."""
-        self._state_changed.clear()
-        await self._state_changed.wait()
+    async def wait_connection_after(self, seen: int) -> None:
+        """Wait until a connection was made after the ``seen``th."""
+        while self.connections <= seen:
+            self._news.clear()
+            await self._news.wait()
 
     async def _make_chroot(self, timeout: float | None) -> None:
         chroot = self._settings.servers[0].chroot.strip("/")
@@ -187,13 +190,14 @@ class ZooKeeperClient:
         if state == KazooState.CONNECTED:
             if self.session.over and not self._closing:
                 self.session = Session()
+            self.connections += 1
             self._connected.set()
         else:
             self._connected.clear()
             if state == KazooState.LOST:
                 self.session.end()
         log.info("ZooKeeper connection is %s", state.lower())
-        self._state_changed.set()
+        self._news.set()
 
     def _loop_call(self, function: Callable[..., None], *args: object) -> None:
         # kazoo's threads outlive the loop by a moment when a program ends.

@@ -68,6 +68,7 @@ class Mirror:
         """By path, as the store last read or wrote them; outdated ones cost it one more read."""
         self.node_locks: dict[str, set[str]] = {}
         self.request_locks: dict[str, set[str]] = {}
+        self._allocated: dict[str, set[str]] = {}
         self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
         self._listeners: list[Listener] = []
         self._reading: dict[str, bool] = {}
@@ -112,6 +113,10 @@ class Mirror:
     def usage(self, provider: str, pool: str) -> PoolUsage:
         """Sums over the pool's node records."""
         return self._usage.setdefault((provider, pool), PoolUsage())
+
+    def allocated_to(self, request_id: str) -> frozenset[str]:
+        """Ids of the nodes that are allocated to the request."""
+        return frozenset(self._allocated.get(request_id, ()))
 
     def node_locked(self, node_id: str) -> bool:
         """Whether anybody holds or contends for the node's lock."""
@@ -288,7 +293,20 @@ class Mirror:
         if node is not None:
             self.nodes[node_id] = node
         self._recount(old, node)
+        self._index(old, node)
         self._tell(Kind.NODE, node_id)
+
+    def _index(self, old: Node | None, new: Node | None) -> None:
+        before, after = old and old.allocated_to, new and new.allocated_to
+        if before == after:
+            return
+        if old is not None and before:
+            nodes = self._allocated[before]
+            nodes.discard(old.id)
+            if not nodes:
+                del self._allocated[before]
+        if new is not None and after:
+            self._allocated.setdefault(after, set()).add(new.id)
 
     def _recount(self, old: Node | None, new: Node | None) -> None:
         if old is not None and new is not None and _counts(old) == _counts(new):
@@ -299,12 +317,12 @@ class Mirror:
             usage = self._usage.setdefault((node.provider, node.pool), PoolUsage())
             if node.claimed is not None:
                 usage.claimed = _shifted(usage.claimed, node.claimed, add)
-            else:
+            elif not wire.own_data(node):  # Drafts of ours count when they are claimed.
                 usage.foreign = _shifted(usage.foreign, _foreign(node), add)
 
 
 def _counts(node: Node) -> tuple[object, ...]:
-    return node.provider, node.pool, node.claimed, node.resources
+    return node.provider, node.pool, node.claimed, node.resources, bool(wire.own_data(node))
 
 
 def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:

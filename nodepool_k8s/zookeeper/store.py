@@ -81,6 +81,7 @@ class Store:
     def __init__(self, client: ZooKeeperClient, mirror: Mirror) -> None:
         self._client = client
         self._mirror = mirror
+        self._hostname = socket.getfqdn()
         self._ledger_turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # --- start-up -----------------------------------------------------------------------
@@ -94,16 +95,18 @@ class Store:
         data, _ = await self._client.get(wire.DEPLOYMENT)
         return data.decode()
 
-    async def register(self, component: Component, hostname: str) -> str:
+    async def register(self, component: Component) -> str:
         """Register a pool; the path of its ephemeral record."""
-        data = wire.encode_component(component, hostname=hostname, name=component.id)
         return await self._client.create_sequence(
-            f"{wire.POOL_COMPONENTS}/{hostname}", data, ephemeral=True
+            f"{wire.POOL_COMPONENTS}/{self._hostname}", self._encode(component), ephemeral=True
         )
 
-    async def update_component(self, path: str, component: Component, hostname: str) -> None:
+    def _encode(self, component: Component) -> bytes:
+        return wire.encode_component(component, hostname=self._hostname, name=component.id)
+
+    async def update_component(self, path: str, component: Component) -> None:
         """Rewrite a pool's record, for instance when it pauses."""
-        data = wire.encode_component(component, hostname=hostname, name=component.id)
+        data = self._encode(component)
         with suppress(Vanished):
             _, stat = await self._client.get(path)
             await self._client.transaction([SetData(path, data, stat.version)])
@@ -125,6 +128,18 @@ class Store:
             dataclasses.replace(draft, id=path.rpartition("/")[2], version=0)
             for draft, path in zip(drafts, paths, strict=True)
         ]
+
+    async def require_room(self, pool: tuple[str, str], fits: Fits) -> None:
+        """Raise AtQuota where a claim would fail at its ledger, before drafting nodes for it.
+
+        A cheap look at what is known; the claim itself looks at what is true.
+        """
+        path = wire.ledger_path(*pool)
+        ledger = self._mirror.ledgers.get(path)
+        if ledger is not None and fits(ledger.claimed):
+            return
+        if not fits((await self._read_ledger(path)).claimed):
+            raise AtQuota(f"{pool[0]}/{pool[1]}")
 
     async def drop_drafts(self, drafts: Sequence[Node]) -> None:
         """Delete drafted znodes that came to nothing."""
@@ -243,6 +258,14 @@ class Store:
             ],
         )
         return self._written(held)
+
+    async def read_held(self, held: HeldNode) -> HeldNode:
+        """The node as it stands in ZooKeeper now. Raises SessionLost where it is gone."""
+        try:
+            data, stat = await self._client.get(wire.node_path(held.node.id))
+        except Vanished as error:
+            raise SessionLost(f"node {held.node.id} is not ours any more") from error
+        return dataclasses.replace(held, node=wire.parse_node(held.node.id, data, stat.version))
 
     def _written(self, held: HeldNode) -> HeldNode:
         written = held.evolve(version=held.node.version + 1)
@@ -428,10 +451,19 @@ class Store:
 
     # --- upkeep -------------------------------------------------------------------------
 
-    async def node_exists(self, node_id: str) -> bool:
-        """Whether the record exists, asked of the leader, not of the mirror."""
+    async def read_node(self, node_id: str) -> Node | None:
+        """A node's record, asked of the leader, not of the mirror; None where it is not there.
+
+        Raises MalformedRecord, SessionLost.
+        """
+        if not node_id:
+            return None
         await self._client.sync(wire.NODES)
-        return await self._client.exists(wire.node_path(node_id)) is not None
+        try:
+            data, stat = await self._client.get(wire.node_path(node_id))
+        except Vanished:
+            return None
+        return wire.parse_node(node_id, data, stat.version)
 
     async def reconcile_ledger(self, provider: str, pool: str) -> Resources | None:
         """Set a pool's ledger to the sum of its records, if it is anything else.
@@ -465,9 +497,8 @@ class Store:
             # What a record has claimed never changes while it exists.
             return known
         try:
-            data, stat = await self._client.get(wire.node_path(node_id))
-            return wire.parse_node(node_id, data, stat.version)
-        except (Vanished, MalformedRecord):
+            return await self.read_node(node_id)
+        except MalformedRecord:
             return None
 
 

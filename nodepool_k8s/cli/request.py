@@ -1,0 +1,121 @@
+"""``nodepool-k8s request LABEL...``: ask for nodes by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.status import Status
+
+from nodepool_k8s import wire
+from nodepool_k8s.cli import common
+from nodepool_k8s.client import AcceptedNode, Requestor
+from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s.errors import NodepoolK8sError, Vanished
+from nodepool_k8s.model import NodeRequest, RequestState
+
+
+@click.command("request")
+@common.config_options
+@click.option("--wait/--no-wait", default=True, help="Wait for the nodes and hold them.")
+@common.json_option
+@click.option("--provider", help="The provider to have them from, where it can.")
+@click.argument("labels", metavar="LABEL...", nargs=-1, required=True)
+def command(
+    path: str,
+    secure_path: str | None,
+    wait: bool,
+    as_json: bool,
+    provider: str | None,
+    labels: tuple[str, ...],
+) -> None:
+    """Ask for one node of each LABEL.
+
+    With --wait (the default) the nodes are held until Ctrl-C, and given back then; an
+    unfinished request is withdrawn. With --no-wait the request's id is printed, and the
+    nodes are for whoever accepts them.
+    """
+    settings = common.zookeeper_settings(path, secure_path)
+    common.run(_request(settings, labels, provider, wait=wait, as_json=as_json))
+
+
+async def _request(
+    settings: ZooKeeperSettings,
+    labels: Sequence[str],
+    provider: str | None,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    async with Requestor.connected(settings, common.identity()) as requestor:
+        request_id = await requestor.submit(labels, provider=provider)
+        if not wait:
+            click.echo(json.dumps({"id": request_id}) if as_json else request_id)
+            return
+        try:
+            request = await _wait(requestor, request_id)
+        except BaseException:
+            await asyncio.shield(requestor.cancel(request_id))
+            raise
+        async with requestor.using(request) as nodes:
+            _show(nodes, as_json=as_json)
+            await asyncio.Event().wait()
+
+
+async def _wait(requestor: Requestor, request_id: str) -> NodeRequest:
+    console = Console(stderr=True)
+    with console.status(f"request {request_id}") as status:
+        shown = _Progress(console, status)
+        try:
+            return await requestor.wait(request_id, shown)
+        except Vanished as error:
+            raise NodepoolK8sError(f"request {request_id} was withdrawn by somebody") from error
+
+
+class _Progress:
+    """Shows a request's state: in place on a terminal, a line a change elsewhere."""
+
+    def __init__(self, console: Console, status: Status) -> None:
+        self._console = console
+        self._status = status
+        self._last: RequestState | None = None
+
+    def __call__(self, request: NodeRequest) -> None:
+        if request.state is self._last:
+            return
+        self._last = request.state
+        text = f"request {request.id}: {_MEANING[request.state]}"
+        self._status.update(text)
+        if not self._console.is_terminal:
+            self._console.print(text, soft_wrap=True)
+
+
+_MEANING = {
+    RequestState.REQUESTED: "waiting for a launcher with room for it",
+    RequestState.PENDING: "a launcher makes its nodes",
+    RequestState.FULFILLED: "fulfilled",
+    RequestState.FAILED: "failed",
+}
+
+_COLUMNS = {
+    "id": "ID",
+    "type": "Label",
+    "external_id": "Namespace",
+    "interface_ip": "Pod",
+    "provider": "Provider",
+}
+
+
+def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
+    rows = [_row(entry) for entry in nodes]
+    common.show(rows, _COLUMNS, as_json=as_json)
+    Console(stderr=True).print("In use; Ctrl-C gives them back.", soft_wrap=True)
+
+
+def _row(entry: AcceptedNode) -> dict[str, Any]:
+    record = common.redacted(json.loads(wire.encode_node(entry.node)))
+    return {**record, "id": entry.node.id}

@@ -1,0 +1,153 @@
+"""The launcher as a whole: what it is made of, and its life from start to stop.
+
+Two scopes. The daemon's: the clusters, which live as long as it does. The session's:
+everything that acts on ZooKeeper, which ends with the ZooKeeper session, because then
+nothing it held is its own any more; the next session starts from what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from nodepool_k8s import backoff
+from nodepool_k8s.config.settings import Provider, Settings
+from nodepool_k8s.errors import KubernetesError, NodepoolK8sError, SessionLost, describe
+from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.session import SessionScope
+from nodepool_k8s.launcher.tasks import Tasks
+from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.store import Store
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+
+
+class Crashed(NodepoolK8sError):
+    """A task ended with an error that nobody foresaw."""
+
+
+class Launcher:
+    """The daemon."""
+
+    def __init__(self, settings: Settings, *, drain_timeout: float = DRAIN_SECONDS) -> None:
+        self._settings = settings
+        self._drain_timeout = drain_timeout
+        self._identity = uuid.uuid4().hex
+        self._stopping = asyncio.Event()
+        self._crash: tuple[str, BaseException] | None = None
+        self._tasks = Tasks(self._crashed)
+        self._clusters: dict[str, Cluster] = {}
+        self.ready = asyncio.Event()
+        """Set while requests are being served."""
+
+    def stop(self) -> None:
+        """Stop taking requests, give back what is in flight, and end."""
+        self._stopping.set()
+
+    def _crashed(self, task: str, error: BaseException) -> None:
+        log.critical("Task %r failed, which must not happen: %s", task, error, exc_info=error)
+        self._crash = self._crash or (task, error)
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped.
+
+        Raises Crashed, and ZooKeeperError where ZooKeeper cannot be reached at start.
+        """
+        for notice in self._settings.notices:
+            log.info("%s", notice)
+        client = ZooKeeperClient(self._settings.zookeeper)
+        await client.start()
+        try:
+            await self._serve_sessions(client)
+        finally:
+            await self._tasks.cancel()
+            for cluster in self._clusters.values():
+                await cluster.close()
+            await client.close()
+        if self._crash is not None:
+            task, error = self._crash
+            raise Crashed(f"task {task!r} failed: {describe(error)}") from error
+
+    async def _serve_sessions(self, client: ZooKeeperClient) -> None:
+        while not self._stopping.is_set():
+            with suppress(SessionLost):
+                await self._serve_session(client)
+            self.ready.clear()
+            if not self._stopping.is_set():
+                log.warning("The ZooKeeper session is over; starting anew")
+                await self._or_stopping(client.wait_connected())
+
+    async def _serve_session(self, client: ZooKeeperClient) -> None:
+        session = client.session
+        tasks = Tasks(self._crashed)
+        mirror = Mirror(client, tasks.spawn)
+        store = Store(client, mirror)
+        scope = SessionScope(self._settings, self._identity, store, mirror, self._crashed)
+        try:
+            deployment = await store.prepare()
+            await mirror.load()
+            await self._start_clusters(deployment)
+            tasks.spawn("keep the mirror", _keep(client, mirror))
+            await scope.start(self._clusters)
+            log.info("Serving pools %s", ", ".join(p.key for p in self._settings.pools) or "none")
+            self.ready.set()
+            await self._or_stopping(session.ended())
+            if not session.over:
+                await scope.drain(self._drain_timeout)
+        finally:
+            await scope.end()
+            await tasks.cancel()
+
+    async def _or_stopping(self, wait: Coroutine[Any, Any, object]) -> None:
+        waits = {asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waits:
+                future.cancel()
+
+    # --- clusters --------------------------------------------------------------------------
+
+    async def _start_clusters(self, deployment: str) -> None:
+        """Connect to the clusters, at the first session; each in a task of its own."""
+        if self._clusters:
+            return
+        for provider in self._settings.providers:
+            cluster = Cluster(provider, deployment)
+            self._clusters[provider.name] = cluster
+            self._tasks.spawn(f"start provider {provider.name}", self._start(cluster))
+
+    async def _start(self, cluster: Cluster) -> None:
+        failures = 0
+        while True:
+            try:
+                await cluster.start(self._tasks.spawn)
+            except KubernetesError as error:
+                failures += 1
+                _log_refusal(cluster.provider, error, failures)
+                await asyncio.sleep(backoff.delay(failures, random.random()))
+            else:
+                return
+
+
+def _log_refusal(provider: Provider, error: KubernetesError, failures: int) -> None:
+    # Once in a while is enough to be found, and does not fill the log.
+    if failures & (failures - 1) == 0:
+        log.error("Provider %s cannot be used, trying again: %s", provider.name, error)
+
+
+async def _keep(client: ZooKeeperClient, mirror: Mirror) -> None:
+    """List again after each reconnect: watches end with the connection."""
+    while True:
+        seen = client.connections
+        await client.wait_connection_after(seen)
+        await mirror.load()

@@ -1,0 +1,196 @@
+"""Removing nodes: the pods first, which frees the slot, then everything else.
+
+A node is deleted under its lock, and its record goes only when its pods are seen gone
+and the namespace's deletion was accepted; the same for a node that came back used, for
+one whose launch failed, and for one that a dead launcher left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import time
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import Any
+
+from nodepool_k8s import backoff, wire
+from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.errors import (
+    Conflict,
+    Held,
+    KubernetesError,
+    MalformedRecord,
+    SessionLost,
+    Vanished,
+    describe,
+)
+from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.tasks import Tasks
+from nodepool_k8s.logs import about
+from nodepool_k8s.model import LabelType, Node, NodeState
+from nodepool_k8s.policy import upkeep
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.store import HeldNode, Store
+
+log = logging.getLogger(__name__)
+
+REPORT_AFTER = 60.0
+"""Seconds after which a deletion that does not end is reported."""
+
+
+class Deleter:
+    """Deletes what is due, each node in a task of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clusters: Mapping[str, Cluster],
+        store: Store,
+        mirror: Mirror,
+        tasks: Tasks,
+    ) -> None:
+        self._settings = settings
+        self._clusters = clusters
+        self._store = store
+        self._mirror = mirror
+        self._tasks = tasks
+        self._under_way: set[str] = set()
+
+    def consider(self, node_id: str) -> None:
+        """Look at a node that came, changed, or was unlocked; delete it if that is due."""
+        node = self._mirror.nodes.get(node_id)
+        if node is None or node_id in self._under_way or node.provider not in self._clusters:
+            return
+        if self._why_delete(node) is not None:
+            self._begin(node_id, self._take_and_delete(node_id))
+
+    def consider_nodes_of(self, request_id: str) -> None:
+        """Look at the nodes allocated to a request that is gone."""
+        for node_id in self._mirror.allocated_to(request_id):
+            self.consider(node_id)
+
+    def delete(self, held: HeldNode, reason: str) -> None:
+        """Delete a node whose lock is ours already."""
+        self._begin(held.node.id, self._delete_held(held, reason))
+
+    def _begin(self, node_id: str, deletion: Coroutine[Any, Any, None]) -> None:
+        self._under_way.add(node_id)
+        self._tasks.spawn(f"delete node {node_id}", self._tracked(node_id, deletion))
+
+    async def _tracked(self, node_id: str, deletion: Awaitable[None]) -> None:
+        about(node=node_id)
+        try:
+            await deletion
+        finally:
+            self._under_way.discard(node_id)
+        # What happened to it meanwhile was not looked at.
+        self.consider(node_id)
+
+    def _why_delete(self, node: Node) -> str | None:
+        return upkeep.why_delete(
+            node,
+            locked=self._mirror.node_locked(node.id),
+            request_exists=node.allocated_to in self._mirror.requests,
+        )
+
+    # --- the way of one deletion ---------------------------------------------------------------
+
+    async def _take_and_delete(self, node_id: str) -> None:
+        reason = ""
+
+        def change(node: Node) -> Node | None:
+            nonlocal reason
+            reason = self._why_delete(node) or ""
+            return _deleting(node, reason) if reason else None
+
+        try:
+            held = await self._store.take_node(node_id, change)
+        except (Held, Vanished, MalformedRecord):
+            return
+        except SessionLost:
+            raise
+        except Conflict:
+            self._mirror.reread(wire.node_path(node_id))
+            return
+        if held is not None:
+            await self._delete(held, reason)
+
+    async def _delete_held(self, held: HeldNode, reason: str) -> None:
+        # A launch that was stopped may have written its record after it last looked.
+        held = await self._store.read_held(held)
+        held = await self._store.write_node(
+            dataclasses.replace(held, node=_deleting(held.node, reason))
+        )
+        await self._delete(held, reason)
+
+    async def _delete(self, held: HeldNode, reason: str) -> None:
+        node = held.node
+        about(node=node.id, label=",".join(node.type))
+        log.info("Deleting node %s: %s", node.id, reason)
+        started = time.monotonic()
+        await self._delete_objects(node)
+        try:
+            await self._store.remove_node(held)
+        except Held:
+            log.debug("Somebody contends for node %s; it goes when he has left", node.id)
+        else:
+            log.info("Deleted node %s in %.2f s", node.id, time.monotonic() - started)
+
+    async def _delete_objects(self, node: Node) -> None:
+        """Delete the node's pods and namespace; tries again until the cluster has done so."""
+        cluster = self._clusters[node.provider or ""]
+        if not node.external_id:
+            return
+        failures = 0
+        while True:
+            try:
+                await self._delete_namespace(cluster, node.external_id, node)
+            except KubernetesError as error:
+                failures += 1
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                log.log(level, "Deleting node %s has to be tried again: %s", node.id, error)
+                await asyncio.sleep(backoff.delay(failures, random.random()))
+            else:
+                return
+
+    async def _delete_namespace(self, cluster: Cluster, namespace: str, node: Node) -> None:
+        await cluster.delete_node(namespace, self._grace(node))
+        pods_only = wire.own_data(node).get("type") == LabelType.POD.value
+        gone = cluster.pods_gone(namespace) if pods_only else cluster.namespace_gone(namespace)
+        waiting = asyncio.ensure_future(gone)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=REPORT_AFTER)
+            if not done:
+                await self._report_stuck(cluster, namespace, node)
+            await waiting
+        finally:
+            waiting.cancel()
+
+    async def _report_stuck(self, cluster: Cluster, namespace: str, node: Node) -> None:
+        try:
+            blockers = await cluster.namespace_blockers(namespace)
+        except KubernetesError as error:
+            blockers = [describe(error)]
+        log.warning(
+            "Node %s keeps its slot: namespace %s is not gone after %g s: %s",
+            node.id,
+            namespace,
+            REPORT_AFTER,
+            "; ".join(blockers) or "its pods are still there",
+        )
+
+    def _grace(self, node: Node) -> float:
+        pool = self._settings.pool(node.provider, node.pool)
+        label = pool.labels.get(node.type[0]) if pool and node.type else None
+        return label.launch.deletion_grace if label else 1.0
+
+
+def _deleting(node: Node, reason: str) -> Node:
+    return dataclasses.replace(
+        node,
+        state=NodeState.DELETING,
+        state_time=time.time(),
+        driver_data=wire.with_own_data(node, reason=reason),
+    )

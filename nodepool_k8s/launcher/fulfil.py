@@ -1,0 +1,151 @@
+"""A claimed request on its way: launch its nodes, hand them over; or give it back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nodepool_k8s.errors import LaunchError, Vanished
+from nodepool_k8s.launcher.launch import Launch, LaunchSite
+from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.logs import about
+from nodepool_k8s.model import NodeRequest, RequestState
+from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
+
+log = logging.getLogger(__name__)
+
+Remove = Callable[[HeldNode, str], None]
+"""Delete a node that we hold, for that reason."""
+
+
+class Fulfilment:
+    """One request that this launcher has claimed."""
+
+    def __init__(
+        self,
+        queue: PoolQueue,
+        claim: Claim,
+        site: LaunchSite,
+        store: Store,
+        remove: Remove,
+    ) -> None:
+        self._queue = queue
+        self._claim = claim
+        self._store = store
+        self._remove = remove
+        self._launches = [Launch(site, queue, held, claim.request) for held in claim.nodes]
+        self._unfinished = len(self._launches)
+        self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def launches(self) -> list[Launch]:
+        """The launches of its nodes, in the request's order."""
+        return self._launches
+
+    def abandon(self, reason: str) -> None:
+        """Stop launching: the request is gone, or the launcher stops."""
+        if not self._abandoned.done():
+            self._abandoned.set_result(reason)
+
+    async def run(self) -> None:
+        """Carry the request to its end: fulfilled, declined, or given back."""
+        request = self._claim.request
+        about(request=request.id, event_id=request.event_id)
+        log.info(
+            "Assigned request %s of %s to pool %s: %s",
+            request.id,
+            request.requestor,
+            self._queue.pool.key,
+            ", ".join(request.node_types),
+        )
+        work = asyncio.ensure_future(self._launch_all())
+        try:
+            waits: set[asyncio.Future[Any]] = {work, self._abandoned}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not work.done():
+                work.cancel()
+            await asyncio.wait({work})
+            self._queue.capacity.free(len(self._launches))
+        await self._end(work)
+
+    async def _end(self, work: asyncio.Task[None]) -> None:
+        error = None if work.cancelled() else work.exception()
+        if work.cancelled():
+            await self._give_back(self._abandoned.result())
+        elif isinstance(error, LaunchError):
+            await self._decline(str(error))
+        elif error is not None:
+            raise error
+        else:
+            await self._hand_over()
+
+    # --- launching ------------------------------------------------------------------------
+
+    async def _launch_all(self) -> None:
+        """Launch all nodes at once; the first that fails for good ends the others."""
+        if len(self._launches) == 1:
+            await self._launch_one(self._launches[0])
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for launch in self._launches:
+                    group.create_task(self._launch_one(launch))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _launch_one(self, launch: Launch) -> None:
+        await launch.run()
+        self._unfinished -= 1
+        # The last one is written by the hand-over itself: one round trip less.
+        if self._unfinished:
+            await launch.write()
+
+    # --- the three ends -------------------------------------------------------------------------
+
+    async def _hand_over(self) -> None:
+        nodes = [launch.held for launch in self._launches]
+        unwritten = [launch.held for launch in self._launches if not launch.written]
+        written = [launch.held for launch in self._launches if launch.written]
+        request = dataclasses.replace(
+            self._claim.request,
+            state=RequestState.FULFILLED,
+            state_time=time.time(),
+            nodes=tuple(held.node.id for held in nodes),
+        )
+        try:
+            await self._store.hand_over(
+                self._claim, request, [*written, *unwritten], len(unwritten)
+            )
+        except Vanished:
+            await self._release("the request is gone")
+        else:
+            log.info("Fulfilled request %s with %s", request.id, ", ".join(request.nodes))
+
+    async def _decline(self, reason: str) -> None:
+        log.warning("Declined request %s: %s", self._claim.request.id, reason)
+        await self._leave(self._queue.declined(self._claim.request, reason), reason)
+
+    async def _give_back(self, reason: str) -> None:
+        log.info("Gave request %s back: %s", self._claim.request.id, reason)
+        requested = dataclasses.replace(
+            self._claim.request, state=RequestState.REQUESTED, state_time=time.time()
+        )
+        await self._leave(requested, reason)
+
+    async def _leave(self, request: NodeRequest, reason: str) -> None:
+        for launch in self._launches:
+            self._remove(launch.held, launch.failure or reason)
+        try:
+            await self._store.give_back(self._claim, request)
+        except Vanished:
+            await self._store.abandon_request(self._claim)
+
+    async def _release(self, reason: str) -> None:
+        for launch in self._launches:
+            self._remove(launch.held, reason)
+        await self._store.abandon_request(self._claim)

@@ -1,0 +1,273 @@
+"""One node from claimed to ready: its attempts, each with a namespace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nodepool_k8s import backoff, wire
+from nodepool_k8s.config.settings import Label, Provider
+from nodepool_k8s.errors import KubernetesError, LaunchError, describe
+from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.tasks import uninterrupted
+from nodepool_k8s.logs import about
+from nodepool_k8s.manifests import NodeObjects
+from nodepool_k8s.model import AccessToken, LabelType, NodeRequest, NodeState, Pod
+from nodepool_k8s.policy import diagnosis
+from nodepool_k8s.policy.dynamic_labels import dynamic_labels
+from nodepool_k8s.zookeeper.store import HeldNode, Store
+
+if TYPE_CHECKING:
+    from nodepool_k8s.launcher.requests import PoolQueue
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSite:
+    """Where the nodes of one provider are launched."""
+
+    provider: Provider
+    cluster: Cluster
+    store: Store
+
+
+class Launch:
+    """The launch of one node. ``held`` is always what was last written, or is to be."""
+
+    def __init__(
+        self, site: LaunchSite, queue: PoolQueue, held: HeldNode, request: NodeRequest
+    ) -> None:
+        self.held = held
+        self.written = False
+        """Whether ``held``, as ready, stands in ZooKeeper."""
+        self.failure = ""
+        self.waits_for = "its turn"
+        self._site = site
+        self._queue = queue
+        self._request = request
+        self._label: Label = queue.pool.labels[held.node.type[0]]
+        self._steps: dict[str, float] = {}
+        self._step_began = 0.0
+
+    async def run(self) -> None:
+        """Launch the node; ``held`` is ready then, but not written.
+
+        Raises LaunchError with the reason of the last attempt.
+        """
+        about(node=self.held.node.id, label=self._label.name)
+        attempts = max(1, self._site.provider.launch_retries)
+        for attempt in range(attempts):
+            try:
+                await self._attempt(attempt)
+            except LaunchError as error:
+                self.failure = str(error)
+                last = error.permanent or attempt + 1 == attempts
+                log.warning(
+                    "Attempt %d of %d at node %s failed%s: %s",
+                    attempt + 1,
+                    attempts,
+                    self.held.node.id,
+                    " for good" if error.permanent else "",
+                    error,
+                )
+                if last:
+                    raise LaunchError(f"label {self._label.name}: {error}") from error
+                await self._remove_attempt()
+            else:
+                return
+
+    async def write(self) -> None:
+        """Write the ready node."""
+        self.held = await self._site.store.write_node(self.held)
+        self.written = True
+
+    # --- one attempt ------------------------------------------------------------------------
+
+    async def _attempt(self, number: int) -> None:
+        self._steps, self._step_began = {}, time.monotonic()
+        objects = self._objects(number)
+        if number:
+            # Before the namespace exists: whoever finds the record finds the namespace.
+            await self._record(external_id=objects.namespace_name)
+        self.waits_for = "its namespace"
+        cluster = self._site.cluster
+        namespace = await self._ask(lambda: cluster.create_namespace(objects))
+        self._step_done("namespace")
+        self.waits_for = "its objects in the cluster"
+        pod: Pod | None = None
+        if self._label.type is LabelType.POD:
+            access, pod = await self._make_pod(objects, namespace.uid)
+        else:
+            access = await self._ask(lambda: cluster.create_access(objects))
+            self._step_done("access")
+        self._finish(objects, access, pod)
+
+    async def _make_pod(self, objects: NodeObjects, uid: str) -> tuple[AccessToken, Pod]:
+        """Post the pod and wait until it is ready, while the access is being made."""
+        access = asyncio.ensure_future(self._ask(lambda: self._site.cluster.create_access(objects)))
+        try:
+            # Fencing: the record with the namespace's UID, under a lock that is still ours,
+            # comes before the pod. A launcher that froze meanwhile posts none.
+            await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
+            await self._ask(lambda: self._site.cluster.create_pod(objects))
+            self._step_done("objects")
+            pod = await self._wait_until_ready(objects)
+            self._step_done("ready")
+            return await access, pod
+        finally:
+            access.cancel()
+            await asyncio.wait({access})
+
+    def _objects(self, attempt: int) -> NodeObjects:
+        labels, warnings = dynamic_labels(self._label.dynamic_labels, self._request)
+        for warning in warnings:
+            log.warning("Label %s: %s", self._label.name, warning)
+        return NodeObjects(
+            deployment=self._site.cluster.deployment,
+            provider=self._site.provider,
+            pool=self._queue.pool,
+            label=self._label,
+            node_id=self.held.node.id,
+            attempt=attempt,
+            dynamic_labels=labels,
+            allocated=True,
+        )
+
+    async def _record(self, **changes: Any) -> None:
+        self.held = await uninterrupted(self._site.store.write_node(self.held.evolve(**changes)))
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make something in the cluster, to the end; waits where a ResourceQuota is used up.
+
+        Raises LaunchError.
+        """
+        refusals = 0
+        try:
+            while True:
+                try:
+                    return await uninterrupted(_as_coroutine(call()))
+                except KubernetesError as error:
+                    judgement = diagnosis.judge(error)
+                    if not isinstance(judgement, diagnosis.QuotaWait):
+                        permanent = isinstance(judgement, diagnosis.Hopeless)
+                        raise LaunchError(describe(error), permanent=permanent) from error
+                if not refusals:
+                    self._queue.refused_by_cluster(refused=True)
+                    log.warning("Waiting, no attempt used up: %s", judgement.reason)
+                refusals += 1
+                self.waits_for = judgement.reason
+                await asyncio.sleep(backoff.delay(refusals, random.random()))
+        finally:
+            if refusals:
+                self._queue.refused_by_cluster(refused=False)
+
+    # --- waiting for the pod ----------------------------------------------------------------
+
+    async def _wait_until_ready(self, objects: NodeObjects) -> Pod:
+        cluster, namespace = self._site.cluster, objects.namespace_name
+        watch = diagnosis.Observation(posted=time.monotonic())
+        while True:
+            now = time.monotonic()
+            pods = cluster.pods(namespace)
+            verdict, watch = diagnosis.diagnose(pods, watch, now, self._label.launch)
+            match verdict:
+                case diagnosis.Ready():
+                    return pods[0]
+                case diagnosis.Wait(until, reason):
+                    self.waits_for = reason
+                    await cluster.changed(namespace, until - now)
+                case diagnosis.Hopeless(reason):
+                    raise LaunchError(await self._with_events(namespace, reason), permanent=True)
+                case diagnosis.Failed(reason):
+                    raise LaunchError(await self._with_events(namespace, reason))
+
+    async def _with_events(self, namespace: str, reason: str) -> str:
+        """The reason, with the cluster's last warnings: some causes appear only there."""
+        try:
+            events = await self._site.cluster.events(namespace)
+        except KubernetesError:
+            events = []
+        return "; ".join([reason, *events])
+
+    # --- the ends of an attempt -----------------------------------------------------------
+
+    async def _remove_attempt(self) -> None:
+        """Delete a failed attempt's objects, so that the next one fits into the same quota."""
+        namespace = self.held.node.external_id or ""
+        grace = self._label.launch.deletion_grace
+        failures = 0
+        while True:
+            try:
+                await self._site.cluster.delete_node(namespace, grace)
+                await self._site.cluster.pods_gone(namespace)
+            except KubernetesError as error:
+                failures += 1
+                log.warning("A failed attempt cannot be removed yet: %s", error)
+                await asyncio.sleep(backoff.delay(failures, random.random()))
+            else:
+                return
+
+    def _finish(self, objects: NodeObjects, access: AccessToken, pod: Pod | None) -> None:
+        log.info(
+            "Node %s is ready: %s",
+            self.held.node.id,
+            ", ".join(f"{step} {seconds:.3f} s" for step, seconds in self._steps.items()),
+        )
+        node = self.held.node
+        self.held = self.held.evolve(
+            state=NodeState.READY,
+            state_time=time.time(),
+            extra={**node.extra, **ready_fields(self._site, objects, access, pod)},
+            driver_data=wire.with_own_data(
+                node,
+                steps={step: round(seconds, 4) for step, seconds in self._steps.items()},
+                token_expires=access.expires,
+            ),
+        )
+
+    def _step_done(self, name: str) -> None:
+        now = time.monotonic()
+        self._steps[name] = now - self._step_began
+        self._step_began = now
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def ready_fields(
+    site: LaunchSite, objects: NodeObjects, access: AccessToken, pod: Pod | None
+) -> dict[str, Any]:
+    """What a requestor needs to use the node, in Nodepool's form."""
+    cluster = site.cluster
+    connection: dict[str, Any] = {
+        "name": objects.namespace_name,
+        "namespace": objects.namespace_name,
+        "host": cluster.server_url,
+        "skiptls": cluster.skip_tls,
+        "token": access.token,
+        "user": "zuul-worker",
+    }
+    if not cluster.skip_tls and cluster.ca_crt is not None:
+        connection["ca_crt"] = cluster.ca_crt
+    fields: dict[str, Any] = {
+        "cloud": site.provider.context,
+        "connection_port": connection,
+        "ssh_port": connection,
+        "connection_type": "namespace",
+        "python_path": objects.label.python_path,
+        "shell_type": objects.label.shell_type,
+        "attributes": dict(objects.pool.node_attributes) or None,
+    }
+    if pod is not None:
+        connection["pod"] = pod.name
+        fields |= {"connection_type": "kubectl", "interface_ip": pod.name, "host_id": pod.host}
+    return fields

@@ -256,6 +256,8 @@ class Pod:
     deleting: bool = False
     grace: int = 30
     """Its ``terminationGracePeriodSeconds``."""
+    scheduler: str = ""
+    """The name of the scheduler that it waits for."""
     resource_version: str = ""
 
     def condition(self, kind: str) -> Condition | None:

@@ -86,6 +86,8 @@ class Cluster:
         self.deployment = deployment
         self._client = ApiClient(provider.context)
         self._started: Mirror | None = None
+        self._has_started = asyncio.Event()
+        self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._role_kind = "ClusterRole"
         self._tokens_by_request = True
@@ -108,7 +110,10 @@ class Cluster:
             spawn(f"watch namespaces of {self.provider.name}", mirror.namespace_stream.run()),
             spawn(f"watch pods of {self.provider.name}", mirror.pod_stream.run()),
         ]
+        for subscription in self._subscriptions:
+            mirror.subscribe(subscription)
         self._started = mirror
+        self._has_started.set()
 
     async def close(self) -> None:
         """Stop the watches and close every connection."""
@@ -119,7 +124,8 @@ class Cluster:
         await self._client.close()
 
     async def synced(self) -> None:
-        """Wait until the mirror shows all that was there."""
+        """Wait until ``start`` is through and the mirror shows all that was there."""
+        await self._has_started.wait()
         await self._mirror.synced()
 
     @property
@@ -128,8 +134,10 @@ class Cluster:
         return self._mirror.out_of_touch_since
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Tell that one about lost pods and namespaces that come and go."""
-        self._mirror.subscribe(subscription)
+        """Tell that one about lost pods and namespaces that come and go, before start or after."""
+        self._subscriptions.append(subscription)
+        if self._started is not None:
+            self._started.subscribe(subscription)
 
     async def _check_rights(self) -> None:
         who = f"provider {self.provider.name}"
@@ -392,7 +400,9 @@ class Cluster:
                 await self._mirror.changed(namespace, LAG_SECONDS)
 
     async def _has_pods(self, namespace: str) -> bool:
-        path, query = _path(namespace, "pods"), {"limit": 1}
+        # Ours only: in a namespace that is not, somebody else's pods are not waited for.
+        query: dict[str, str | int] = {"limit": 1, "labelSelector": self._selector}
+        path = _path(namespace, "pods")
         page = await self._persist(lambda: self._client.get(path, query, METADATA_LIST))
         return bool(page.get("items"))
 

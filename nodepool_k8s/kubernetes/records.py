@@ -52,6 +52,7 @@ def pod_record(raw: dict[str, Any]) -> Pod:
         message=_clipped(status.get("message", "")),
         deleting="deletionTimestamp" in metadata,
         grace=spec.get("terminationGracePeriodSeconds", 30),
+        scheduler=sys.intern(spec.get("schedulerName", "")),
         resource_version=metadata["resourceVersion"],
     )
 

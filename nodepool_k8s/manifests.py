@@ -6,7 +6,6 @@ adapter posts what is built here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +13,7 @@ from typing import Any
 
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.model import EMPTY, LabelType, empty
+from nodepool_k8s.naming import NAME_LENGTH, valid_label_value, valid_name
 
 Manifest = dict[str, Any]
 
@@ -43,9 +43,6 @@ KEEP_ANNOTATIONS: Mapping[str, str] = {
 # finish that first; without the trap, PID 1 ignores TERM and takes the whole grace period.
 COMMAND = ("/bin/sh", "-c")
 SLEEP_FOREVER = "trap 'exit 0' TERM; while true; do sleep 86400 & wait; done"
-
-NAME_LENGTH = 63
-"""The longest DNS label, and the longest value of a label."""
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -321,27 +318,3 @@ def _set(target: Manifest, key: str, value: Any) -> None:
     """Leave out what is not asked for, so that the cluster's own defaults apply."""
     if value:
         target[key] = value
-
-
-# --- names and values that Kubernetes accepts ---------------------------------------------
-
-_EDGE = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$")
-_NOT_IN_VALUE = re.compile(r"[^A-Za-z0-9._-]")
-
-
-def valid_label_value(text: str) -> str:
-    """Turn any text into the nearest valid value of a Kubernetes label; "" where none is left."""
-    legal = _NOT_IN_VALUE.sub("-", text[: NAME_LENGTH * 2])
-    return _EDGE.sub("", _EDGE.sub("", legal)[:NAME_LENGTH])
-
-
-def valid_name(text: str, length: int, also: str = "") -> str:
-    """Turn any text into the nearest valid DNS label of at most that length.
-
-    ``also`` names further legal characters (``.`` for a DNS subdomain).
-    """
-    legal = re.sub(rf"[^a-z0-9{re.escape(also)}-]", "-", text.lower())
-    if also:
-        legal = re.sub(r"-*\.[.-]*", ".", legal)
-    name = _EDGE.sub("", _EDGE.sub("", legal)[:length])
-    return name or "node"

@@ -9,6 +9,7 @@ from typing import Any
 from nodepool_k8s.config import schema
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.problems import Path, Wrong, path_text
+from nodepool_k8s.config.sections import Section, errors_of
 from nodepool_k8s.errors import Problem
 
 
@@ -26,12 +27,12 @@ class Review:
     _broken: set[Path] = field(default_factory=set)
 
     @classmethod
-    def of(cls, document: Document, section: schema.Section) -> Review:
+    def of(cls, document: Document, section: Section) -> Review:
         """Check the document's shape."""
         review = cls(document, list(document.problems))
         if review.problems and document.data is None:
             return review
-        for path, error in schema.errors_of(section, document.data):
+        for path, error in errors_of(section, document.data):
             review.problems.append(document.problem(path, document.word(path, error)))
             review._broken.update(path[:end] for end in range(len(path) + 1))
         return review

@@ -18,6 +18,8 @@ IMAGE = images.BUSYBOX
 HOSTNAME = "localhost"
 HOLDER = "node"
 CGROUPS = Path("/sys/fs/cgroup")
+# Overlaid, so it is below the cluster's folder in truth; its sockets need the short path.
+KUBELET_FOLDER = "/var/lib/kubelet"
 # containerd's namespace for Kubernetes, after which it names the containers' groups too.
 CGROUP_PARENT = "k8s.io"
 NAMESPACE_FLAG = f"--namespace={CGROUP_PARENT}"
@@ -74,7 +76,7 @@ def kubelet(site: Site, holder_pid: int) -> Service:
         site.binaries["kubelet"],
         f"--config={config}",
         f"--kubeconfig={site.kubeconfig_of('kubelet')}",
-        f"--root-dir={_folder(site) / 'kubelet'}",
+        f"--root-dir={KUBELET_FOLDER}",
         f"--hostname-override={HOSTNAME}",
     ]
     return Service(

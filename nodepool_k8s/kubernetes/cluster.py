@@ -141,9 +141,12 @@ class Cluster:
 
     async def _check_rights(self) -> None:
         who = f"provider {self.provider.name}"
-        await rights.require(self._client, rights.NEEDED, who)
         if await rights.missing(self._client, (rights.TOKEN_REQUEST,)):
             self._use_token_secrets()
+        needed = rights.NEEDED
+        if not self._tokens_by_request or _wants_token_secrets(self.provider):
+            needed += rights.FOR_TOKEN_SECRETS
+        await rights.require(self._client, needed, who)
         by_cluster_role = (
             self.provider.access_role == "cluster"
             and await rights.ensure_cluster_roles(self._client)
@@ -366,11 +369,8 @@ class Cluster:
         present = self._mirror.namespace(namespace) or await self.get_namespace(namespace)
         if present is None or present.labels.get(DEPLOYMENT_LABEL) != self.deployment:
             return
-        seconds = self._grace(namespace, grace)
-        options = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        await self._delete(_path(namespace, "pods"), {**options, "gracePeriodSeconds": seconds})
-        same = {"preconditions": {"uid": present.uid}}
-        await self._delete(_path(namespace), {**options, **same})
+        await self._delete_pods(namespace, grace)
+        await self._delete(_path(namespace), {"preconditions": {"uid": present.uid}})
 
     async def pods_gone(self, namespace: str) -> None:
         """Wait until no pod is left in a namespace whose deletion was accepted.
@@ -406,14 +406,21 @@ class Cluster:
         page = await self._persist(lambda: self._client.get(path, query, METADATA_LIST))
         return bool(page.get("items"))
 
-    def _grace(self, namespace: str, cap: float) -> int:
-        """Whole seconds, and never 0: that would hide containers that still run."""
-        own = [pod.grace for pod in self._mirror.pods(namespace)]
-        return max(1, min([math.ceil(cap), *own]))
+    async def _delete_pods(self, namespace: str, cap: float) -> None:
+        """With a grace of whole seconds, never 0: that would hide containers that still run."""
+        seconds = max(1, math.ceil(cap))
+        pods = self._mirror.pods(namespace)
+        for pod in pods:
+            options = {"gracePeriodSeconds": max(1, min(seconds, pod.grace))}
+            await self._delete(_path(namespace, "pods", pod.name), options)
+        if not pods:
+            # A pod that the mirror lacks yet, or the requestor's own: the server has to look.
+            await self._delete(_path(namespace, "pods"), {"gracePeriodSeconds": seconds})
 
     async def _delete(self, path: str, options: Object) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
         try:
-            await self._persist(lambda: self._client.delete(path, options))
+            await self._persist(lambda: self._client.delete(path, body))
         except ApiError as error:
             # 409: the UID is another's, or a namespace that is Terminating already.
             if error.status not in (404, 409):
@@ -444,6 +451,14 @@ class Cluster:
                 log.debug("trying again in %.1f s: %s", pause, error)
             await asyncio.sleep(pause)
         return await call()
+
+
+def _wants_token_secrets(provider: Provider) -> bool:
+    return any(
+        label.launch.access_token.kind == "secret"
+        for pool in provider.pools
+        for label in pool.labels.values()
+    )
 
 
 def _path(namespace: str, *parts: str, group: str = "") -> str:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from nodepool_k8s import backoff
-from nodepool_k8s.config.settings import Provider, Settings
-from nodepool_k8s.errors import KubernetesError, NodepoolK8sError, SessionLost, describe
-from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.errors import NodepoolK8sError, SessionLost, describe
+from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.session import SessionScope
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
@@ -44,7 +42,7 @@ class Launcher:
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters = Clusters(self._tasks)
         self.ready = asyncio.Event()
         """Set while requests are being served."""
 
@@ -70,8 +68,7 @@ class Launcher:
             await self._serve_sessions(client)
         finally:
             await self._tasks.cancel()
-            for cluster in self._clusters.values():
-                await cluster.close()
+            await self._clusters.close()
             await client.close()
         if self._crash is not None:
             task, error = self._crash
@@ -95,7 +92,7 @@ class Launcher:
         try:
             deployment = await store.prepare()
             await mirror.load()
-            await self._start_clusters(deployment)
+            self._clusters.add(self._settings.providers, deployment)
             tasks.spawn("keep the mirror", _keep(client, mirror))
             await scope.start(self._clusters)
             log.info("Serving pools %s", ", ".join(p.key for p in self._settings.pools) or "none")
@@ -114,35 +111,6 @@ class Launcher:
         finally:
             for future in waits:
                 future.cancel()
-
-    # --- clusters --------------------------------------------------------------------------
-
-    async def _start_clusters(self, deployment: str) -> None:
-        """Connect to the clusters, at the first session; each in a task of its own."""
-        if self._clusters:
-            return
-        for provider in self._settings.providers:
-            cluster = Cluster(provider, deployment)
-            self._clusters[provider.name] = cluster
-            self._tasks.spawn(f"start provider {provider.name}", self._start(cluster))
-
-    async def _start(self, cluster: Cluster) -> None:
-        failures = 0
-        while True:
-            try:
-                await cluster.start(self._tasks.spawn)
-            except KubernetesError as error:
-                failures += 1
-                _log_refusal(cluster.provider, error, failures)
-                await asyncio.sleep(backoff.delay(failures, random.random()))
-            else:
-                return
-
-
-def _log_refusal(provider: Provider, error: KubernetesError, failures: int) -> None:
-    # Once in a while is enough to be found, and does not fill the log.
-    if failures & (failures - 1) == 0:
-        log.error("Provider %s cannot be used, trying again: %s", provider.name, error)
 
 
 async def _keep(client: ZooKeeperClient, mirror: Mirror) -> None:

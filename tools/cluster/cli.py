@@ -86,6 +86,10 @@ def status(folder: Path) -> None:
     if not cluster.is_up:
         click.echo(f"no cluster is wholly up in {folder}")
         sys.exit(1)
+    click.echo(
+        f"up with {cluster.nodes} nodes: "
+        f"API server {cluster.api_server_url}, ZooKeeper {cluster.zookeeper}"
+    )
 
 
 @main.command()

@@ -4,25 +4,28 @@ Written against their documentation, and not run by our own CI, whose machines h
 """
 
 import importlib
-import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import pki, ports, state
+from . import pki, ports, probing, state
+from .errors import ClusterError
 from .layout import Layout
 from .progress import Progress
-from .state import Endpoints, State
+from .state import Endpoints, Probe, State
 
 K3S_IMAGE = "rancher/k3s:v1.34.4-k3s1"
 ZOOKEEPER_IMAGE = "zookeeper:3.9.4"
 POD_IMAGE = "docker.io/library/busybox:1.35"
 API_PORT = 6443
 ANSWER_S = 5.0
+ZOOKEEPER_PATIENCE_S = 60.0
+POLL_S = 0.1
 _SETTINGS = """\
 tickTime=2000
 dataDir=/data
@@ -72,8 +75,8 @@ class DockerStack:
         self._state = current
 
     def up(self, progress: Progress) -> None:
-        # testcontainers would otherwise remove the containers as soon as this process ends.
-        os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
+        # It would otherwise remove the containers as soon as this process ends.
+        _library("testcontainers.core.config").testcontainers_config.ryuk_disabled = True
         claimed = ports.allocate(["api", "zookeeper", "zookeeper-tls"])
         keys = pki.make(self._layout.pki)
         with progress.step(f"starting {ZOOKEEPER_IMAGE} in Docker"):
@@ -115,28 +118,35 @@ class DockerStack:
         self._of(name).unpause()
 
     def _start_zookeeper(self, claimed: dict[str, int]) -> None:
-        from testcontainers.core.container import DockerContainer
-
         config = self._layout.config / "zoo.cfg"
         config.write_text(_SETTINGS, encoding="utf-8")
-        container = DockerContainer(ZOOKEEPER_IMAGE)
+        container = _library("testcontainers.core.container").DockerContainer(ZOOKEEPER_IMAGE)
         container.with_volume_mapping(str(config), "/conf/zoo.cfg", "ro")
         container.with_volume_mapping(str(_readable_pki(self._layout)), "/pki", "ro")
         self._start(container, {2181: claimed["zookeeper"], 2281: claimed["zookeeper-tls"]})
+        probe = Probe("zookeeper", f"{ports.HOST}:{claimed['zookeeper']}")
+        deadline = time.monotonic() + ZOOKEEPER_PATIENCE_S
+        while not probing.healthy(probe):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{ZOOKEEPER_IMAGE} does not answer on {probe.address}")
+            time.sleep(POLL_S)
 
     def _start_k3s(self, claimed: dict[str, int]) -> str:
-        from testcontainers.k3s import K3SContainer
-
-        container = K3SContainer(image=K3S_IMAGE)
+        container = _library("testcontainers.community.k3s").K3SContainer(image=K3S_IMAGE)
         self._start(container, {API_PORT: claimed["api"]})
         return str(container.config_yaml())
 
     def _start(self, container: Any, published: dict[int, int]) -> None:
-        for inside, outside in published.items():
-            container.ports[inside] = (ports.HOST, outside)
-        container.start()
-        self._state.containers.append(container.get_wrapped_container().id)
-        self._save()
+        # Only these, and on loopback only, whatever the class would publish.
+        container.ports = {str(port): (ports.HOST, ours) for port, ours in published.items()}
+        try:
+            container.start()
+        finally:
+            # It may run although waiting for it failed, and is then to be removed as well.
+            started = container.get_wrapped_container()
+            if started is not None:
+                self._state.containers.append(started.id)
+                self._save()
 
     def _of(self, name: str) -> Any:
         # In the order in which `up` started them.
@@ -147,9 +157,9 @@ class DockerStack:
         state.save(self._layout.state, self._state)
 
 
-def _client() -> Any:
-    # Imported late, being slow to import and needed only where an engine may be.
-    return importlib.import_module("docker")
+def _library(name: str) -> Any:
+    # Imported late, being slow to import and needed only where there is an engine.
+    return importlib.import_module(name)
 
 
 def _readable_pki(layout: Layout) -> Path:
@@ -163,11 +173,11 @@ def _readable_pki(layout: Layout) -> Path:
 
 
 def _container(identity: str) -> Any:
-    return _client().from_env().containers.get(identity)
+    return _library("docker").from_env().containers.get(identity)
 
 
 def _remove(identity: str) -> None:
-    client = _client()
+    client = _library("docker")
     try:
         client.from_env().containers.get(identity).remove(force=True, v=True)
     except client.errors.NotFound:

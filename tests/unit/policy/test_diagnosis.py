@@ -1,0 +1,314 @@
+"""The table of diagnoses, row by row."""
+
+import pytest
+
+from nodepool_k8s.config.settings import LaunchSettings
+from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound
+from nodepool_k8s.model import Condition, ContainerState, Pod
+from nodepool_k8s.policy.diagnosis import (
+    Adopt,
+    Failed,
+    Hopeless,
+    Observation,
+    QuotaWait,
+    Ready,
+    Transient,
+    Wait,
+    diagnose,
+    judge,
+    why_unusable,
+)
+
+LAUNCH = LaunchSettings()
+POSTED = 1000.0
+
+
+def pod(
+    *containers: ContainerState,
+    phase: str = "Pending",
+    conditions: tuple[Condition, ...] = (Condition("PodScheduled", "True"),),
+    host: str | None = "worker",
+    reason: str = "",
+    message: str = "",
+    deleting: bool = False,
+) -> Pod:
+    return Pod(
+        namespace="main-1",
+        name="fedora",
+        uid="u",
+        phase=phase,
+        conditions=conditions,
+        containers=containers,
+        host=host,
+        reason=reason,
+        message=message,
+        deleting=deleting,
+        scheduler="default-scheduler",
+    )
+
+
+def waiting(reason: str, message: str = "", *, init: bool = False) -> ContainerState:
+    return ContainerState("fedora", "waiting", reason, message, init=init)
+
+
+def terminated(reason: str, code: int, *, init: bool = False) -> ContainerState:
+    return ContainerState("fedora", "terminated", reason, exit_code=code, init=init)
+
+
+RUNNING = ContainerState("fedora", "running")
+READY = (Condition("PodScheduled", "True"), Condition("Ready", "True"))
+UNREADY = (Condition("PodScheduled", "True"), Condition("Ready", "False", message="no probe"))
+UNSCHEDULABLE = (Condition("PodScheduled", "False", "Unschedulable", "0/1 nodes are available"),)
+GATED = (Condition("PodScheduled", "False", "SchedulingGated", "waiting for a gate"),)
+
+
+def once(pod: Pod, launch: LaunchSettings = LAUNCH, now: float = POSTED + 1) -> object:
+    return diagnose((pod,), Observation(POSTED), now, launch)[0]
+
+
+def test_ready_by_condition() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    assert once(ready) == Ready(ready)
+
+
+def test_running_alone_is_not_ready_unless_the_label_says_so() -> None:
+    running = pod(RUNNING, phase="Running", conditions=UNREADY)
+    assert once(running) == Wait(POSTED + 300, "no probe")
+    assert once(running, LaunchSettings(ready_when="running")) == Ready(running)
+
+
+@pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
+@pytest.mark.parametrize("init", [False, True])
+def test_hopeless_at_once(reason: str, init: bool) -> None:
+    verdict = once(pod(waiting(reason, "what it said", init=init)))
+    assert isinstance(verdict, Hopeless)
+    assert "fedora" in verdict.reason
+    assert "what it said" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (pod(phase="Failed", reason="OutOfcpu", message="no cpu"), "OutOfcpu; no cpu"),
+        (pod(phase="Failed", reason="NodeAffinity"), "NodeAffinity"),
+        (pod(phase="Failed", reason="UnexpectedAdmissionError"), "UnexpectedAdmissionError"),
+        (pod(phase="Failed", reason="Preempting"), "Preempting"),
+        (pod(phase="Failed", reason="Shutdown"), "Shutdown"),
+        (pod(terminated("Error", 3), phase="Failed"), "exit code 3"),
+        (pod(terminated("Completed", 0), phase="Succeeded"), "Completed"),
+        (pod(terminated("OOMKilled", 137), phase="Failed"), "OOMKilled"),
+        (
+            pod(
+                conditions=(*READY, Condition("DisruptionTarget", "True", "EvictionByEvictionAPI"))
+            ),
+            "EvictionByEvictionAPI",
+        ),
+        (pod(waiting("CrashLoopBackOff", "back-off 10s")), "back-off 10s"),
+        (pod(waiting("CrashLoopBackOff", init=True)), "init container fedora"),
+        (pod(waiting("RunContainerError")), "RunContainerError"),
+        (pod(RUNNING, phase="Running", conditions=READY, deleting=True), "being deleted"),
+    ],
+)
+def test_fails_at_once(seen: Pod, told: str) -> None:
+    verdict = once(seen)
+    assert isinstance(verdict, Failed)
+    assert told in verdict.reason
+    assert not verdict.timed_out
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        (pod(waiting("ErrImagePull", "no such image")), 120),
+        (pod(waiting("ImagePullBackOff")), 120),
+        (pod(waiting("ImageInspectError")), 120),
+        (pod(waiting("ErrImagePull", init=True)), 120),
+        (pod(waiting("CreateContainerError")), 10),
+        (pod(waiting("CreateContainerConfigError")), 10),
+        (pod(terminated("StartError", 128), phase="Running"), 10),
+        (pod(terminated("OOMKilled", 137), phase="Running"), 10),
+        (pod(waiting("PostStartHookError")), 10),
+        (pod(conditions=UNSCHEDULABLE, host=None), 300),
+        (pod(conditions=GATED, host=None), 300),
+        (pod(conditions=(), host=None), 300),
+    ],
+)
+def test_waits_for_a_time_and_then_fails(seen: Pod, seconds: float) -> None:
+    first = POSTED + 2
+    verdict, observed = diagnose((seen,), Observation(POSTED), first, LAUNCH)
+    assert isinstance(verdict, Wait)
+    assert verdict.until == first + seconds
+    just_before = first + seconds - 0.1
+    assert isinstance(diagnose((seen,), observed, just_before, LAUNCH)[0], Wait)
+    verdict, _ = diagnose((seen,), observed, first + seconds, LAUNCH)
+    assert isinstance(verdict, Failed)
+
+
+def test_reasons_tell_what_helps() -> None:
+    missing = once(pod(waiting("ErrImagePull", "manifest unknown")))
+    assert isinstance(missing, Wait)
+    assert missing.reason == "container fedora: ErrImagePull: manifest unknown"
+    unschedulable = once(pod(conditions=UNSCHEDULABLE, host=None))
+    assert isinstance(unschedulable, Wait)
+    assert unschedulable.reason == "Unschedulable: 0/1 nodes are available"
+    silent = once(pod(conditions=(), host=None))
+    assert isinstance(silent, Wait)
+    assert silent.reason == "scheduler default-scheduler has not answered"
+
+
+def test_two_image_reasons_run_on_one_clock() -> None:
+    observed = Observation(POSTED)
+    # Between two pulls there may be no reason at all for a moment.
+    reasons = ["ErrImagePull", "ImagePullBackOff", "ContainerCreating", "ErrImagePull"]
+    for second, reason in enumerate(reasons):
+        verdict, observed = diagnose((pod(waiting(reason)),), observed, POSTED + second, LAUNCH)
+    assert isinstance(verdict, Wait)
+    assert verdict.until == POSTED + 120
+
+
+def test_a_clock_starts_anew_after_progress() -> None:
+    observed = Observation(POSTED)
+    steps = [
+        pod(waiting("ErrImagePull", init=True)),
+        pod(ContainerState("fedora", "running", init=True)),
+        pod(waiting("ErrImagePull")),
+    ]
+    for second, seen in enumerate(steps):
+        verdict, observed = diagnose((seen,), observed, POSTED + 50 * second, LAUNCH)
+    assert isinstance(verdict, Wait)
+    assert verdict.until == POSTED + 100 + 120
+
+
+def test_a_pod_that_waited_for_a_node_gets_its_full_time_there() -> None:
+    launch = LaunchSettings(unschedulable_timeout=600)
+    observed = Observation(POSTED)
+    waits = pod(conditions=UNSCHEDULABLE, host=None)
+    verdict, observed = diagnose((waits,), observed, POSTED, launch)
+    assert isinstance(verdict, Wait)
+    assert verdict.until == POSTED + 600
+    creating = pod(waiting("ContainerCreating"))
+    verdict, observed = diagnose((creating,), observed, POSTED + 590, launch)
+    assert verdict == Wait(POSTED + 590 + 300, "container fedora: ContainerCreating")
+
+
+def test_nothing_decisive_ends_with_the_launch_timeout() -> None:
+    creating = pod(waiting("ContainerCreating"))
+    assert once(creating) == Wait(POSTED + 300, "container fedora: ContainerCreating")
+    ended = once(creating, now=POSTED + 300)
+    assert ended == Failed("timed out: container fedora: ContainerCreating", timed_out=True)
+
+
+def test_a_pod_not_seen_yet_is_waited_for() -> None:
+    verdict, observed = diagnose((), Observation(POSTED), POSTED + 1, LAUNCH)
+    assert verdict == Wait(POSTED + 300, "the pod is not seen yet")
+    assert not observed.seen
+
+
+def test_a_pod_deleted_under_us_fails_the_attempt() -> None:
+    _, observed = diagnose(
+        (pod(waiting("ContainerCreating")),), Observation(POSTED), POSTED, LAUNCH
+    )
+    verdict, _ = diagnose((), observed, POSTED + 1, LAUNCH)
+    assert isinstance(verdict, Failed)
+
+
+def test_the_last_end_of_a_restarted_container_is_told() -> None:
+    crashed = ContainerState(
+        "fedora", "waiting", "CrashLoopBackOff", last_reason="OOMKilled", last_exit_code=137
+    )
+    verdict = once(pod(crashed, phase="Running"))
+    assert isinstance(verdict, Failed)
+    assert "it ended before: OOMKilled (exit code 137)" in verdict.reason
+
+
+def test_a_ready_node_is_checked_before_it_is_reused() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    assert why_unusable((ready,), LAUNCH) is None
+    assert why_unusable((), LAUNCH) == "the pod is gone"
+    assert why_unusable((pod(RUNNING, phase="Running", conditions=UNREADY),), LAUNCH) == (
+        "the pod is not ready: no probe"
+    )
+    ended = pod(terminated("Completed", 0), phase="Succeeded")
+    assert "Succeeded" in (why_unusable((ended,), LAUNCH) or "")
+
+
+# --- what the API server answered -----------------------------------------------------------
+
+POD_SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged'
+RANGE = 'pods "x" is forbidden: maximum cpu usage per Container is 1, but limit is 2'
+HOOK = 'admission webhook "policy.example.com" denied the request: no'
+RBAC = 'namespaces is forbidden: User "u" cannot create resource "namespaces"'
+FAILED_QUOTA = 'pods "x" is forbidden: failed quota: q: must specify limits.cpu for: x'
+INSUFFICIENT = "insufficient quota to match these scopes: [{PriorityClass In [high]}]"
+EXCEEDED = (
+    'pods "x" is forbidden: exceeded quota: team, requested: cpu=2,requests.memory=1Gi, '
+    "used: cpu=7500m,requests.memory=3Gi, limited: cpu={cpu},requests.memory=4Gi"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(400, "BadRequest", "cannot parse"),
+        ApiError(422, "Invalid", "spec.containers: Required value"),
+        ApiError(413, "RequestEntityTooLarge", ""),
+        *(ApiError(403, "Forbidden", text) for text in (POD_SECURITY, RANGE, HOOK, RBAC)),
+        *(ApiError(403, "Forbidden", text) for text in (FAILED_QUOTA, INSUFFICIENT)),
+        ApiError(403, "Forbidden", EXCEEDED.format(cpu="1900m")),
+    ],
+)
+def test_permanent_refusals(error: ApiError) -> None:
+    assert judge(error) == Hopeless(str(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(403, "Forbidden", "unable to create new content in x: it is being terminated"),
+        ApiError(403, "Forbidden", 'error looking up: serviceaccount "default" not found'),
+        ApiError(403, "Forbidden", "status unknown for quota: team, resources: cpu"),
+        ApiError(409, "AlreadyExists", "namespaces x already exists"),
+        ApiError(409, "Conflict", "the object has been modified"),
+        ApiError(401, "Unauthorized", ""),
+        ApiError(408, "Timeout", ""),
+        ApiError(500, "InternalError", "failed calling webhook"),
+        ApiError(503, "ServiceUnavailable", ""),
+        ClusterUnreachable("no answer"),
+    ],
+)
+def test_transient_refusals(error: KubernetesError) -> None:
+    assert judge(error) == Transient(str(error))
+
+
+def test_what_the_server_asked_for_is_kept() -> None:
+    assert judge(ApiError(429, "TooManyRequests", "", 7.0)) == Transient(
+        "429 TooManyRequests", retry_after=7.0
+    )
+
+
+def test_a_used_up_quota_is_waited_for_only_where_the_node_would_fit() -> None:
+    fits = ApiError(403, "Forbidden", EXCEEDED.format(cpu="8"))
+    assert judge(fits) == QuotaWait(str(fits))
+    never = ApiError(403, "Forbidden", EXCEEDED.format(cpu="1"))
+    assert isinstance(judge(never), Hopeless)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exceeded quota: team",
+        "exceeded quota: team, requested: cpu, used: cpu, limited: cpu",
+        "exceeded quota: team, requested: cpu=many, used: cpu=1, limited: cpu=2",
+    ],
+)
+def test_a_quota_message_that_cannot_be_read_costs_an_attempt(text: str) -> None:
+    assert isinstance(judge(ApiError(403, "Forbidden", text)), Failed)
+
+
+def test_our_own_name_is_adopted() -> None:
+    error = ApiError(409, "AlreadyExists", 'pods "x" already exists')
+    assert judge(error, own_name=True) == Adopt(str(error))
+
+
+def test_a_namespace_that_is_gone_fails_the_attempt() -> None:
+    assert isinstance(judge(NotFound(404, "NotFound", 'namespaces "x" not found')), Failed)

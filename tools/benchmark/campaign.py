@@ -19,6 +19,7 @@ from cluster import ClusterError, LocalCluster, Progress
 from benchmark import figures, launchers, peer
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
+from benchmark.floor import IN_FLIGHT
 from benchmark.launchers import Place, Recipe
 from benchmark.measures import (
     FULL,
@@ -48,6 +49,7 @@ class Plan:
     names: list[str]
     runs: int = 3
     scale: Scale = FULL
+    in_flight: int = IN_FLIGHT
     peer: bool = False
     real: bool = False
     profile: Path | None = None
@@ -78,7 +80,7 @@ class Campaign:
     # --- fake nodes --------------------------------------------------------------------
 
     def _all_runs(self, place: Place) -> None:
-        with _cluster(place) as cluster:
+        with _cluster(place, self.plan.in_flight) as cluster:
             for run in range(1, self.plan.runs + 1):
                 self._run(place, cluster, run)
 
@@ -126,7 +128,7 @@ class Campaign:
         if self.environment is not None:
             nodepool = launchers.peer(place, 0, self.environment)
             recipes[figures.PEER] = (PEER_REAL_COUNT, nodepool)
-        with _cluster(place) as cluster:
+        with _cluster(place, self.plan.in_flight) as cluster:
             for name, (count, recipe) in recipes.items():
                 with self._launcher(recipe, cluster, self.plan.scale) as subject:
                     self._real_one(name, count, subject)
@@ -184,8 +186,8 @@ class Campaign:
 
 
 @contextmanager
-def _cluster(place: Place) -> Iterator[Cluster]:
-    cluster = Cluster(place)
+def _cluster(place: Place, in_flight: int) -> Iterator[Cluster]:
+    cluster = Cluster(place, in_flight)
     try:
         yield cluster
     finally:

@@ -17,6 +17,7 @@ from rich.console import Console
 from benchmark import report
 from benchmark.campaign import REAL, Campaign, Plan
 from benchmark.figures import NAMES
+from benchmark.floor import IN_FLIGHT
 from benchmark.measures import FULL, QUICK
 
 
@@ -38,6 +39,13 @@ from benchmark.measures import FULL, QUICK
     help="Write the readings of every run to this file.",
 )
 @click.option(
+    "--in-flight",
+    type=click.IntRange(1, 100),
+    default=IN_FLIGHT,
+    show_default=True,
+    help="Nodes that the floor makes at a time in a burst; take the number that makes it fastest.",
+)
+@click.option(
     "--profile",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Run the launcher under cProfile, once, and write this file; its figures are slower.",
@@ -54,6 +62,7 @@ def main(
     real: bool,
     only: tuple[str, ...],
     json_file: Path | None,
+    in_flight: int,
     profile: Path | None,
     folder: Path | None,
 ) -> None:
@@ -65,6 +74,7 @@ def main(
         names=list(only) or [name for name in NAMES if real or name != REAL],
         runs=1 if quick or profile else runs,
         scale=QUICK if quick else FULL,
+        in_flight=in_flight,
         peer=peer,
         real=real or REAL in only,
         profile=profile.absolute() if profile else None,
@@ -93,6 +103,7 @@ def _document(campaign: Campaign) -> dict[str, object]:
     options = {
         "runs": plan.runs,
         "scale": dataclasses.asdict(plan.scale),
+        "in_flight": plan.in_flight,
         "peer": plan.peer,
         "real": plan.real,
         "profile": plan.profile is not None,

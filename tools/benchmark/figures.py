@@ -40,6 +40,7 @@ class Quantity:
 QUANTITIES = (
     Quantity("namespace-latency", "one namespace at a time, p50", "ms", Wanted(2.5)),
     Quantity("pod-latency", "one pod at a time, p50", "ms", Wanted(1.2)),
+    Quantity("pod-spaced", "one pod at a time, 0.5 s apart, p50", "ms"),
     Quantity("namespace-burst", "namespaces at once", "nodes/s", Wanted(0.45, at_most=False)),
     Quantity("pod-burst", "pods at once", "nodes/s", Wanted(0.7, at_most=False)),
     Quantity("cpu-launch", "CPU for a pod node, launch", "ms", Wanted(9.0, absolute=True)),

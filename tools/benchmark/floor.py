@@ -29,9 +29,9 @@ ROLE = "bench-floor"
 WORKER = "zuul-worker"
 
 IN_FLIGHT = 16
-"""Nodes being made at a time in a burst: the number at which the floor is fastest on two cores."""
-CALLS_PER_NODE = 4
-"""At a time, once its namespace exists."""
+"""Nodes made at a time in a burst; their pods may still be awaited. Suits two cores."""
+CONNECTIONS = 128
+"""Enough for what is in flight and for the pods that admission holds up."""
 KEEP_ALIVE_S = 60.0
 TOKEN_S = 7 * 24 * 3600
 POLL_S = 0.5
@@ -129,14 +129,19 @@ class Floor:
         path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{ROLE}"
         await self._api.call("DELETE", path, passing=(NOT_FOUND,))
 
-    async def make(self, kind: str, count: int, at_once: bool) -> dict[str, Any]:
-        """Make ``count`` nodes of a kind: seconds of each, seconds in all, CPU seconds."""
+    async def make(
+        self, kind: str, count: int, at_once: bool, pause: float = 0.0
+    ) -> dict[str, Any]:
+        """Make ``count`` nodes of a kind: seconds of each, seconds in all, CPU seconds.
+
+        ``pause`` seconds go by between one node and the next, where not at once.
+        """
         async with self._pods.running():
             cpu, began = time.process_time(), time.monotonic()
             if at_once:
                 durations = await asyncio.gather(*(self._timed(kind) for _ in range(count)))
             else:
-                durations = [await self._timed(kind) for _ in range(count)]
+                durations = [await self._timed(kind, pause) for _ in range(count)]
             elapsed = time.monotonic() - began
             return {
                 "durations": durations,
@@ -144,37 +149,44 @@ class Floor:
                 "cpu": time.process_time() - cpu,
             }
 
-    async def _timed(self, kind: str) -> float:
+    async def _timed(self, kind: str, pause: float = 0.0) -> float:
+        await asyncio.sleep(pause)
         began = time.monotonic()
         await self._node(kind)
         return time.monotonic() - began
 
     async def _node(self, kind: str) -> None:
         name = f"{PREFIX}floor-{os.getpid()}-{next(self._serial)}"
+        account = asyncio.Event()
         # Node by node rather than all namespaces first: the scheduler and the kubelet
         # then work on the first pods while the last ones are still being made.
-        async with self._gate:
+        async with asyncio.TaskGroup() as tasks, self._gate:
             await self._api.post("/api/v1/namespaces", {"metadata": _named(name)})
-            await asyncio.gather(*self._contents(kind, name))
-        if kind == "pod":
-            await self._pods.expect(name).wait()
+            if kind == "pod":
+                # Outside the gate: it mostly waits for the API server's admission.
+                tasks.create_task(self._pod(name, account))
+            await asyncio.gather(*self._access(name, account))
 
-    def _contents(self, kind: str, namespace: str) -> list[Awaitable[Any]]:
+    def _access(self, namespace: str, account: asyncio.Event) -> list[Awaitable[Any]]:
         base = f"/api/v1/namespaces/{namespace}"
         authority = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "floor"}}
         binding = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
         return [
-            self._default_account(kind, base, namespace),
+            self._default_account(base, account),
             self._worker_account(base),
             self._api.post(f"{base}/configmaps", authority),
             self._api.post(binding, _binding(namespace)),
         ]
 
-    async def _default_account(self, kind: str, base: str, namespace: str) -> None:
+    async def _pod(self, namespace: str, account: asyncio.Event) -> None:
+        ready = self._pods.expect(namespace)
+        await account.wait()
+        await self._api.post(f"/api/v1/namespaces/{namespace}/pods", _pod(namespace, self._image))
+        await ready.wait()
+
+    async def _default_account(self, base: str, account: asyncio.Event) -> None:
         await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": "default"}})
-        if kind == "pod":
-            self._pods.expect(namespace)
-            await self._api.post(f"{base}/pods", _pod(namespace, self._image))
+        account.set()
 
     async def _worker_account(self, base: str) -> None:
         await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": WORKER}})
@@ -250,10 +262,7 @@ async def _serve(floor: Floor) -> None:
 
 async def _run(path: str, context: str, image: str, in_flight: int) -> None:
     server, tls, headers = kubeconfig.access(path, context)
-    # A connection for every call that may be under way, and one for the watch.
-    connector = aiohttp.TCPConnector(
-        limit=in_flight * CALLS_PER_NODE + 1, ssl=tls, keepalive_timeout=KEEP_ALIVE_S
-    )
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls, keepalive_timeout=KEEP_ALIVE_S)
     async with aiohttp.ClientSession(server, headers=headers, connector=connector) as session:
         floor = Floor(Api(session), image, in_flight)
         await floor.prepare()
@@ -264,9 +273,9 @@ async def _run(path: str, context: str, image: str, in_flight: int) -> None:
 
 
 def main() -> None:
-    """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE [IN_FLIGHT]``."""
-    path, context, image, *given = sys.argv[1:]
-    asyncio.run(_run(path, context, image, int(given[0]) if given else IN_FLIGHT))
+    """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE IN_FLIGHT``."""
+    path, context, image, in_flight = sys.argv[1:]
+    asyncio.run(_run(path, context, image, int(in_flight)))
 
 
 if __name__ == "__main__":

@@ -29,15 +29,21 @@ WARM_UP = 20
 """Nodes of each label at once, after a quarter as many one at a time, before measuring."""
 
 IDLE = "idle"
-LATENCY = {label: f"{label}-latency" for label in LABELS}
-BURST = {label: f"{label}-burst" for label in LABELS}
+SPACED_S = 0.5
+# Latencies: the label, and the seconds between one node and the next request.
+PACE = {
+    "namespace-latency": ("namespace", 0.0),
+    "pod-latency": ("pod", 0.0),
+    "pod-spaced": ("pod", SPACED_S),
+}
+BURST = {"namespace-burst": "namespace", "pod-burst": "pod"}
 GONE = "gone"
-STEPS = (IDLE, *LATENCY.values(), *BURST.values(), GONE)
+STEPS = (IDLE, *PACE, *BURST, GONE)
 
 # What a step shows beyond the quantity of its own name.
 SHOWS = {
     IDLE: ("memory-idle",),
-    BURST["pod"]: ("pod-burst", "cpu-launch", "cpu-total", "memory-loaded", "load-cpu"),
+    "pod-burst": ("pod-burst", "cpu-launch", "cpu-total", "memory-loaded", "load-cpu"),
 }
 
 
@@ -80,12 +86,14 @@ class Subject(Protocol):
 class Cluster:
     """The floor's worker: makes the floor's nodes, and says when the cluster is empty."""
 
-    def __init__(self, place: Place) -> None:
-        self._worker = Worker("benchmark.floor", place.kubeconfig, place.context, place.image)
+    def __init__(self, place: Place, in_flight: int) -> None:
+        self._worker = Worker(
+            "benchmark.floor", place.kubeconfig, place.context, place.image, str(in_flight)
+        )
 
-    def make(self, label: str, count: int, at_once: bool) -> Any:
+    def make(self, label: str, count: int, **how: Any) -> Any:
         """Nodes as the floor makes them; see ``floor.Floor.make``."""
-        return self._worker.ask("make", timeout=WITHIN_S, kind=label, count=count, at_once=at_once)
+        return self._worker.ask("make", timeout=WITHIN_S, kind=label, count=count, **how)
 
     def empty(self, remove: bool = False, everything: bool = False) -> None:
         """Until no benchmark's namespace is there; the floor's, or all, are removed first."""
@@ -101,7 +109,7 @@ class Cluster:
 class FloorSubject:
     """The floor, in a launcher's place."""
 
-    steps = (*LATENCY.values(), *BURST.values())
+    steps = (*PACE, *BURST)
 
     def __init__(self, cluster: Cluster, scale: Scale) -> None:
         self._cluster = cluster
@@ -117,13 +125,7 @@ class FloorSubject:
 
     def step(self, name: str) -> Found:
         """A latency or a burst."""
-        found: Found = {}
-        for label in LABELS:
-            if name == LATENCY[label]:
-                made = self._cluster.make(label, self._scale.sequence, at_once=False)
-                found = {name: statistics.median(made["durations"]) * MS}
-            elif name == BURST[label]:
-                found = self._burst(label)
+        found = {name: self._latency(name)} if name in PACE else self._burst(name)
         self._cluster.empty(remove=True)
         return found
 
@@ -131,10 +133,15 @@ class FloorSubject:
         """Remove what there is."""
         self._cluster.empty(everything=True)
 
-    def _burst(self, label: str) -> Found:
-        count = self._scale.burst
+    def _latency(self, step: str) -> float:
+        label, pause = PACE[step]
+        made = self._cluster.make(label, self._scale.sequence, at_once=False, pause=pause)
+        return float(statistics.median(made["durations"])) * MS
+
+    def _burst(self, step: str) -> Found:
+        label, count = BURST[step], self._scale.burst
         made = self._cluster.make(label, count, at_once=True)
-        found = {BURST[label]: count / made["elapsed"]}
+        found = {step: count / made["elapsed"]}
         if label == "pod":
             found["cpu-launch"] = made["cpu"] / count * MS
         return found
@@ -177,13 +184,12 @@ class LauncherSubject:
     def step(self, name: str) -> Found:
         """Any of them."""
         found: Found = {}
-        for label in LABELS:
-            if name == LATENCY[label]:
-                found = self._latency(label)
-            elif name == BURST[label]:
-                found = self._burst(label)
-        if name == GONE:
-            found = {GONE: self.returned(self._scale.returned)}
+        if name in PACE:
+            found = {name: self._latency(name)}
+        elif name in BURST:
+            found = self._burst(name)
+        elif name == GONE:
+            found = {name: self.returned(self._scale.returned)}
         self._cluster.empty()
         return found
 
@@ -197,18 +203,19 @@ class LauncherSubject:
         orders = self._ask("cycle", label="pod", count=count, within=WITHIN_S)
         return statistics.median(spans(orders, "used", "gone"))
 
-    def _latency(self, label: str) -> Found:
-        orders = self._launch(label, self._scale.sequence, at_once=False)["orders"]
+    def _latency(self, step: str) -> float:
+        label, pause = PACE[step]
+        orders = self._launch(label, self._scale.sequence, at_once=False, pause=pause)["orders"]
         self._ask("release", within=WITHIN_S)
-        return {LATENCY[label]: statistics.median(spans(orders, "submitted", "fulfilled")) * MS}
+        return statistics.median(spans(orders, "submitted", "fulfilled")) * MS
 
-    def _burst(self, label: str) -> Found:
-        count = self._scale.burst
+    def _burst(self, step: str) -> Found:
+        label, count = BURST[step], self._scale.burst
         before = self._launcher.cpu()
         answer = self._launch(label, count, at_once=True)
         launched, memory = self._launcher.cpu(), self._launcher.memory()
         self._ask("release", within=WITHIN_S)
-        found = {BURST[label]: rate(answer["orders"])}
+        found = {step: rate(answer["orders"])}
         if label == "pod":
             found["cpu-launch"] = (launched - before) / count * MS
             found["cpu-total"] = (self._launcher.cpu() - before) / count * MS
@@ -216,8 +223,8 @@ class LauncherSubject:
             found["load-cpu"] = answer["cpu"] / count * MS
         return found
 
-    def _launch(self, label: str, count: int, at_once: bool) -> Any:
-        return self._ask("launch", label=label, count=count, at_once=at_once, within=WITHIN_S)
+    def _launch(self, label: str, count: int, **how: Any) -> Any:
+        return self._ask("launch", label=label, count=count, within=WITHIN_S, **how)
 
     def _ask(self, do: str, **given: Any) -> Any:
         timeout = WITHIN_S + SETTLE_S

@@ -107,15 +107,19 @@ class Requestor:
                 raise BenchmarkError(f"no launcher has registered a pool with {labels}")
             time.sleep(POLL_S)
 
-    def launch(self, label: str, count: int, at_once: bool, within: float) -> dict[str, Any]:
-        """Request ``count`` nodes, all at once or one after the other, and keep them in use.
+    def launch(
+        self, label: str, count: int, at_once: bool, within: float, pause: float = 0.0
+    ) -> dict[str, Any]:
+        """Request ``count`` nodes and keep them in use.
 
+        All at once, or one after the other with ``pause`` seconds between.
         ``cpu`` is what the load has taken, in seconds, for requests and their answers.
         """
         deadline = time.monotonic() + within
         orders: list[Order] = []
         cpu = 0.0
         for size in [count] if at_once else [1] * count:
+            time.sleep(pause)
             before = time.process_time()
             batch = self._submit(label, size)
             self._await_answers(batch, deadline)

@@ -1,0 +1,99 @@
+"""Clusters for the whole run, and for each test a ZooKeeper chroot, a site and launchers in it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import LocalCluster, Quiet, machine
+from kazoo.client import KazooClient
+
+from tests.support.admin import Admin
+from tests.support.launchers import Launchers
+from tests.support.site import SiteMaker
+from tests.support.zuul import Zuul
+
+
+@pytest.fixture(scope="session")
+def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A cluster whose node only says that pods run; one the environment names is used as it is."""
+    with LocalCluster(tmp_path_factory.mktemp("fake") / "cluster", "fake") as cluster:
+        if cluster.nodes != "fake":
+            pytest.skip("not run: the cluster that the environment names has no fake nodes")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A cluster with a kubelet, where this machine can run one."""
+    folder = tmp_path_factory.mktemp("real")
+    obstacle = machine.obstacle(folder, Quiet())
+    if obstacle:
+        pytest.skip(f"not run: a real node cannot run here: {obstacle}")
+    with LocalCluster(folder / "cluster", "real") as cluster:
+        if cluster.nodes != "real":
+            pytest.skip("not run: the cluster that the environment names has no real nodes")
+        yield cluster
+
+
+@pytest.fixture
+def local_cluster(request: pytest.FixtureRequest) -> LocalCluster:
+    """The real cluster for tests marked e2e, else the fake one."""
+    real = request.node.get_closest_marker("e2e") is not None
+    found: LocalCluster = request.getfixturevalue("real_cluster" if real else "fake_cluster")
+    return found
+
+
+@pytest.fixture
+def admin(local_cluster: LocalCluster) -> Iterator[Admin]:
+    admin = Admin(local_cluster.kubeconfig, local_cluster.context)
+    yield admin
+    admin.close()
+
+
+@pytest.fixture
+def chroot(local_cluster: LocalCluster) -> Iterator[str]:
+    """A part of ZooKeeper that is this test's alone: a deployment of its own."""
+    path = f"/test-{uuid.uuid4().hex}"
+    yield path
+    kazoo = KazooClient(hosts=local_cluster.zookeeper)
+    kazoo.start()
+    kazoo.delete(path, recursive=True)
+    kazoo.stop()
+    kazoo.close()
+
+
+@pytest.fixture
+def make_site(
+    local_cluster: LocalCluster, chroot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SiteMaker:
+    """Writes a nodepool.yaml with the labels that the test gives."""
+    monkeypatch.setenv("KUBECONFIG", str(local_cluster.kubeconfig))
+    return SiteMaker(local_cluster, chroot, tmp_path)
+
+
+@pytest.fixture
+async def zuul(local_cluster: LocalCluster, chroot: str) -> AsyncIterator[Zuul]:
+    """A requestor, connected."""
+    bare = KazooClient(hosts=local_cluster.zookeeper)
+    bare.start()
+    bare.ensure_path(chroot)
+    bare.stop()
+    bare.close()
+    zuul = Zuul(f"{local_cluster.zookeeper}{chroot}")
+    await zuul.start()
+    yield zuul
+    await zuul.stop()
+
+
+@pytest.fixture
+async def launchers(zuul: Zuul, admin: Admin, tmp_path: Path) -> AsyncIterator[Launchers]:
+    """Starts launchers; at the end they must have left nothing behind."""
+    launchers = Launchers(zuul, admin, tmp_path)
+    try:
+        yield launchers
+        await launchers.leave_nothing()
+    finally:
+        await launchers.end()

@@ -1,0 +1,1 @@
+"""What tests share: a site on a local cluster, launchers, and others' view of both."""

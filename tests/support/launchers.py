@@ -1,0 +1,171 @@
+"""Launchers under test: in the test's own event loop, or as a process that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nodepool_k8s.launcher.daemon import Launcher
+from tests.support.admin import Admin
+from tests.support.site import Site
+from tests.support.waiting import eventually
+from tests.support.zuul import NODES, Zuul
+
+STOP_S = 45.0
+
+
+class RunningLauncher:
+    """A launcher in this event loop."""
+
+    def __init__(self, site: Site) -> None:
+        self.launcher = Launcher(site.settings())
+        self._others = asyncio.all_tasks()
+        self.task = asyncio.create_task(self.launcher.run(), name="launcher under test")
+
+    async def ready(self) -> RunningLauncher:
+        """Wait until it serves."""
+
+        def check() -> bool:
+            if self.task.done():
+                self.task.result()
+                raise RuntimeError("the launcher has ended")
+            return self.launcher.ready.is_set()
+
+        await eventually(check, "the launcher serves")
+        return self
+
+    async def stop(self) -> None:
+        """Stop it as SIGTERM does; it ends without an error."""
+        if not self.task.done():
+            self.launcher.stop()
+        async with asyncio.timeout(STOP_S):
+            await self.task
+
+    def left_tasks(self) -> set[asyncio.Task[Any]]:
+        """What it started and did not end."""
+        here = asyncio.current_task()
+        return {
+            task
+            for task in asyncio.all_tasks() - self._others
+            if task not in (here, self.task) and not task.done()
+        }
+
+
+class LauncherProcess:
+    """A launcher as an admin starts it."""
+
+    def __init__(self, site: Site, log: Path, *options: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "nodepool_k8s", "launcher", "-d", "-c", str(site.path)]
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                [*command, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "KUBECONFIG": str(site.cluster.kubeconfig)},
+            )
+
+    async def ready(self) -> LauncherProcess:
+        def check() -> bool:
+            assert self.process.poll() is None or "Serving" in self.text(), self.text()[-2000:]
+            return "Serving pools" in self.text()
+
+        await eventually(check, "the launcher serves")
+        return self
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def kill(self) -> None:
+        """kill -9: no goodbye to anybody."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        """SIGTERM; its exit status."""
+        return await self._end(signal.SIGTERM)
+
+    async def _end(self, number: int) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return await asyncio.to_thread(self.process.wait, STOP_S)
+
+
+class Launchers:
+    """The launchers of one test, and that they leave the house as they found it."""
+
+    def __init__(self, zuul: Zuul, admin: Admin, folder: Path) -> None:
+        self._zuul = zuul
+        self._admin = admin
+        self._folder = folder
+        self._running: list[RunningLauncher] = []
+        self._processes: list[LauncherProcess] = []
+
+    async def start(self, site: Site) -> RunningLauncher:
+        """Start one in this event loop, and wait until it serves."""
+        running = RunningLauncher(site)
+        self._running.append(running)
+        return await running.ready()
+
+    async def spawn(self, site: Site, *options: str) -> LauncherProcess:
+        """Start one as a process, and wait until it serves."""
+        process = self.spawn_unready(site, *options)
+        return await process.ready()
+
+    def spawn_unready(self, site: Site, *options: str) -> LauncherProcess:
+        log = self._folder / f"launcher-{len(self._processes)}.log"
+        process = LauncherProcess(site, log, *options)
+        self._processes.append(process)
+        return process
+
+    async def leave_nothing(self) -> None:
+        """Return what is in use, stop, and look that nothing stayed behind."""
+        alive = [each for each in self._running if not each.task.done()]
+        processes = [each for each in self._processes if each.process.poll() is None]
+        if alive or processes:
+            await self.empty_house()
+        for running in self._running:
+            await running.stop()
+        for running in self._running:
+            assert not running.left_tasks()
+        for process in processes:
+            assert await process.terminate() == 0
+        if alive or processes:
+            await self._look_at_the_rest()
+
+    async def empty_house(self) -> None:
+        """Return every node; all records go."""
+
+        async def check() -> bool:
+            await self._zuul.tidy()
+            return not await self._zuul.children(NODES)
+
+        await eventually(check, "every node's record gone")
+
+    async def _look_at_the_rest(self) -> None:
+        assert not await self._zuul.held_locks()
+        assert not await self._zuul.components()
+        for pool, claimed in (await self._zuul.ledgers()).items():
+            assert not any(claimed.values()), (pool, claimed)
+        deployment = await self._zuul.deployment()
+
+        async def none_left() -> bool:
+            return not await self._admin.namespaces(deployment)
+
+        # Accepted deletions only: what is on its way out is not among them.
+        await eventually(none_left, "no namespace left", timeout=5)
+
+    async def end(self) -> None:
+        """Stop whatever a failed test left running."""
+        for running in self._running:
+            if not running.task.done():
+                running.task.cancel()
+                await asyncio.wait({running.task})
+        for process in self._processes:
+            if process.process.poll() is None:
+                await process.kill()

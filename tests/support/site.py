@@ -1,0 +1,116 @@
+"""A site: a nodepool.yaml on the local cluster, in a ZooKeeper chroot of its own."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster import LocalCluster
+
+from nodepool_k8s import config
+from nodepool_k8s.config.settings import Settings
+from tests.support.admin import MANUAL
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One configuration file, and how to reach what it is about."""
+
+    cluster: LocalCluster
+    chroot: str
+    path: Path
+
+    @property
+    def hosts(self) -> str:
+        """ZooKeeper in kazoo's form."""
+        return f"{self.cluster.zookeeper}{self.chroot}"
+
+    def settings(self) -> Settings:
+        return config.load(str(self.path))
+
+
+class SiteMaker:
+    """Writes the sites of one test, all in one chroot."""
+
+    def __init__(self, cluster: LocalCluster, chroot: str, folder: Path) -> None:
+        self.cluster = cluster
+        self.chroot = chroot
+        self._folder = folder
+        self._numbers = itertools.count(1)
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.cluster.zookeeper}{self.chroot}"
+
+    @property
+    def pool(self) -> str:
+        """A pool's name, and so the beginning of its namespaces', that no other test uses."""
+        return f"main-{self.chroot[-8:]}"
+
+    def namespace(self, node_id: str, attempt: int = 0) -> str:
+        """Where a node's objects are."""
+        return f"{self.pool}-{node_id}" + (f"-{attempt}" if attempt else "")
+
+    def __call__(
+        self,
+        *labels: Options,
+        pool: Options | None = None,
+        provider: Options | None = None,
+        top: Options | None = None,
+    ) -> Site:
+        """One provider ``local`` with one pool, of the test's own name."""
+        pools = [{"name": self.pool, "labels": list(labels), **(pool or {})}]
+        return self.of([{"name": "local", "pools": pools, **(provider or {})}], top)
+
+    def of(self, providers: list[Options], top: Options | None = None) -> Site:
+        """Any providers; what they leave out is the local cluster's."""
+        host, _, port = self.cluster.zookeeper.rpartition(":")
+        servers = [{"host": host, "port": int(port), "chroot": self.chroot}]
+        names = {
+            label["name"]: None
+            for provider in providers
+            for pool in provider["pools"]
+            for label in pool["labels"]
+        }
+        common = {"driver": "kubernetes", "context": self.cluster.context}
+        document = {
+            "zookeeper-servers": servers,
+            "labels": [{"name": name} for name in names],
+            "providers": [{**common, **provider} for provider in providers],
+            **(top or {}),
+        }
+        path = self._folder / f"nodepool-{next(self._numbers)}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        return Site(self.cluster, self.chroot, path)
+
+
+IMAGE = "docker.io/library/busybox:1.35"
+"""There without a registry, on every local cluster."""
+
+
+def pod_label(name: str = "pod", **options: Any) -> Options:
+    """A pod label; the options as in the file, with ``_`` for ``-``."""
+    return {"name": name, "type": "pod", "image": IMAGE, **_dashed(options)}
+
+
+def manual_label(name: str = "pod", **options: Any) -> Options:
+    """A pod label whose pods become ready only when the test says so."""
+    return pod_label(name, annotations=MANUAL, **options)
+
+
+def spec_label(spec: Options, name: str = "pod", **options: Any) -> Options:
+    """A label with a raw spec."""
+    return {"name": name, "type": "pod", "spec": spec, **_dashed(options)}
+
+
+def namespace_label(name: str = "namespace", **options: Any) -> Options:
+    return {"name": name, "type": "namespace", **_dashed(options)}
+
+
+def _dashed(options: Options) -> Options:
+    return {key.replace("_", "-"): value for key, value in options.items()}

@@ -1,0 +1,33 @@
+"""The one way in which tests wait: look again until it is so, or fail with what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE_S = 40.0
+POLL_S = 0.03
+
+
+async def eventually(check: Callable[[], Any], what: str = "", timeout: float = PATIENCE_S) -> Any:
+    """The first true answer of ``check``, which may be a coroutine function.
+
+    An AssertionError of it is "not yet" as well.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        late = time.monotonic() > deadline
+        try:
+            answer = check()
+            result = await answer if inspect.isawaitable(answer) else answer
+        except AssertionError:
+            if late:
+                raise
+        else:
+            if result:
+                return result
+            assert not late, f"not within {timeout:g} s: {what or check}; last: {result!r:.300}"
+        await asyncio.sleep(POLL_S)

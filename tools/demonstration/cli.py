@@ -1,0 +1,122 @@
+"""`tools/demo`: the frame around the story, which leaves nothing behind however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from cluster import ClusterError, LocalCluster, Progress
+
+from demonstration import kubeconfig
+from demonstration.errors import DemoError
+from demonstration.launcher import tail
+from demonstration.screen import Screen
+from demonstration.story import Scene, tell
+from nodepool_k8s import config
+from nodepool_k8s.errors import NodepoolK8sError, describe
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "etc" / "nodepool.yaml"
+CONTEXT = "local"
+"""What the configuration calls the cluster's context."""
+INTERRUPTED = 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--nodes",
+    type=click.Choice(["auto", "real", "fake"]),
+    default="auto",
+    show_default=True,
+    help="What the cluster's node is: real where the machine allows it, or one of the two.",
+)
+def main(nodes: str) -> None:
+    """Show the launcher at work: two node requests, from submission to removal.
+
+    A local cluster is brought up for it, and taken down again. Exits 0 only if everything
+    happened that the demo is to show.
+    """
+    # Terminated is interrupted: asyncio turns that one into a tidy end. A script's background
+    # job begins with SIGINT ignored, and then Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    sys.exit(_demonstrate(Screen(), nodes))
+
+
+def _demonstrate(screen: Screen, nodes: str) -> int:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="nodepool-k8s-demo-") as folder:
+        try:
+            _play(screen, Path(folder), nodes)
+        except KeyboardInterrupt:
+            screen.bad("\ninterrupted; everything was taken down")
+            return INTERRUPTED
+        except (DemoError, ClusterError, NodepoolK8sError, OSError) as error:
+            _report(screen, Path(folder), error)
+            return 1
+    screen.good(f"\nDone in {time.monotonic() - began:.1f} s. Nothing is left behind.")
+    return 0
+
+
+def _play(screen: Screen, folder: Path, nodes: str) -> None:
+    progress = Progress(screen.console)
+    screen.chapter("A cluster")
+    cluster = LocalCluster(folder / "cluster", nodes)
+    with _taken_down(cluster, screen, progress):
+        cluster.up(progress)
+        screen.line(f"API server {cluster.api_server_url}, ZooKeeper {cluster.zookeeper}")
+        asyncio.run(tell(_scene(screen, progress, cluster, folder)))
+    if (folder / "cluster").exists():
+        raise DemoError(f"{folder / 'cluster'} is still there")
+
+
+@contextmanager
+def _taken_down(cluster: LocalCluster, screen: Screen, progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # A second Ctrl-C, out of impatience, would leave half of it behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        screen.chapter("Taking everything down")
+        cluster.down(progress)
+
+
+def _scene(screen: Screen, progress: Progress, cluster: LocalCluster, folder: Path) -> Scene:
+    kube_config = kubeconfig.with_context(cluster.kubeconfig, CONTEXT, folder / "kubeconfig")
+    host, _, port = cluster.zookeeper.split(",")[0].rpartition(":")
+    environ = {
+        **os.environ,
+        "KUBECONFIG": str(kube_config),
+        "NODEPOOL_ZOOKEEPER_HOST": host,
+        "NODEPOOL_ZOOKEEPER_PORT": port,
+    }
+    return Scene(
+        screen=screen,
+        progress=progress,
+        config=CONFIG,
+        settings=config.load(str(CONFIG), environ=environ),
+        environ=environ,
+        kubeconfig=kube_config,
+        real_node=cluster.nodes == "real",
+        log=_log(folder),
+    )
+
+
+def _report(screen: Screen, folder: Path, error: Exception) -> None:
+    log = tail(_log(folder))
+    if log:
+        screen.line("\nthe end of the launcher's log:")
+        screen.quoted(log)
+    screen.bad(f"\nFAILED: {describe(error)}")
+
+
+def _log(folder: Path) -> Path:
+    return folder / "launcher.log"

@@ -8,6 +8,7 @@ connection: whoever watches sets them anew after each reconnect, and lists again
 
 from __future__ import annotations
 
+import select
 import threading
 from collections import namedtuple
 from collections.abc import Callable
@@ -51,7 +52,27 @@ class InlineResult(AsyncResult):  # type: ignore[misc]
 
 
 class InlineHandler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threading handler with results of the above kind."""
+    """kazoo's threading handler with results of the above kind, and a cheaper select."""
+
+    def select(
+        self, readers: list[Any], writers: list[Any], _errors: list[Any], timeout: float | None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """Wait until one of the sockets can be used; seconds.
+
+        kazoo makes and closes an epoll instance for each wait, several times a packet;
+        one poll call does the same for a third of the CPU.
+        """
+        poll = select.poll()
+        for reader in readers:
+            poll.register(reader, select.POLLIN)
+        for writer in writers:
+            poll.register(writer, select.POLLOUT)
+        usable = {number for number, _ in poll.poll(None if timeout is None else timeout * 1000)}
+        return (
+            [reader for reader in readers if reader.fileno() in usable],
+            [writer for writer in writers if writer.fileno() in usable],
+            [],
+        )
 
     def async_result(self) -> InlineResult:
         """A fresh result; its callbacks must not block."""

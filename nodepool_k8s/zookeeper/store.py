@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import random
 import socket
 import uuid
 from collections import defaultdict
@@ -504,7 +505,7 @@ class Store:
 
 def _lock_child(parent: str) -> str:
     """A contender's name as kazoo's recipe makes it, the first in a parent of its own."""
-    return f"{parent}/{uuid.uuid4().hex}{wire.LOCK_INFIX}0000000000"
+    return f"{parent}/{random.getrandbits(128):032x}{wire.LOCK_INFIX}0000000000"
 
 
 def _take_lock(parent: str, child: str, *, fresh: bool) -> list[Operation]:
@@ -513,8 +514,7 @@ def _take_lock(parent: str, child: str, *, fresh: bool) -> list[Operation]:
     Naming the child by hand is right only where the transaction makes the parent;
     an empty one that exists is deleted first, and one that is held cannot be.
     """
-    identifier = socket.gethostname().encode()
-    take: list[Operation] = [Create(parent), Create(child, identifier, ephemeral=True)]
+    take: list[Operation] = [Create(parent), Create(child, ephemeral=True)]
     return take if fresh else [Delete(parent), *take]
 
 

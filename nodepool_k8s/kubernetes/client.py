@@ -56,14 +56,22 @@ class ApiClient:
         self._retired: list[aiohttp.ClientSession] = []
         self._reloading = asyncio.Lock()
         self._generation = 0
+        self.authorities: str | None = None
+        """PEM of whom the server's certificate is checked against; None: the system's."""
 
     async def connect(self) -> None:
         """Read the credentials and open the sessions; nothing is asked of the server yet."""
         configuration = await credentials.load(self._context)
-        self._calls = _session(configuration, CONNECTIONS, CALL_TIMEOUT_SECONDS)
-        # Watches hold their connection for minutes: they must not use up the calls'.
-        self._streams = _session(configuration, 0, None)
-        self._configuration = configuration
+        try:
+            authorities = credentials.ca_certificates(configuration)
+            calls = _session(configuration, CONNECTIONS, CALL_TIMEOUT_SECONDS)
+            # Watches hold their connection for minutes: they must not use up the calls'.
+            streams = _session(configuration, 0, None)
+        except (OSError, ValueError) as error:
+            where = f"context {self._context or '(current)'}"
+            raise KubernetesError(f"{where}: a certificate cannot be used: {error}") from error
+        self._configuration, self.authorities = configuration, authorities
+        self._calls, self._streams = calls, streams
         self._generation += 1
 
     async def close(self) -> None:
@@ -117,7 +125,10 @@ class ApiClient:
                     if response.status == 401:
                         await self._reload(generation)
                     raise _api_error(response, await response.read())
-                yield _lines(response.content)
+                try:
+                    yield _lines(response.content)
+                finally:
+                    _hang_up(response)
         except _UNREACHABLE as error:
             raise _unreachable(error) from error
 
@@ -222,6 +233,13 @@ def _session(
     # The method that subclasses are told to override is the public way to a session.
     session: aiohttp.ClientSession = RESTClientObject(configuration)._create_pool_manager()
     return session
+
+
+def _hang_up(response: aiohttp.ClientResponse) -> None:
+    """Drop a watch that has not ended of itself; a polite end of TLS could outlive the loop."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

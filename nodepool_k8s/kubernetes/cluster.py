@@ -173,7 +173,7 @@ class Cluster:
     @property
     def ca_crt(self) -> str | None:
         """The authorities of the API server's certificate, base64 of PEM; None: the system's."""
-        return credentials.encoded(credentials.ca_certificates(self._client.configuration))
+        return credentials.encoded(self._client.authorities)
 
     @property
     def skip_tls(self) -> bool:
@@ -307,7 +307,7 @@ class Cluster:
 
     async def _root_ca(self, objects: NodeObjects) -> None:
         """Its controller corrects it, should requestors need other authorities than we do."""
-        pem = credentials.ca_certificates(self._client.configuration)
+        pem = self._client.authorities
         if pem is not None:
             await self._ensure(_path(objects.namespace_name, "configmaps"), objects.root_ca(pem))
 
@@ -498,5 +498,7 @@ async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, N
             task = group.create_task(first)
             group.create_task(second)
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return task.result()
+        error = failed.exceptions[0]
+    else:
+        return task.result()
+    raise error

@@ -63,13 +63,13 @@ def ca_certificates(configuration: Configuration) -> str | None:
     if configuration.ca_cert_data:
         return str(configuration.ca_cert_data)
     if configuration.ssl_ca_cert:
-        return pathlib.Path(configuration.ssl_ca_cert).read_text(encoding="ascii")
+        return pathlib.Path(configuration.ssl_ca_cert).read_text(encoding="utf-8")
     return None
 
 
 def encoded(pem: str | None) -> str | None:
     """Base64, the form in which kube/config carries certificates."""
-    return None if pem is None else base64.b64encode(pem.encode("ascii")).decode("ascii")
+    return None if pem is None else base64.b64encode(pem.encode("utf-8")).decode("ascii")
 
 
 def decoded(data: str) -> str:

@@ -127,13 +127,13 @@ def raw_pod(
     }
 
 
-def write_kube_config(path: Path, server: str, user: dict[str, Any]) -> None:
+def write_kube_config(path: Path, server: str, user: dict[str, Any], **cluster: Any) -> None:
     path.write_text(
         yaml.safe_dump(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
                 "users": [{"name": "u", "user": user}],
                 "contexts": [{"name": "ctx", "context": {"cluster": "c", "user": "u"}}],
                 "current-context": "ctx",

@@ -178,6 +178,15 @@ async def test_an_unknown_context_is_named(kube_config: Path) -> None:
         await ApiClient("elsewhere").connect()
 
 
+async def test_a_broken_certificate_is_named(kube_config: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "ca.crt"
+    broken.write_text("no certificate")
+    authority = {"certificate-authority": str(broken)}
+    write_kube_config(kube_config, "https://127.0.0.1:1", {}, **authority)
+    with pytest.raises(KubernetesError, match="context ctx: a certificate cannot be used"):
+        await ApiClient("ctx").connect()
+
+
 async def test_no_configuration_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

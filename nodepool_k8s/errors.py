@@ -81,6 +81,10 @@ class Held(Conflict):
     """A lock is held, or contended for, by somebody else."""
 
 
+class NotHeld(Conflict):
+    """A record's lock is not ours any more: whatever we know of it is somebody else's."""
+
+
 class Outdated(Conflict):
     """A znode has another version than the one that was read."""
 

@@ -22,6 +22,8 @@ from nodepool_k8s.errors import (
     Held,
     KubernetesError,
     MalformedRecord,
+    NotHeld,
+    Outdated,
     SessionLost,
     Vanished,
     describe,
@@ -84,6 +86,8 @@ class Deleter:
         about(node=node_id)
         try:
             await deletion
+        except NotHeld as error:
+            log.warning("Left node %s alone: %s", node_id, error)
         finally:
             self._under_way.discard(node_id)
         # What happened to it meanwhile was not looked at.
@@ -107,6 +111,8 @@ class Deleter:
             return _deleting(node, reason) if reason else None
 
         try:
+            if await self._is_wanted(node_id):
+                return
             held = await self._store.take_node(node_id, change)
         except (Held, Vanished, MalformedRecord):
             return
@@ -118,13 +124,25 @@ class Deleter:
         if held is not None:
             await self._delete(held, reason)
 
+    async def _is_wanted(self, node_id: str) -> bool:
+        """Whether a ready node's request is there after all, though the mirror lacks it."""
+        node = self._mirror.nodes.get(node_id)
+        if node is None or node.state is not NodeState.READY or not node.allocated_to:
+            return False
+        return await self._store.request_exists(node.allocated_to)
+
     async def _delete_held(self, held: HeldNode, reason: str) -> None:
-        # A launch that was stopped may have written its record after it last looked.
-        held = await self._store.read_held(held)
-        held = await self._store.write_node(
-            dataclasses.replace(held, node=_deleting(held.node, reason))
-        )
-        await self._delete(held, reason)
+        await self._delete(await self._mark_deleting(held, reason), reason)
+
+    async def _mark_deleting(self, held: HeldNode, reason: str) -> HeldNode:
+        while True:
+            # A launch that was stopped may have written the record after it last looked.
+            held = await self._store.read_held(held)
+            deleting = dataclasses.replace(held, node=_deleting(held.node, reason))
+            try:
+                return await self._store.write_node(deleting)
+            except Outdated:
+                continue
 
     async def _delete(self, held: HeldNode, reason: str) -> None:
         node = held.node

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nodepool_k8s.errors import LaunchError, Vanished
+from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
 from nodepool_k8s.launcher.launch import Launch, LaunchSite
 from nodepool_k8s.launcher.requests import PoolQueue
 from nodepool_k8s.logs import about
@@ -38,7 +38,7 @@ class Fulfilment:
         self._store = store
         self._remove = remove
         self._launches = [Launch(site, queue, held, claim.request) for held in claim.nodes]
-        self._unfinished = len(self._launches)
+        self._unfinished = 0
         self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -79,6 +79,9 @@ class Fulfilment:
             await self._give_back(self._abandoned.result())
         elif isinstance(error, LaunchError):
             await self._decline(str(error))
+        elif isinstance(error, Conflict):
+            # Somebody changed or removed one of our nodes' records.
+            await self._give_back(str(error))
         elif error is not None:
             raise error
         else:
@@ -87,16 +90,21 @@ class Fulfilment:
     # --- launching ------------------------------------------------------------------------
 
     async def _launch_all(self) -> None:
-        """Launch all nodes at once; the first that fails for good ends the others."""
-        if len(self._launches) == 1:
-            await self._launch_one(self._launches[0])
-            return
-        try:
-            async with asyncio.TaskGroup() as group:
-                for launch in self._launches:
-                    group.create_task(self._launch_one(launch))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        """Launch all nodes at once; the first that fails for good ends the others.
+
+        A node that died while it waited for its siblings is launched again.
+        """
+        while launches := [launch for launch in self._launches if not launch.is_ready()]:
+            self._unfinished = len(launches)
+            if len(launches) == 1:
+                await self._launch_one(launches[0])
+                continue
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for launch in launches:
+                        group.create_task(self._launch_one(launch))
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
 
     async def _launch_one(self, launch: Launch) -> None:
         await launch.run()
@@ -123,6 +131,8 @@ class Fulfilment:
             )
         except Vanished:
             await self._release("the request is gone")
+        except Outdated as error:
+            await self._give_back(str(error))
         else:
             log.info("Fulfilled request %s with %s", request.id, ", ".join(request.nodes))
 

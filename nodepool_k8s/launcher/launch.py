@@ -54,6 +54,8 @@ class Launch:
         self._queue = queue
         self._request = request
         self._label: Label = queue.pool.labels[held.node.type[0]]
+        self._attempts = 0
+        """How many were made; each has a number, which is never used again."""
         self._steps: dict[str, float] = {}
         self._step_began = 0.0
 
@@ -64,25 +66,38 @@ class Launch:
         """
         about(node=self.held.node.id, label=self._label.name)
         attempts = max(1, self._site.provider.launch_retries)
-        for attempt in range(attempts):
+        while True:
+            if self._attempts:
+                await self._remove_attempt()
+            self._attempts += 1
             try:
-                await self._attempt(attempt)
+                await self._attempt(self._attempts - 1)
             except LaunchError as error:
                 self.failure = str(error)
-                last = error.permanent or attempt + 1 == attempts
                 log.warning(
                     "Attempt %d of %d at node %s failed%s: %s",
-                    attempt + 1,
+                    self._attempts,
                     attempts,
                     self.held.node.id,
                     " for good" if error.permanent else "",
                     error,
                 )
-                if last:
+                if error.permanent or self._attempts >= attempts:
                     raise LaunchError(f"label {self._label.name}: {error}") from error
-                await self._remove_attempt()
             else:
                 return
+
+    def is_ready(self) -> bool:
+        """Whether the node is ready, and its pods still are."""
+        if self.held.node.state is not NodeState.READY:
+            return False
+        if self._label.type is LabelType.NAMESPACE:
+            return True
+        pods = self._site.cluster.pods(self.held.node.external_id or "")
+        now = time.monotonic()
+        watch = diagnosis.Observation(posted=now)
+        verdict, _ = diagnosis.diagnose(pods, watch, now, self._label.launch)
+        return isinstance(verdict, diagnosis.Ready)
 
     async def write(self) -> None:
         """Write the ready node."""
@@ -96,7 +111,8 @@ class Launch:
         objects = self._objects(number)
         if number:
             # Before the namespace exists: whoever finds the record finds the namespace.
-            await self._record(external_id=objects.namespace_name)
+            self.written = False
+            await self._record(state=NodeState.BUILDING, external_id=objects.namespace_name)
         self.waits_for = "its namespace"
         cluster = self._site.cluster
         namespace = await self._ask(lambda: cluster.create_namespace(objects))
@@ -111,20 +127,29 @@ class Launch:
         self._finish(objects, access, pod)
 
     async def _make_pod(self, objects: NodeObjects, uid: str) -> tuple[AccessToken, Pod]:
-        """Post the pod and wait until it is ready, while the access is being made."""
+        """Make the access and the pod at the same time, and wait until the pod is ready."""
         access = asyncio.ensure_future(self._ask(lambda: self._site.cluster.create_access(objects)))
+        pod = asyncio.ensure_future(self._post_pod(objects, uid))
         try:
-            # Fencing: the record with the namespace's UID, under a lock that is still ours,
-            # comes before the pod. A launcher that froze meanwhile posts none.
-            await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
-            await self._ask(lambda: self._site.cluster.create_pod(objects))
-            self._step_done("objects")
-            pod = await self._wait_until_ready(objects)
-            self._step_done("ready")
-            return await access, pod
+            await asyncio.wait({access, pod}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (pod, access):
+                if task.done() and (error := task.exception()) is not None:
+                    raise error
+            return access.result(), pod.result()
         finally:
             access.cancel()
-            await asyncio.wait({access})
+            pod.cancel()
+            await asyncio.wait({access, pod})
+
+    async def _post_pod(self, objects: NodeObjects, uid: str) -> Pod:
+        # Fencing: the record with the namespace's UID, under a lock that is still ours,
+        # comes before the pod. A launcher that froze meanwhile posts none.
+        await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
+        await self._ask(lambda: self._site.cluster.create_pod(objects))
+        self._step_done("objects")
+        pod = await self._wait_until_ready(objects)
+        self._step_done("ready")
+        return pod
 
     def _objects(self, attempt: int) -> NodeObjects:
         labels, warnings = dynamic_labels(self._label.dynamic_labels, self._request)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Label, Pool, Provider
-from nodepool_k8s.errors import Conflict, ConnectionLost, Held, SessionLost
+from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.logs import about
 from nodepool_k8s.manifests import namespace_name
 from nodepool_k8s.model import (
@@ -87,6 +87,7 @@ class PoolQueue:
         self._places: dict[str, allocation.Order] = {}
         self._declines: dict[str, str] = {}
         self._refused_by_cluster = 0
+        self._stopped = False
         self._yielded: set[str] = set()
         self._foreign_seen = Resources()
         capacity.waiting.append(self)
@@ -157,11 +158,16 @@ class PoolQueue:
     # --- what it does -----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the queue for ever."""
-        while True:
+        """Serve the queue until stopped."""
+        while not self._stopped:
             await self._wake.wait()
             self._wake.clear()
             await self.step()
+
+    def stop(self) -> None:
+        """Claim nothing more; a claim under way is finished."""
+        self._stopped = True
+        self.wake()
 
     async def step(self) -> None:
         """Decline what is to be declined, and claim what fits."""
@@ -169,8 +175,7 @@ class PoolQueue:
             request_id, reason = next(iter(self._declines.items()))
             del self._declines[request_id]
             await self._decline(request_id, reason)
-        while self._waiting and not self._must_wait():
-            request = self._mirror.requests[self._waiting[0][1]]
+        while not self._stopped and not self._must_wait() and (request := self._first()):
             if not await self._try_to_claim(request):
                 break
         if not self._waiting:
@@ -188,6 +193,8 @@ class PoolQueue:
         return None
 
     def _must_wait(self) -> bool:
+        if not self._waiting:
+            return False
         if self._refused_by_cluster:
             self.waits_for = "a ResourceQuota of the cluster"
         elif self.capacity.full:
@@ -204,11 +211,6 @@ class PoolQueue:
             self.waits_for = quota.waits_for(self.pool.limits, self._used(), self._wanted(request))
             log.debug("Request %s waits for %s", request.id, self.waits_for)
             return False
-        except Held:
-            # Taken, or being revised; heard of again when its lock is free.
-            self._forget(request.id)
-            if not self._mirror.request_locked(request.id):
-                self._mirror.reread(wire.request_path(request.id))
         except SessionLost:
             raise
         except ConnectionLost:
@@ -216,7 +218,8 @@ class PoolQueue:
             self.wake()
             return False
         except Conflict:
-            # It changed or went: the mirror is reading it, and will offer it again.
+            # It changed, went, or somebody holds it: the mirror is reading it, and offers it
+            # again when it may be had.
             self._forget(request.id)
         else:
             self._forget(request.id)

@@ -12,6 +12,7 @@ import socket
 
 from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Pool, Settings
+from nodepool_k8s.errors import NotHeld
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
@@ -37,7 +38,9 @@ class SessionScope:
         self._store = store
         self._mirror = mirror
         self._serving = Tasks(on_crash)
-        """What takes work on; ended first when the launcher stops."""
+        """Upkeep, and waiting for clusters."""
+        self._taking = Tasks(on_crash)
+        """The pools' queues, which take work on; ended first when the launcher stops."""
         self._work = Tasks(on_crash)
         """Requests being fulfilled, nodes being deleted."""
         self._queues: dict[str, PoolQueue] = {}
@@ -81,9 +84,8 @@ class SessionScope:
     async def _serve_provider(self, name: str, clusters: Clusters, queues: list[PoolQueue]) -> None:
         cluster = await clusters.ready(name)
         self._serving.spawn(f"upkeep of provider {name}", self._upkeep.run_for(cluster))
-        async with asyncio.TaskGroup() as group:
-            for queue in queues:
-                group.create_task(queue.run())
+        for queue in queues:
+            self._taking.spawn(f"serve pool {queue.pool.key}", queue.run())
 
     # --- what happens in ZooKeeper -----------------------------------------------------------
 
@@ -148,6 +150,8 @@ class SessionScope:
     async def _fulfil(self, request_id: str, fulfilment: Fulfilment) -> None:
         try:
             await fulfilment.run()
+        except NotHeld as error:
+            log.warning("Left request %s alone: %s", request_id, error)
         finally:
             del self._fulfilments[request_id]
         # What happened to it meanwhile was not looked at.
@@ -157,6 +161,9 @@ class SessionScope:
 
     async def drain(self, timeout: float) -> None:
         """Take no more requests, give back those in flight, and let deletions finish."""
+        for queue in self._queues.values():
+            queue.stop()
+        await self._taking.finished()
         await self._serving.cancel()
         for fulfilment in list(self._fulfilments.values()):
             fulfilment.abandon("the launcher stops")
@@ -168,5 +175,5 @@ class SessionScope:
 
     async def end(self) -> None:
         """End whatever still runs."""
-        await self._serving.cancel()
-        await self._work.cancel()
+        for tasks in (self._serving, self._taking, self._work):
+            await tasks.cancel()

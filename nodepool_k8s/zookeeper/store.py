@@ -24,8 +24,8 @@ from nodepool_k8s.errors import (
     Conflict,
     Held,
     MalformedRecord,
+    NotHeld,
     Outdated,
-    SessionLost,
     Vanished,
 )
 from nodepool_k8s.model import Component, Ledger, Node, NodeRequest, NodeState, Resources
@@ -98,9 +98,9 @@ class Store:
 
     async def register(self, component: Component) -> str:
         """Register a pool; the path of its ephemeral record."""
-        return await self._client.create_sequence(
-            f"{wire.POOL_COMPONENTS}/{self._hostname}", self._encode(component), ephemeral=True
-        )
+        path = f"{wire.POOL_COMPONENTS}/{self._hostname}-{random.getrandbits(64):016x}"
+        await self._client.transaction([Create(path, self._encode(component), ephemeral=True)])
+        return path
 
     def _encode(self, component: Component) -> bytes:
         return wire.encode_component(component, hostname=self._hostname, name=component.id)
@@ -108,7 +108,7 @@ class Store:
     async def update_component(self, path: str, component: Component) -> None:
         """Rewrite a pool's record, for instance when it pauses."""
         data = self._encode(component)
-        with suppress(Vanished):
+        with suppress(Conflict):
             _, stat = await self._client.get(path)
             await self._client.transaction([SetData(path, data, stat.version)])
 
@@ -248,24 +248,21 @@ class Store:
     # --- a claimed request -------------------------------------------------------------------
 
     async def write_node(self, held: HeldNode) -> HeldNode:
-        """Write the node as given. Raises SessionLost where its lock is not ours any more."""
-        await self._as_holder(
-            held.lock,
-            [
-                Check(held.lock),
-                SetData(
-                    wire.node_path(held.node.id), wire.encode_node(held.node), held.node.version
-                ),
-            ],
-        )
+        """Write the node as given. Raises NotHeld, Outdated, SessionLost."""
+        path = wire.node_path(held.node.id)
+        write = SetData(path, wire.encode_node(held.node), held.node.version)
+        try:
+            await self._as_holder(held.lock, [Check(held.lock), write])
+        except TransactionConflict as conflict:
+            raise conflict.cause from conflict
         return self._written(held)
 
     async def read_held(self, held: HeldNode) -> HeldNode:
-        """The node as it stands in ZooKeeper now. Raises SessionLost where it is gone."""
+        """The node as it stands in ZooKeeper now. Raises NotHeld where it is gone."""
         try:
             data, stat = await self._client.get(wire.node_path(held.node.id))
         except Vanished as error:
-            raise SessionLost(f"node {held.node.id} is not ours any more") from error
+            raise NotHeld(f"node {held.node.id} was removed by somebody") from error
         return dataclasses.replace(held, node=wire.parse_node(held.node.id, data, stat.version))
 
     def _written(self, held: HeldNode) -> HeldNode:
@@ -279,7 +276,8 @@ class Store:
         """Set the request as given and free every lock of ours on it, at once.
 
         The last ``unwritten`` nodes are written in it too; the others must stand in
-        ZooKeeper as given. Raises Vanished (the request is gone), SessionLost.
+        ZooKeeper as given. Raises Vanished (the request is gone), Outdated (a node was
+        changed by somebody), NotHeld, SessionLost.
         """
         written, rest = nodes[: len(nodes) - unwritten], nodes[len(nodes) - unwritten :]
         operations: list[Operation] = [
@@ -303,7 +301,7 @@ class Store:
     async def give_back(self, claim: Claim, request: NodeRequest) -> None:
         """Set the request as given (requested again, or failed) and free its lock.
 
-        Raises Vanished (the request is gone), SessionLost.
+        Raises Vanished (the request is gone), NotHeld, SessionLost.
         """
         await self._end_claim(claim, request, [])
 
@@ -311,16 +309,22 @@ class Store:
         self, claim: Claim, request: NodeRequest, operations: list[Operation]
     ) -> None:
         path = wire.request_path(request.id)
-        await self._as_holder(
-            claim.lock,
-            [
-                SetData(path, wire.encode_request(request), claim.request.version),
-                *operations,
-                Delete(claim.lock),
-            ],
-        )
+        version = claim.request.version
+        while True:
+            write = SetData(path, wire.encode_request(request), version)
+            try:
+                await self._as_holder(claim.lock, [write, *operations, Delete(claim.lock)])
+            except TransactionConflict as conflict:
+                if conflict.operation.path != path:
+                    raise Outdated(str(conflict)) from conflict
+                if isinstance(conflict.cause, Vanished):
+                    raise conflict.cause from conflict
+                # Written without its lock, which we hold: what we say of it stands.
+                version = (await self._client.get(path))[1].version
+            else:
+                break
         self._mirror.disown(path)
-        self._mirror.put_request(dataclasses.replace(request, version=claim.request.version + 1))
+        self._mirror.put_request(dataclasses.replace(request, version=version + 1))
 
     async def abandon_request(self, claim: Claim) -> None:
         """The request is gone: free its lock."""
@@ -333,8 +337,8 @@ class Store:
             await self._client.transaction(operations)
         except TransactionConflict as conflict:
             if conflict.operation.path == lock:
-                raise SessionLost(f"the lock {lock} is not ours any more") from conflict
-            raise conflict.cause from conflict
+                raise NotHeld(f"the lock {lock} is not ours any more") from conflict
+            raise
 
     # --- requests that are not ours --------------------------------------------------------------
 
@@ -383,24 +387,37 @@ class Store:
             return None
         held = HeldNode(node, _lock_child(parent))
         write = SetData(path, wire.encode_node(node), node.version)
+        self._mirror.own(path)
+        try:
+            await self._transact_with_lock([write], parent, held.lock)
+        except BaseException:
+            self._mirror.reread(path)
+            raise
+        return self._written(held)
+
+    async def _transact_with_lock(
+        self, operations: Sequence[Operation], parent: str, child: str
+    ) -> None:
+        """Apply ``operations`` and take a lock, whose parent most often exists."""
         fresh = False
         while True:
             try:
-                await self._client.transaction([write, *_take_lock(parent, held.lock, fresh=fresh)])
+                await self._client.transaction(
+                    [*operations, *_take_lock(parent, child, fresh=fresh)]
+                )
             except TransactionConflict as conflict:
                 if conflict.operation.path != parent:
                     raise conflict.cause from conflict
                 fresh = _is_fresh(conflict)
             else:
-                self._mirror.own(path)
-                return self._written(held)
+                return
 
     async def remove_node(self, held: HeldNode) -> None:
         """Delete the node's record and free what the ledger holds for it, at once.
 
         Raises Held where somebody contends for the node: it is marked deleted and
         unlocked then, so that he sees that there is nothing to have, and leaves; the
-        removal is to be begun anew after that. Raises SessionLost.
+        removal is to be begun anew after that. Raises NotHeld, SessionLost.
         """
         path, lock = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
         removal: list[Operation] = [
@@ -412,7 +429,7 @@ class Store:
         try:
             await self._remove(held.node, removal)
         except Vanished as error:
-            raise SessionLost(f"node {held.node.id} is not ours any more") from error
+            raise NotHeld(f"node {held.node.id} was removed by somebody") from error
         except (Held, Outdated) as error:
             await self._mark_deleted(held)
             raise Held(f"somebody contends for node {held.node.id}") from error
@@ -451,6 +468,11 @@ class Store:
             await self._client.transaction([Delete(path, version)])
 
     # --- upkeep -------------------------------------------------------------------------
+
+    async def request_exists(self, request_id: str) -> bool:
+        """Whether a request exists, asked of the leader, not of the mirror."""
+        await self._client.sync(wire.REQUESTS)
+        return await self._client.exists(wire.request_path(request_id)) is not None
 
     async def read_node(self, node_id: str) -> Node | None:
         """A node's record, asked of the leader, not of the mirror; None where it is not there.

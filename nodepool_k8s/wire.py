@@ -111,10 +111,14 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+LARGEST = 1e15
+"""Nothing here is larger: Python's JSON reads NaN, Infinity and any number of digits as well."""
+
+
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    return value if -LARGEST <= value <= LARGEST else None
 
 
 # --- requests ---------------------------------------------------------------------------

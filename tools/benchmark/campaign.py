@@ -8,6 +8,7 @@ polls.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from benchmark.measures import (
     steps_for,
 )
 
+BUSY = 0.5
+"""Load for each core from which on others' work shows in the figures."""
 WARM_UP = "warm-up"
 REAL = "gone-real"
 REAL_COUNT = 10
@@ -64,9 +67,12 @@ class Campaign:
     readings: Readings = field(default_factory=Readings)
     failures: list[str] = field(default_factory=list)
     environment: Path | None = None
+    load: float = 0.0
+    """The machine's load average of one minute before the benchmark began."""
 
     def run(self) -> None:
         """All of it. A subject that fails does not keep the others from being measured."""
+        self._look_at_the_machine()
         if self.plan.peer:
             with self._noting("the peer"):
                 self.environment = peer.environment(self.progress)
@@ -76,6 +82,14 @@ class Campaign:
         if self.plan.real and REAL in self.plan.names:
             with self._noting("the cluster with a real node"), self._place("real") as place:
                 self._real(place)
+
+    def _look_at_the_machine(self) -> None:
+        self.load = os.getloadavg()[0]
+        if self.load > BUSY * (os.cpu_count() or 1):
+            self.progress.say(
+                f"mind: this machine is busy already (load {self.load:.1f}); "
+                "even the ratios are of little use then"
+            )
 
     # --- fake nodes --------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ def _document(campaign: Campaign) -> dict[str, object]:
         "in_flight": plan.in_flight,
         "peer": plan.peer,
         "real": plan.real,
+        "load_before": round(campaign.load, 2),
         "profile": plan.profile is not None,
     }
     return report.document(campaign.readings, plan.names, options, campaign.failures)

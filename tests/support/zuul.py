@@ -354,3 +354,55 @@ class Recorder:
                 self.looks += 1
         except BaseException as error:
             self.error = error
+
+
+class LedgerWatch:
+    """Looks at a pool's records and its ledger together, over and over.
+
+    Every claim and every removal changes the ledger's version: records that were read while
+    it stood still are what there was at one moment.
+    """
+
+    def __init__(self, hosts: str, pool: str, provider: str = "local") -> None:
+        self._kazoo = KazooClient(hosts=hosts, timeout=30)
+        self._pool = pool
+        self._path = f"{LEDGERS}/{provider}/{pool}"
+        self.differences: list[tuple[dict[str, int], dict[str, int]]] = []
+        self.maximum: dict[str, float] = {}
+
+    def start(self) -> None:
+        self._kazoo.start()
+
+    def stop(self) -> None:
+        self._kazoo.stop()
+        self._kazoo.close()
+
+    def look(self) -> int:
+        """How many nodes hold a part of the quota; 0 where the moment could not be caught."""
+        try:
+            data, before = self._kazoo.get(self._path)
+            total = self._total()
+            _, after = self._kazoo.get(self._path)
+        except NoNodeError:
+            return 0
+        if before.version != after.version:
+            return 0
+        claimed = json.loads(data)["claimed"]
+        if claimed != total:
+            self.differences.append((claimed, total))
+        for name, amount in total.items():
+            self.maximum[name] = max(self.maximum.get(name, 0), amount / 1000)
+        return total.get("instances", 0) // 1000
+
+    def _total(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for name in self._kazoo.get_children(NODES):
+            try:
+                record = json.loads(self._kazoo.get(f"{NODES}/{name}")[0])
+            except NoNodeError:
+                continue
+            own = (record["driver_data"] or {}).get("nodepool_k8s") or {}
+            if record["pool"] == self._pool:
+                for key, amount in own.get("claimed", {}).items():
+                    total[key] = total.get(key, 0) + amount
+        return total

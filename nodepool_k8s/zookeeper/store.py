@@ -230,20 +230,26 @@ class Store:
         while True:
             try:
                 data, stat = await self._client.get(path)
-            except Vanished:
-                await self._create_ledger(path)
-            else:
                 ledger = Ledger(wire.parse_ledger(data), stat.version)
+            except Vanished:
+                # A pool's first claim; or somebody removed it, and its nodes still count.
+                await self._client.ensure_path(path.rpartition("/")[0])
+                await self._recount(path, None)
+            except MalformedRecord as error:
+                log.warning("%s is counted anew: %s", path, error)
+                await self._recount(path, stat.version)
+            else:
                 self._mirror.ledgers[path] = ledger
                 return ledger
 
-    async def _create_ledger(self, path: str) -> None:
-        """A pool's first claim; or somebody removed its ledger, and its nodes still count."""
-        await self._client.ensure_path(path.rpartition("/")[0])
+    async def _recount(self, path: str, version: int | None) -> None:
+        """Write a ledger that is not there (None), or cannot be read, from the records."""
         pool = wire.pool_of_ledger(path)
-        claimed = self._mirror.usage(*pool).claimed if pool else Resources()
+        claimed = await self._sum_of_records(*pool) if pool else Resources()
         with suppress(Conflict):
-            await self._client.transaction([Create(path, wire.encode_ledger(claimed))])
+            data = wire.encode_ledger(claimed)
+            write = Create(path, data) if version is None else SetData(path, data, version)
+            await self._client.transaction([write])
 
     # --- a claimed request -------------------------------------------------------------------
 
@@ -497,12 +503,7 @@ class Store:
         path = wire.ledger_path(provider, pool)
         async with self._ledger_turn[path]:
             ledger = await self._read_ledger(path)
-            await self._client.sync(wire.NODES)
-            total = Resources()
-            for node_id in await self._client.children(wire.NODES):
-                node = await self._node_or_none(node_id)
-                if node and node.claimed and (node.provider, node.pool) == (provider, pool):
-                    total += node.claimed
+            total = await self._sum_of_records(provider, pool)
             if total == ledger.claimed:
                 return None
             try:
@@ -513,6 +514,15 @@ class Store:
                 return None
             self._mirror.ledgers[path] = Ledger(total, ledger.version + 1)
             return total - ledger.claimed
+
+    async def _sum_of_records(self, provider: str, pool: str) -> Resources:
+        await self._client.sync(wire.NODES)
+        total = Resources()
+        for node_id in await self._client.children(wire.NODES):
+            node = await self._node_or_none(node_id)
+            if node and node.claimed and (node.provider, node.pool) == (provider, pool):
+                total += node.claimed
+        return total
 
     async def _node_or_none(self, node_id: str) -> Node | None:
         known = self._mirror.nodes.get(node_id)

@@ -1,18 +1,15 @@
-"""What the commands share: their options, the connection, and how records are shown."""
+"""What the commands share: their options, the connection, and what of records is shown."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from nodepool_k8s import config
 from nodepool_k8s.config.settings import ZooKeeperSettings
@@ -75,27 +72,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
         raise SystemExit(INTERRUPTED) from None
-
-
-def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool) -> None:
-    """Print records: JSON whole, or a table of some keys (key to heading)."""
-    if as_json:
-        click.echo(json.dumps(list(rows), indent=2))
-        return
-    table = Table()
-    for heading in columns.values():
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(key)) for key in columns))
-    Console().print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
 
 
 def age(since: float | None) -> str:

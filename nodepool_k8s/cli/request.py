@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.status import Status
 
 from nodepool_k8s import wire
-from nodepool_k8s.cli import common
+from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import AcceptedNode, Requestor
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
@@ -112,7 +112,7 @@ _COLUMNS = {
 
 def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
     rows = [_row(entry) for entry in nodes]
-    common.show(rows, _COLUMNS, as_json=as_json)
+    tables.show(rows, _COLUMNS, as_json=as_json)
     Console(stderr=True).print("In use; Ctrl-C gives them back.", soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nodepool_k8s import wire
-from nodepool_k8s.cli import common
+from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import Requestor
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.model import NodeRequest
@@ -32,7 +32,7 @@ COLUMNS = {
 def command(path: str, secure_path: str | None, as_json: bool) -> None:
     """List node requests in the order in which they are served, with why they failed."""
     settings = common.zookeeper_settings(path, secure_path)
-    common.show(common.run(_rows(settings)), COLUMNS, as_json=as_json)
+    tables.show(common.run(_rows(settings)), COLUMNS, as_json=as_json)
 
 
 async def _rows(settings: ZooKeeperSettings) -> list[dict[str, Any]]:

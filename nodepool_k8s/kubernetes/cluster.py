@@ -53,7 +53,7 @@ from nodepool_k8s.manifests import (
     token_request,
     token_secret,
 )
-from nodepool_k8s.model import AccessToken, Namespace, Pod
+from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod
 from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Hopeless, Transient, judge
 
 log = logging.getLogger(__name__)
@@ -255,8 +255,14 @@ class Cluster:
             return present
 
     async def create_access(self, objects: NodeObjects) -> AccessToken:
-        """Create the requestor's service account with its role, and get it a token."""
-        return await _together(self._account_and_token(objects), self._binding(objects))
+        """Create the requestor's service account with its role, and get it a token.
+
+        A namespace label's requestor makes pods himself, and finds what they need there.
+        """
+        parts = [self._binding(objects)]
+        if objects.label.type is LabelType.NAMESPACE:
+            parts += [self._default_account(objects), self._root_ca(objects)]
+        return await _together(self._account_and_token(objects), *parts)
 
     async def create_pod(self, objects: NodeObjects) -> Pod:
         """Create the node's pod, and ahead of it what controllers would be slow to make."""
@@ -292,8 +298,7 @@ class Cluster:
 
     async def _account_and_pod(self, objects: NodeObjects) -> Pod:
         name, manifest = objects.namespace_name, objects.pod()
-        account = objects.service_account(DEFAULT_ACCOUNT)
-        await self._ensure(_path(name, "serviceaccounts"), account)
+        await self._default_account(objects)
         try:
             path = _path(name, "pods")
             return pod_record(await self._persist(lambda: self._client.post(path, manifest)))
@@ -304,6 +309,10 @@ class Cluster:
             if not _same_node(present["metadata"].get("labels", {}), manifest):
                 raise
             return pod_record(present)
+
+    async def _default_account(self, objects: NodeObjects) -> None:
+        account = objects.service_account(DEFAULT_ACCOUNT)
+        await self._ensure(_path(objects.namespace_name, "serviceaccounts"), account)
 
     async def _root_ca(self, objects: NodeObjects) -> None:
         """Its controller corrects it, should requestors need other authorities than we do."""
@@ -491,12 +500,13 @@ def _event_text(event: Object) -> str:
     return f"{event.get('reason', '')}: {event.get('message', '')}{times}"
 
 
-async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, None]) -> T:
-    """Run both at once; what fails first is raised as it is, and ends the other."""
+async def _together(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:
+    """Run all at once; what fails first is raised as it is, and ends the others."""
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(first)
-            group.create_task(second)
+            for other in others:
+                group.create_task(other)
     except BaseExceptionGroup as failed:
         error = failed.exceptions[0]
     else:

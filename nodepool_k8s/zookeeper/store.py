@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nodepool_k8s import wire
+from nodepool_k8s import __version__, wire
 from nodepool_k8s.errors import (
     AlreadyExists,
     Conflict,
@@ -103,7 +103,9 @@ class Store:
         return path
 
     def _encode(self, component: Component) -> bytes:
-        return wire.encode_component(component, hostname=self._hostname, name=component.id)
+        return wire.encode_component(
+            component, hostname=self._hostname, name=component.id, version=__version__
+        )
 
     async def update_component(self, path: str, component: Component) -> None:
         """Rewrite a pool's record, for instance when it pauses."""

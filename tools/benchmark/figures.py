@@ -46,7 +46,7 @@ QUANTITIES = (
     Quantity("cpu-launch", "CPU for a pod node, launch", "ms", Wanted(9.0, absolute=True)),
     Quantity("cpu-total", "CPU for a pod node, with deletion", "ms", Wanted(15.0, absolute=True)),
     Quantity("gone", "pod's record gone after used, p50", "s", Wanted(0.5, absolute=True)),
-    Quantity("gone-real", "the same on a real node, p50", "s", Wanted(3.0, absolute=True)),
+    Quantity("gone-real", "the same on a real node (once), p50", "s", Wanted(3.0, absolute=True)),
     Quantity("memory-idle", "memory, idle", "MiB", Wanted(70.0, absolute=True)),
     Quantity("memory-loaded", "memory, after the bursts", "MiB", Wanted(120.0, absolute=True)),
     Quantity("load-cpu", "the load's own CPU for a pod request", "ms"),

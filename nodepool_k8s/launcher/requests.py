@@ -30,8 +30,9 @@ from nodepool_k8s.model import (
 )
 from nodepool_k8s.policy import allocation, quota
 from nodepool_k8s.policy.usage import usage
+from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import AtQuota, Claim, Store
+from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ class PoolQueue:
             foreign = self._mirror.usage(self.pool.provider, self.pool.name).foreign
             return quota.fits(self.pool.limits, claimed + foreign, wanted)
 
-        await self._store.require_room((self.pool.provider, self.pool.name), fits)
+        await self._store.ledgers.require_room((self.pool.provider, self.pool.name), fits)
         now = time.time()
         drafts = await self._store.draft_nodes(
             [self._draft(self.pool.labels[name], request, now) for name in request.node_types]

@@ -36,6 +36,7 @@ class Upkeep:
 
     def __init__(self, settings: Settings, store: Store, mirror: Mirror) -> None:
         self._settings = settings
+        self._empty_before: set[str] = set()
         self._store = store
         self._mirror = mirror
 
@@ -44,6 +45,7 @@ class Upkeep:
         while True:
             await self.reset_requests()
             await self.drop_lost_drafts(time.time())
+            await self.drop_empty_nodes()
             await self.correct_ledgers()
             await asyncio.sleep(PASS_SECONDS)
 
@@ -82,6 +84,12 @@ class Upkeep:
         lost = [node for node in self._mirror.nodes.values() if upkeep.is_lost_draft(node, now)]
         await self._store.drop_drafts(lost)
 
+    async def drop_empty_nodes(self) -> None:
+        """Delete node znodes that were without data already at the last pass."""
+        for node_id in self._empty_before & self._mirror.empty_nodes:
+            await self._store.drop_empty_node(node_id)
+        self._empty_before = set(self._mirror.empty_nodes)
+
     # --- namespaces ---------------------------------------------------------------------------
 
     async def delete_leaked_namespaces(self, cluster: Cluster) -> None:
@@ -118,7 +126,7 @@ class Upkeep:
             claimed = self._mirror.usage(pool.provider, pool.name).claimed
             if ledger is None or ledger.claimed == claimed:
                 continue
-            change = await self._store.reconcile_ledger(pool.provider, pool.name)
+            change = await self._store.ledgers.reconcile(pool.provider, pool.name)
             if change is not None:
                 log.warning(
                     "The quota ledger of pool %s was off by %s, as somebody removed records "

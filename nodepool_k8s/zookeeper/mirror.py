@@ -68,6 +68,8 @@ class Mirror:
         """By path, as the store last read or wrote them; outdated ones cost it one more read."""
         self.node_locks: dict[str, set[str]] = {}
         self.request_locks: dict[str, set[str]] = {}
+        self.empty_nodes: set[str] = set()
+        """Ids of znodes among the nodes that hold no data."""
         self._allocated: dict[str, set[str]] = {}
         self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
         self._listeners: list[Listener] = []
@@ -252,7 +254,10 @@ class Mirror:
     def _report(self, path: str, data: bytes, error: MalformedRecord) -> None:
         """Say once that a record cannot be read, and go on without it."""
         self._removed(path)
-        if self._reported.get(path) != data[:200]:
+        if not data and _kind_of(path) is Kind.NODE:
+            # What a contender's lock leaves of a removed node; upkeep's to remove.
+            self.empty_nodes.add(path.rpartition("/")[2])
+        elif self._reported.get(path) != data[:200]:
             self._reported[path] = data[:200]
             log.warning("Passed over %s: %s", path, error)
 
@@ -279,6 +284,8 @@ class Mirror:
         elif kind is Kind.COMPONENT and name in self.components:
             del self.components[name]
             self._tell(Kind.COMPONENT, name)
+        elif kind is Kind.NODE:
+            self.empty_nodes.discard(name)
         self._owned.discard(path)
 
     def _set_request(self, request_id: str, request: NodeRequest | None) -> None:

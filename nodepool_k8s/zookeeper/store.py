@@ -13,23 +13,22 @@ import logging
 import random
 import socket
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from nodepool_k8s import __version__, wire
 from nodepool_k8s.errors import (
-    AlreadyExists,
     Conflict,
     Held,
-    MalformedRecord,
     NotHeld,
     Outdated,
     Vanished,
 )
-from nodepool_k8s.model import Component, Ledger, Node, NodeRequest, NodeState, Resources
+from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, Resources
+from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.ledger import Fits, Ledgers
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
 
@@ -68,14 +67,6 @@ class Claim:
     nodes: tuple[HeldNode, ...]
 
 
-class AtQuota(Conflict):
-    """The claim would go above a limit of the pool."""
-
-
-Fits = Callable[[Resources], bool]
-"""Whether a claim may be made when this much is in use; decided from the ledger alone."""
-
-
 class Store:
     """The transactions. One a launcher; it shares the mirror's knowledge of versions."""
 
@@ -83,7 +74,7 @@ class Store:
         self._client = client
         self._mirror = mirror
         self._hostname = socket.getfqdn()
-        self._ledger_turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.ledgers = Ledgers(client, mirror)
 
     # --- start-up -----------------------------------------------------------------------
 
@@ -132,18 +123,6 @@ class Store:
             for draft, path in zip(drafts, paths, strict=True)
         ]
 
-    async def require_room(self, pool: tuple[str, str], fits: Fits) -> None:
-        """Raise AtQuota where a claim would fail at its ledger, before drafting nodes for it.
-
-        A cheap look at what is known; the claim itself looks at what is true.
-        """
-        path = wire.ledger_path(*pool)
-        ledger = self._mirror.ledgers.get(path)
-        if ledger is not None and fits(ledger.claimed):
-            return
-        if not fits((await self._read_ledger(path)).claimed):
-            raise AtQuota(f"{pool[0]}/{pool[1]}")
-
     async def drop_drafts(self, drafts: Sequence[Node]) -> None:
         """Delete drafted znodes that came to nothing."""
         for draft in drafts:
@@ -159,19 +138,19 @@ class Store:
         or Vanished (the request changed or went), SessionLost.
         """
         wanted = sum((node.claimed for node in nodes if node.claimed), Resources())
-        request_lock = _lock_child(wire.request_lock_path(request.id))
-        held = [HeldNode(node, _lock_child(wire.node_lock_path(node.id))) for node in nodes]
+        request_lock = locks.child_name(wire.request_lock_path(request.id))
+        held = [HeldNode(node, locks.child_name(wire.node_lock_path(node.id))) for node in nodes]
         paths = [wire.request_path(request.id), *(wire.node_path(node.id) for node in nodes)]
         for path in paths:
             self._mirror.own(path)
         try:
-            await self._transact_with_ledger(
+            await self.ledgers.transact(
                 pool,
                 wanted,
                 fits,
                 lambda fresh: [
                     SetData(paths[0], wire.encode_request(request), request.version),
-                    *_take_lock(wire.request_lock_path(request.id), request_lock, fresh=fresh),
+                    *locks.take(wire.request_lock_path(request.id), request_lock, fresh=fresh),
                     *(operation for entry in held for operation in _fill_in(entry)),
                 ],
                 wire.request_lock_path(request.id),
@@ -189,69 +168,6 @@ class Store:
         for entry in claim.nodes:
             self._mirror.put_node(entry.node)
         return claim
-
-    async def _transact_with_ledger(
-        self,
-        pool: tuple[str, str],
-        change: Resources,
-        fits: Fits | None,
-        operations: Callable[[bool], list[Operation]],
-        lock: str | None,
-    ) -> None:
-        """Apply ``operations`` together with a change of the pool's ledger.
-
-        ``operations`` is asked with whether the parent of ``lock`` has to be made
-        (it did not exist) or replaced (it did).
-        """
-        path = wire.ledger_path(*pool)
-        fresh = True
-        # One at a time in this launcher: two at one version would only make one fail.
-        async with self._ledger_turn[path]:
-            while True:
-                ledger = self._mirror.ledgers.get(path) or await self._read_ledger(path)
-                if fits is not None and not fits(ledger.claimed):
-                    ledger = await self._read_ledger(path)
-                    if not fits(ledger.claimed):
-                        raise AtQuota(f"{pool[0]}/{pool[1]}")
-                claimed = ledger.claimed + change
-                write = SetData(path, wire.encode_ledger(claimed), ledger.version)
-                try:
-                    await self._client.transaction([*operations(fresh), write])
-                except TransactionConflict as conflict:
-                    if conflict.operation.path == path:
-                        await self._read_ledger(path)
-                    elif lock is not None and conflict.operation.path == lock:
-                        fresh = _is_fresh(conflict)
-                    else:
-                        raise conflict.cause from conflict
-                else:
-                    self._mirror.ledgers[path] = Ledger(claimed, ledger.version + 1)
-                    return
-
-    async def _read_ledger(self, path: str) -> Ledger:
-        while True:
-            try:
-                data, stat = await self._client.get(path)
-                ledger = Ledger(wire.parse_ledger(data), stat.version)
-            except Vanished:
-                # A pool's first claim; or somebody removed it, and its nodes still count.
-                await self._client.ensure_path(path.rpartition("/")[0])
-                await self._recount(path, None)
-            except MalformedRecord as error:
-                log.warning("%s is counted anew: %s", path, error)
-                await self._recount(path, stat.version)
-            else:
-                self._mirror.ledgers[path] = ledger
-                return ledger
-
-    async def _recount(self, path: str, version: int | None) -> None:
-        """Write a ledger that is not there (None), or cannot be read, from the records."""
-        pool = wire.pool_of_ledger(path)
-        claimed = await self._sum_of_records(*pool) if pool else Resources()
-        with suppress(Conflict):
-            data = wire.encode_ledger(claimed)
-            write = Create(path, data) if version is None else SetData(path, data, version)
-            await self._client.transaction([write])
 
     # --- a claimed request -------------------------------------------------------------------
 
@@ -368,7 +284,7 @@ class Store:
             except TransactionConflict as conflict:
                 if conflict.operation.path != lock:
                     raise conflict.cause from conflict
-                fresh = _is_fresh(conflict)
+                fresh = locks.is_fresh(conflict)
             else:
                 written = dataclasses.replace(request, version=request.version + 1)
                 self._mirror.put_request(written)
@@ -393,7 +309,7 @@ class Store:
         node = change(wire.parse_node(node_id, data, stat.version))
         if node is None:
             return None
-        held = HeldNode(node, _lock_child(parent))
+        held = HeldNode(node, locks.child_name(parent))
         write = SetData(path, wire.encode_node(node), node.version)
         self._mirror.own(path)
         try:
@@ -411,12 +327,12 @@ class Store:
         while True:
             try:
                 await self._client.transaction(
-                    [*operations, *_take_lock(parent, child, fresh=fresh)]
+                    [*operations, *locks.take(parent, child, fresh=fresh)]
                 )
             except TransactionConflict as conflict:
                 if conflict.operation.path != parent:
                     raise conflict.cause from conflict
-                fresh = _is_fresh(conflict)
+                fresh = locks.is_fresh(conflict)
             else:
                 return
 
@@ -451,7 +367,7 @@ class Store:
         else:
             pool = (node.provider, node.pool)
             freed = Resources() - node.claimed
-            await self._transact_with_ledger(pool, freed, None, lambda _: removal, None)
+            await self.ledgers.transact(pool, freed, None, lambda _: removal, None)
 
     async def _mark_deleted(self, held: HeldNode) -> None:
         path = wire.node_path(held.node.id)
@@ -496,76 +412,9 @@ class Store:
             return None
         return wire.parse_node(node_id, data, stat.version)
 
-    async def reconcile_ledger(self, provider: str, pool: str) -> Resources | None:
-        """Set a pool's ledger to the sum of its records, if it is anything else.
-
-        Every claim and removal changes the ledger's version, so a sum made while the
-        version stood still is true. The correction, or None where nothing was written.
-        """
-        path = wire.ledger_path(provider, pool)
-        async with self._ledger_turn[path]:
-            ledger = await self._read_ledger(path)
-            total = await self._sum_of_records(provider, pool)
-            if total == ledger.claimed:
-                return None
-            try:
-                await self._client.transaction(
-                    [SetData(path, wire.encode_ledger(total), ledger.version)]
-                )
-            except TransactionConflict:
-                return None
-            self._mirror.ledgers[path] = Ledger(total, ledger.version + 1)
-            return total - ledger.claimed
-
-    async def _sum_of_records(self, provider: str, pool: str) -> Resources:
-        await self._client.sync(wire.NODES)
-        total = Resources()
-        for node_id in await self._client.children(wire.NODES):
-            node = await self._node_or_none(node_id)
-            if node and node.claimed and (node.provider, node.pool) == (provider, pool):
-                total += node.claimed
-        return total
-
-    async def _node_or_none(self, node_id: str) -> Node | None:
-        known = self._mirror.nodes.get(node_id)
-        if known is not None and known.claimed is not None:
-            # What a record has claimed never changes while it exists.
-            return known
-        try:
-            return await self.read_node(node_id)
-        except MalformedRecord:
-            return None
-
-
-def _lock_child(parent: str) -> str:
-    """A contender's name as kazoo's recipe makes it, the first in a parent of its own."""
-    return f"{parent}/{random.getrandbits(128):032x}{wire.LOCK_INFIX}0000000000"
-
-
-def _take_lock(parent: str, child: str, *, fresh: bool) -> list[Operation]:
-    """Take a lock in a transaction.
-
-    Naming the child by hand is right only where the transaction makes the parent;
-    an empty one that exists is deleted first, and one that is held cannot be.
-    """
-    take: list[Operation] = [Create(parent), Create(child, ephemeral=True)]
-    return take if fresh else [Delete(parent), *take]
-
 
 def _fill_in(held: HeldNode) -> list[Operation]:
     """Fill in a drafted node and lock it."""
     path, parent = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
     write = SetData(path, wire.encode_node(held.node), held.node.version)
-    return [write, *_take_lock(parent, held.lock, fresh=True)]
-
-
-def _is_fresh(conflict: TransactionConflict) -> bool:
-    """Whether a lock's parent is missing, from how taking it failed.
-
-    Raises Held where somebody has it.
-    """
-    if isinstance(conflict.cause, AlreadyExists):
-        return False
-    if isinstance(conflict.cause, Vanished):
-        return True
-    raise conflict.cause from conflict
+    return [write, *locks.take(parent, held.lock, fresh=True)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
 import click
 from cluster import ClusterError, LocalCluster, Progress
 
@@ -28,6 +29,8 @@ CONFIG = ROOT / "etc" / "nodepool.yaml"
 CONTEXT = "local"
 """What the configuration calls the cluster's context."""
 INTERRUPTED = 130
+EXPECTED = (DemoError, ClusterError, NodepoolK8sError, OSError, aiohttp.ClientError)
+"""Errors whose text says enough; any other is a bug and shows where it was raised."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,10 +51,11 @@ def main(nodes: str) -> None:
     # job begins with SIGINT ignored, and then Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    sys.exit(_demonstrate(Screen(), nodes))
+    sys.exit(demonstrate(Screen(), nodes))
 
 
-def _demonstrate(screen: Screen, nodes: str) -> int:
+def demonstrate(screen: Screen, nodes: str) -> int:
+    """Play it, and tell how it went; the exit status."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nodepool-k8s-demo-") as folder:
         try:
@@ -59,8 +63,11 @@ def _demonstrate(screen: Screen, nodes: str) -> int:
         except KeyboardInterrupt:
             screen.bad("\ninterrupted; everything was taken down")
             return INTERRUPTED
-        except (DemoError, ClusterError, NodepoolK8sError, OSError) as error:
+        except Exception as error:
+            # Of whatever kind: the launcher's log belongs to it, and is removed with the folder.
             _report(screen, Path(folder), error)
+            if not isinstance(error, EXPECTED):
+                raise
             return 1
     screen.good(f"\nDone in {time.monotonic() - began:.1f} s. Nothing is left behind.")
     return 0
@@ -84,9 +91,12 @@ def _taken_down(cluster: LocalCluster, screen: Screen, progress: Progress) -> It
         yield
     finally:
         # A second Ctrl-C, out of impatience, would leave half of it behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        screen.chapter("Taking everything down")
-        cluster.down(progress)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            screen.chapter("Taking everything down")
+            cluster.down(progress)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def _scene(screen: Screen, progress: Progress, cluster: LocalCluster, folder: Path) -> Scene:

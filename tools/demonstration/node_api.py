@@ -37,7 +37,7 @@ class NodeApi:
         """Open connections with what the node's record says."""
         async with aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {connection['token']}"},
-            connector=aiohttp.TCPConnector(ssl=_tls(connection)),
+            connector=aiohttp.TCPConnector(ssl=tls(connection)),
             timeout=aiohttp.ClientTimeout(total=CALL_SECONDS),
         ) as http:
             yield cls(http, connection)
@@ -85,7 +85,8 @@ class NodeApi:
             return response.status, await response.json()
 
 
-def _tls(connection: Mapping[str, Any]) -> ssl.SSLContext | bool:
+def tls(connection: Mapping[str, Any]) -> ssl.SSLContext | bool:
+    """How to check the API server's certificate, by what the node's record says."""
     if connection["skiptls"]:
         return False
     encoded = connection.get("ca_crt")

@@ -89,9 +89,11 @@ async def zuul(local_cluster: LocalCluster, chroot: str) -> AsyncIterator[Zuul]:
 
 
 @pytest.fixture
-async def launchers(zuul: Zuul, admin: Admin, tmp_path: Path) -> AsyncIterator[Launchers]:
+async def launchers(
+    zuul: Zuul, admin: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Launchers]:
     """Starts launchers; at the end they must have left nothing behind."""
-    launchers = Launchers(zuul, admin, tmp_path)
+    launchers = Launchers(zuul, admin, tmp_path, monkeypatch)
     try:
         yield launchers
         await launchers.leave_nothing()

@@ -10,7 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from kazoo.protocol.connection import _CONNECTION_DROP  # kazoo's own tests use it, too.
+
+from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s.launcher import daemon
 from nodepool_k8s.launcher.daemon import Launcher
+from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
 from tests.support.site import Site
 from tests.support.waiting import eventually
@@ -22,8 +28,10 @@ STOP_S = 45.0
 class RunningLauncher:
     """A launcher in this event loop."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, clients: list[ZooKeeperClient]) -> None:
         self.launcher = Launcher(site.settings())
+        self._clients = clients
+        """The connections that are made from now on; the first is this launcher's."""
         self._others = asyncio.all_tasks()
         self.task = asyncio.create_task(self.launcher.run(), name="launcher under test")
 
@@ -45,6 +53,15 @@ class RunningLauncher:
             self.launcher.stop()
         async with asyncio.timeout(STOP_S):
             await self.task
+
+    @property
+    def kazoo(self) -> Any:
+        """The kazoo client that it speaks to ZooKeeper through."""
+        return self._clients[0]._kazoo
+
+    def drop_connection(self) -> None:
+        """Cut its connection to ZooKeeper; its session lives on."""
+        self.kazoo._call(_CONNECTION_DROP, self.kazoo.handler.async_result())
 
     def left_tasks(self) -> set[asyncio.Task[Any]]:
         """What it started and did not end."""
@@ -99,7 +116,10 @@ class LauncherProcess:
 class Launchers:
     """The launchers of one test, and that they leave the house as they found it."""
 
-    def __init__(self, zuul: Zuul, admin: Admin, folder: Path) -> None:
+    def __init__(
+        self, zuul: Zuul, admin: Admin, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._monkeypatch = monkeypatch
         self._zuul = zuul
         self._admin = admin
         self._folder = folder
@@ -108,7 +128,14 @@ class Launchers:
 
     async def start(self, site: Site) -> RunningLauncher:
         """Start one in this event loop, and wait until it serves."""
-        running = RunningLauncher(site)
+        clients: list[ZooKeeperClient] = []
+
+        def connect(settings: ZooKeeperSettings) -> ZooKeeperClient:
+            clients.append(ZooKeeperClient(settings))
+            return clients[-1]
+
+        self._monkeypatch.setattr(daemon, "ZooKeeperClient", connect)
+        running = RunningLauncher(site, clients)
         self._running.append(running)
         return await running.ready()
 

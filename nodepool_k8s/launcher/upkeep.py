@@ -119,12 +119,12 @@ class Upkeep:
     # --- quota -----------------------------------------------------------------------------------
 
     async def correct_ledgers(self) -> None:
-        """Recount the pools whose ledger and records differ, as far as is known."""
+        """Recount the pools whose ledger is not known yet, or differs from the records."""
         for pool in self._settings.pools:
             path = wire.ledger_path(pool.provider, pool.name)
             ledger = self._mirror.ledgers.get(path)
             claimed = self._mirror.usage(pool.provider, pool.name).claimed
-            if ledger is None or ledger.claimed == claimed:
+            if ledger is not None and ledger.claimed == claimed:
                 continue
             change = await self._store.ledgers.reconcile(pool.provider, pool.name)
             if change is not None:

@@ -225,6 +225,7 @@ async def _show_quota(
 
 async def _return(scene: Scene, requestor: Requestor, taken: list[Taken]) -> None:
     scene.screen.chapter("Both nodes returned")
+    scene.screen.line("a pod counts until it has ended, a namespace until all in it is gone")
     await requestor.give_back([entry.accepted for entry in taken])
     began = time.monotonic()
     with scene.progress.step("nodes removed"):
@@ -248,7 +249,6 @@ async def _show_free(
     if used != before:
         raise DemoError(f"the quota ledger is not back at {before}, but says {used}")
     scene.screen.line(f"quota in use: {figures.quota(used, scene.pool.limits)}")
-    # A namespace node counts until the namespace is gone, a pod node until its pod is.
     async with await kube_config.new_client_from_config(str(scene.kubeconfig)) as api:
         core = kubernetes.CoreV1Api(api)
         for entry in taken:

@@ -91,9 +91,10 @@ class Launcher:
         scope = SessionScope(self._settings, self._identity, store, mirror, self._crashed)
         try:
             deployment = await store.prepare()
+            seen = client.connections
             await mirror.load()
             self._clusters.add(self._settings.providers, deployment)
-            tasks.spawn("keep the mirror", _keep(client, mirror))
+            tasks.spawn("keep the mirror", _keep(client, mirror, seen))
             await scope.start(self._clusters)
             log.info("Serving pools %s", ", ".join(p.key for p in self._settings.pools) or "none")
             self.ready.set()
@@ -113,9 +114,10 @@ class Launcher:
                 future.cancel()
 
 
-async def _keep(client: ZooKeeperClient, mirror: Mirror) -> None:
-    """List again after each reconnect: watches end with the connection."""
+async def _keep(client: ZooKeeperClient, mirror: Mirror, seen: int) -> None:
+    """List again after each connection after the ``seen``th: watches end with theirs."""
     while True:
-        seen = client.connections
         await client.wait_connection_after(seen)
+        # Before the listing, which outlives a dropped connection, and its watches do not.
+        seen = client.connections
         await mirror.load()

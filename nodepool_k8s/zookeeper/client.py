@@ -213,7 +213,7 @@ class ZooKeeperClient:
     async def watch_tree(self, path: str) -> None:
         """Watch everything at and below ``path`` until the connection drops."""
         try:
-            await self._ask(self._kazoo.add_tree_watch_async, path)
+            await self._read(self._kazoo.add_tree_watch_async, path)
         except ZooKeeperError as error:
             if isinstance(error.__cause__, kazoo_errors.UnimplementedError):
                 raise ZooKeeperError(

@@ -59,6 +59,11 @@ class RunningLauncher:
         """The kazoo client that it speaks to ZooKeeper through."""
         return self._clients[0]._kazoo
 
+    @property
+    def connections(self) -> int:
+        """How often it has connected to ZooKeeper."""
+        return self._clients[0].connections if self._clients else 0
+
     def drop_connection(self) -> None:
         """Cut its connection to ZooKeeper; its session lives on."""
         self.kazoo._call(_CONNECTION_DROP, self.kazoo.handler.async_result())
@@ -128,6 +133,9 @@ class Launchers:
 
     async def start(self, site: Site) -> RunningLauncher:
         """Start one in this event loop, and wait until it serves."""
+        return await self.start_unready(site).ready()
+
+    def start_unready(self, site: Site) -> RunningLauncher:
         clients: list[ZooKeeperClient] = []
 
         def connect(settings: ZooKeeperSettings) -> ZooKeeperClient:
@@ -137,7 +145,7 @@ class Launchers:
         self._monkeypatch.setattr(daemon, "ZooKeeperClient", connect)
         running = RunningLauncher(site, clients)
         self._running.append(running)
-        return await running.ready()
+        return running
 
     async def spawn(self, site: Site, *options: str) -> LauncherProcess:
         """Start one as a process, and wait until it serves."""

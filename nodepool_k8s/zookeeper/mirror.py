@@ -74,6 +74,7 @@ class Mirror:
         self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
         self._listeners: list[Listener] = []
         self._reading: dict[str, bool] = {}
+        """What is being read, and whether an event says that the answer may be older."""
         self._owned: set[str] = set()
         self._reported: dict[str, bytes] = {}
         client.on_event(self._on_event)
@@ -141,9 +142,12 @@ class Mirror:
         await self._load_branch(wire.REQUESTS, self.requests, gate)
         await self._load_branch(wire.NODES, self.nodes, gate)
         await self._load_branch(wire.POOL_COMPONENTS, self.components, gate)
-        await self._load_locks(wire.REQUEST_LOCKS, "", self.request_locks, gate)
-        await self._load_locks(wire.NODES, "/lock", self.node_locks, gate)
+        await self._load_locks(Kind.REQUEST_LOCK, gate)
+        await self._load_locks(Kind.NODE_LOCK, gate)
+        outdated = list(self.ledgers)
         self.ledgers.clear()
+        for path in outdated:
+            self._tell(Kind.LEDGER, path)
 
     async def _load_branch(self, root: str, known: dict[str, Any], gate: asyncio.Semaphore) -> None:
         names = set(await self._client.children(root))
@@ -158,19 +162,37 @@ class Mirror:
 
         await asyncio.gather(*(read(name) for name in names))
 
-    async def _load_locks(
-        self, root: str, suffix: str, locks: dict[str, set[str]], gate: asyncio.Semaphore
-    ) -> None:
-        async def read(name: str) -> None:
-            async with gate:
-                try:
-                    children = await self._client.children(f"{root}/{name}{suffix}")
-                except Vanished:
-                    children = []
-            self._set_lock_children(locks, name, {child for child in children if _is_lock(child)})
+    async def _load_locks(self, kind: Kind, gate: asyncio.Semaphore) -> None:
+        is_node = kind is Kind.NODE_LOCK
+        locks = self.node_locks if is_node else self.request_locks
 
+        async def read(name: str) -> None:
+            path = wire.node_lock_path(name) if is_node else wire.request_lock_path(name)
+            before = locks.get(name)
+            async with gate:
+                children = await self._read_lock(path)
+            self._set_lock_children(locks, name, children)
+            if locks.get(name) != before:
+                # Its coming or going was not heard: nobody was listening.
+                self._tell(kind, name)
+
+        root = wire.NODES if is_node else wire.REQUEST_LOCKS
         names = set(await self._client.children(root)) | locks.keys()
         await asyncio.gather(*(read(name) for name in names))
+
+    async def _read_lock(self, path: str) -> set[str]:
+        """The children of a lock, none of which came or went since the answer."""
+        try:
+            while True:
+                self._reading[path] = False
+                try:
+                    children = await self._client.children(path)
+                except Vanished:
+                    children = []
+                if not self._reading[path]:
+                    return {child for child in children if _is_lock(child)}
+        finally:
+            del self._reading[path]
 
     # --- events ------------------------------------------------------------------------------
 
@@ -202,6 +224,9 @@ class Mirror:
             kind, locks, name = Kind.REQUEST_LOCK, self.request_locks, parts[3]
         else:
             return True
+        parent = path.rpartition("/")[0]
+        if parent in self._reading:
+            self._reading[parent] = True
         children = locks.get(name, set())
         if event == "CREATED":
             self._set_lock_children(locks, name, children | {parts[-1]})

@@ -20,7 +20,7 @@ from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
 from tests.support.site import Site
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, Zuul
+from tests.support.zuul import Zuul
 
 STOP_S = 45.0
 
@@ -178,7 +178,9 @@ class Launchers:
 
         async def check() -> bool:
             await self._zuul.tidy()
-            return not await self._zuul.children(NODES)
+            left = await self._zuul.states()
+            assert not left, left
+            return True
 
         await eventually(check, "every node's record gone")
 

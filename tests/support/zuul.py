@@ -253,6 +253,17 @@ class Zuul:
 
         await eventually(check, f"nodes {node_ids} gone")
 
+    async def states(self) -> dict[str, str]:
+        """The state of every node; of one whose record is empty, that."""
+        found = {name: await self.node(name) for name in await self.children(NODES)}
+        return {name: record["state"] if record else "empty" for name, record in found.items()}
+
+    async def drop_drafts(self) -> None:
+        """Remove drafts, which a launcher leaves for a minute when an answer is lost."""
+        for node_id, state in (await self.states()).items():
+            if state == "init":
+                await self.delete(f"{NODES}/{node_id}")
+
     # --- the whole ---------------------------------------------------------------------------
 
     async def deployment(self) -> str:

@@ -99,6 +99,7 @@ async def test_sessions_that_end_again_and_again_under_load_lose_no_request(
         await registered_anew(zuul, before)
     for request_id in ids[3:]:
         await zuul.use_and_return(request_id)
+    await zuul.drop_drafts()
 
 
 async def test_a_dropped_connection_under_load_loses_nothing(
@@ -113,6 +114,7 @@ async def test_a_dropped_connection_under_load_loses_nothing(
         await zuul.use_and_return(request_id)
     # The session outlived it all.
     assert await components(zuul) == before
+    await zuul.drop_drafts()
 
 
 async def test_zookeeper_restarted_is_found_again(
@@ -149,6 +151,10 @@ async def test_nodes_in_use_survive_a_restart_of_zookeeper(
     await zuul.gone(node_id)
 
 
+async def connected(launcher: RunningLauncher, times: int) -> None:
+    await eventually(lambda: launcher.connections >= times, "connected")
+
+
 @pytest.mark.parametrize("drops", range(1, 5))
 async def test_connections_that_drop_while_it_starts_only_delay_it(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, drops: int
@@ -156,12 +162,13 @@ async def test_connections_that_drop_while_it_starts_only_delay_it(
     early = [await zuul.submit("pod") for _ in range(3)]
     launcher = launchers.start_unready(make_site(pod_label()))
     for number in range(drops):
-        await eventually(lambda seen=number: launcher.connections > seen, "connected")
+        await connected(launcher, number + 1)
         launcher.drop_connection()
     await launcher.ready()
     for request_id in [*early, await zuul.submit("pod")]:
         await zuul.use_and_return(request_id)
     assert len(await components(zuul)) == 1
+    await zuul.drop_drafts()
 
 
 async def test_an_api_server_restarted_is_found_again(

@@ -62,6 +62,8 @@ class Launcher:
         """
         for notice in self._settings.notices:
             log.info("%s", notice)
+        for option in without_effect(self._settings):
+            log.warning("%s has no effect yet", option)
         client = ZooKeeperClient(self._settings.zookeeper)
         await client.start()
         try:
@@ -112,6 +114,18 @@ class Launcher:
         finally:
             for future in waits:
                 future.cancel()
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Options that the configuration has and this launcher does not serve yet."""
+    labels = settings.labels.values()
+    found = {
+        "min-ready": any(label.min_ready > 0 for label in labels),
+        "max-ready-age": any(label.max_ready_age for label in labels),
+        "max-hold-age": settings.max_hold_age is not None,
+        "tenant-resource-limits": bool(settings.tenant_limits),
+    }
+    return [option for option, named in found.items() if named]
 
 
 async def _keep(client: ZooKeeperClient, mirror: Mirror, seen: int) -> None:

@@ -196,7 +196,8 @@ class ZooKeeperClient:
             self._connected.clear()
             if state == KazooState.LOST:
                 self.session.end()
-        log.info("ZooKeeper connection is %s", state.lower())
+        level = logging.DEBUG if self._closing else logging.INFO
+        log.log(level, "ZooKeeper connection is %s", state.lower())
         self._news.set()
 
     def _loop_call(self, function: Callable[..., None], *args: object) -> None:

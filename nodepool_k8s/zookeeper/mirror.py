@@ -111,6 +111,11 @@ class Mirror:
         """Take in a node that this launcher has just written."""
         self._set_node(node.id, node)
 
+    def put_component(self, path: str, component: Component) -> None:
+        """Take in a pool that this launcher has just registered."""
+        self.components[path.rpartition("/")[2]] = component
+        self._tell(Kind.COMPONENT, path.rpartition("/")[2])
+
     # --- questions -------------------------------------------------------------------------
 
     def usage(self, provider: str, pool: str) -> PoolUsage:
@@ -202,7 +207,9 @@ class Mirror:
         kind = _kind_of(path)
         if kind is Kind.LEDGER:
             # Not read here: most changes are this launcher's own, and a claim that finds
-            # its version outdated reads it then.
+            # its version outdated reads it then. One made anew counts its versions anew.
+            if event != "CHANGED":
+                self.ledgers.pop(path, None)
             self._tell(kind, path)
             return
         if kind is None:

@@ -91,6 +91,8 @@ class Store:
         """Register a pool; the path of its ephemeral record."""
         path = f"{wire.POOL_COMPONENTS}/{self._hostname}-{random.getrandbits(64):016x}"
         await self._client.transaction([Create(path, self._encode(component), ephemeral=True)])
+        # Known at once, or a request could fail for want of a pool that is only not heard of yet.
+        self._mirror.put_component(path, component)
         return path
 
     def _encode(self, component: Component) -> bytes:

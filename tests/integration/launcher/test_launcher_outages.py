@@ -102,6 +102,30 @@ async def test_sessions_that_end_again_and_again_under_load_lose_no_request(
     await zuul.drop_drafts()
 
 
+async def test_a_new_session_fails_no_request_before_every_pool_is_known(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    pools = [
+        {"name": f"{make_site.pool}-{name}", "labels": [pod_label(name)], "max-servers": 1}
+        for name in ("one", "two", "three")
+    ]
+    site = make_site.of([{"name": "local", "pools": pools}], QUICK_SESSION)
+    launcher = await launchers.start(site)
+    first = await zuul.submit("three")
+    await zuul.answered(first)
+    waiting = await zuul.submit("three")
+    for _ in range(4):
+        before = await components(zuul)
+        await expire(launcher, zuul)
+        await registered_anew(zuul, before)
+        await zuul.use_and_return(await zuul.submit("one"))
+    request = await zuul.request(waiting)
+    assert request is not None
+    assert request["state"] == "requested", request
+    await zuul.use_and_return(first)
+    await zuul.use_and_return(waiting)
+
+
 async def test_a_dropped_connection_under_load_loses_nothing(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from nodepool_k8s.config.settings import Settings
-from nodepool_k8s.errors import NodepoolK8sError, SessionLost, describe
+from nodepool_k8s.errors import ConnectionLost, NodepoolK8sError, SessionLost, describe
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.session import SessionScope
 from nodepool_k8s.launcher.tasks import Tasks
@@ -43,6 +43,7 @@ class Launcher:
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
         self._clusters = Clusters(self._tasks)
+        self._client: ZooKeeperClient
         self.ready = asyncio.Event()
         """Set while requests are being served."""
 
@@ -64,26 +65,40 @@ class Launcher:
             log.info("%s", notice)
         for option in without_effect(self._settings):
             log.warning("%s has no effect yet", option)
-        client = ZooKeeperClient(self._settings.zookeeper)
-        await client.start()
+        self._client = ZooKeeperClient(self._settings.zookeeper)
+        await self._client.start()
         try:
-            await self._serve_sessions(client)
+            await self._serve_sessions()
         finally:
             await self._tasks.cancel()
             await self._clusters.close()
-            await client.close()
+            await self._client.close()
         if self._crash is not None:
             task, error = self._crash
             raise Crashed(f"task {task!r} failed: {describe(error)}") from error
 
-    async def _serve_sessions(self, client: ZooKeeperClient) -> None:
+    async def _serve_sessions(self) -> None:
         while not self._stopping.is_set():
             with suppress(SessionLost):
-                await self._serve_session(client)
+                await self._serve_session(self._client)
             self.ready.clear()
             if not self._stopping.is_set():
                 log.warning("The ZooKeeper session is over; starting anew")
-                await self._or_stopping(client.wait_connected())
+                await self._or_stopping(self._connect_anew())
+
+    async def _connect_anew(self) -> None:
+        """Begin the next session with a client of its own.
+
+        The old client has opened a session by itself, and what the old scope still did as
+        it ended may have slipped into it: a lock, say, of which nobody knows. It ends here.
+        """
+        await self._client.close()
+        while True:
+            self._client = ZooKeeperClient(self._settings.zookeeper)
+            try:
+                return await self._client.start()
+            except ConnectionLost as error:
+                log.warning("%s", error)
 
     async def _serve_session(self, client: ZooKeeperClient) -> None:
         session = client.session

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -169,7 +169,7 @@ class Launch:
     async def _record(self, **changes: Any) -> None:
         self.held = await uninterrupted(self._site.store.write_node(self.held.evolve(**changes)))
 
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make something in the cluster, to the end; waits where a ResourceQuota is used up.
 
         Raises LaunchError.
@@ -178,7 +178,7 @@ class Launch:
         try:
             while True:
                 try:
-                    return await uninterrupted(_as_coroutine(call()))
+                    return await uninterrupted(call())
                 except KubernetesError as error:
                     judgement = diagnosis.judge(error)
                     if not isinstance(judgement, diagnosis.QuotaWait):
@@ -262,10 +262,6 @@ class Launch:
         now = time.monotonic()
         self._steps[name] = now - self._step_began
         self._step_began = now
-
-
-async def _as_coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable
 
 
 def ready_fields(

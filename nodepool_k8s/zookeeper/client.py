@@ -18,6 +18,7 @@ from kazoo import exceptions as kazoo_errors
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
+from nodepool_k8s import wire
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import (
     AlreadyExists,
@@ -348,7 +349,7 @@ class ZooKeeperClient:
             if isinstance(operation, Create) and operation.ephemeral:
                 return await self.exists(operation.path) is not None
         for operation in operations:
-            if isinstance(operation, Delete):
+            if isinstance(operation, Delete) and wire.LOCK_INFIX in operation.path:
                 return await self.exists(operation.path) is None
         for operation in operations:
             if isinstance(operation, SetData):

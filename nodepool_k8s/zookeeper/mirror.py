@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
@@ -76,6 +77,9 @@ class Mirror:
         self._reading: dict[str, bool] = {}
         """What is being read, and whether an event says that the answer may be older."""
         self._owned: set[str] = set()
+        self._drafting = 0
+        self._unread: set[str] = set()
+        """Nodes that came while drafts were being made: most are those drafts."""
         self._reported: dict[str, bytes] = {}
         client.on_event(self._on_event)
 
@@ -96,6 +100,25 @@ class Mirror:
     def disown(self, path: str) -> None:
         """The record at ``path`` is anybody's to write again."""
         self._owned.discard(path)
+
+    @contextmanager
+    def drafting(self) -> Iterator[list[str]]:
+        """Nodes are being created whose names are not known yet; put their paths into the list.
+
+        They need not be read, as they are this launcher's own.
+        """
+        paths: list[str] = []
+        self._drafting += 1
+        try:
+            yield paths
+        finally:
+            self._drafting -= 1
+            self._owned.update(paths)
+            self._unread.difference_update(paths)
+            if not self._drafting:
+                others, self._unread = self._unread, set()
+                for path in others:
+                    self._refresh(path, gone=False)
 
     def reread(self, path: str) -> None:
         """Give up ``own``, and catch up with what may have happened meanwhile."""
@@ -217,6 +240,9 @@ class Mirror:
         if event == "DELETED":
             self._removed(path)
         elif path in self._owned:
+            return
+        elif self._drafting and kind is Kind.NODE and event == "CREATED":
+            self._unread.add(path)
             return
         self._refresh(path, gone=event == "DELETED")
 

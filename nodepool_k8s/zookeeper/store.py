@@ -114,12 +114,13 @@ class Store:
 
         Their data is never empty: Nodepool deletes empty node znodes under our hands.
         """
-        paths = await asyncio.gather(
-            *(
-                self._client.create_sequence(f"{wire.NODES}/", wire.encode_node(draft))
-                for draft in drafts
+        with self._mirror.drafting() as paths:
+            paths += await asyncio.gather(
+                *(
+                    self._client.create_sequence(f"{wire.NODES}/", wire.encode_node(draft))
+                    for draft in drafts
+                )
             )
-        )
         return [
             dataclasses.replace(draft, id=path.rpartition("/")[2], version=0)
             for draft, path in zip(drafts, paths, strict=True)

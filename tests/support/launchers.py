@@ -31,7 +31,7 @@ class RunningLauncher:
     def __init__(self, site: Site, clients: list[ZooKeeperClient]) -> None:
         self.launcher = Launcher(site.settings())
         self._clients = clients
-        """The connections that are made from now on; the first is this launcher's."""
+        """This launcher's connections, one a session."""
         self._others = asyncio.all_tasks()
         self.task = asyncio.create_task(self.launcher.run(), name="launcher under test")
 
@@ -55,14 +55,19 @@ class RunningLauncher:
             await self.task
 
     @property
+    def clients(self) -> list[ZooKeeperClient]:
+        """Its connections to ZooKeeper, one a session, the oldest first."""
+        return self._clients
+
+    @property
     def kazoo(self) -> Any:
         """The kazoo client that it speaks to ZooKeeper through."""
-        return self._clients[0]._kazoo
+        return self._clients[-1]._kazoo
 
     @property
     def connections(self) -> int:
         """How often it has connected to ZooKeeper."""
-        return self._clients[0].connections if self._clients else 0
+        return sum(client.connections for client in self._clients)
 
     def drop_connection(self) -> None:
         """Cut its connection to ZooKeeper; its session lives on."""

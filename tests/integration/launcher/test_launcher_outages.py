@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from cluster import ClusterError, LocalCluster
 from kazoo.client import KazooClient
 
+from nodepool_k8s.errors import NodepoolK8sError
+from nodepool_k8s.zookeeper.operations import Create
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import POOLS, Zuul
+from tests.support.zuul import POOLS, REQUEST_LOCKS, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -100,6 +102,23 @@ async def test_sessions_that_end_again_and_again_under_load_lose_no_request(
     for request_id in ids[3:]:
         await zuul.use_and_return(request_id)
     await zuul.drop_drafts()
+
+
+async def test_what_slips_into_the_next_session_is_undone(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    launcher = await launchers.start(make_site(pod_label(), top=QUICK_SESSION))
+    before = await components(zuul)
+    path = f"{REQUEST_LOCKS}/200-0000000099/x__lock__0000000000"
+    await zuul.create(f"{REQUEST_LOCKS}/200-0000000099", b"")
+    client = launcher.clients[0]
+    await expire(launcher, zuul)
+    await client.session.ended()
+    # kazoo is about to connect anew: what is asked of it now, as a dying task does, is done then.
+    with suppress(NodepoolK8sError):
+        await client.transaction([Create(path, ephemeral=True)])
+    await registered_anew(zuul, before)
+    assert not await zuul.held_locks()
 
 
 async def test_a_new_session_fails_no_request_before_every_pool_is_known(

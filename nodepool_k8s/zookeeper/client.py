@@ -300,8 +300,7 @@ class ZooKeeperClient:
         finally:
             over.cancel()
             back.cancel()
-        if session.over:
-            raise SessionLost("the ZooKeeper session is over")
+        _require(session)
 
     # --- transactions -------------------------------------------------------------------
 
@@ -313,6 +312,8 @@ class ZooKeeperClient:
         """
         session = self.session
         while True:
+            # kazoo would send it in the next session as well, whose locks are not ours.
+            _require(session)
             try:
                 return await self._commit(operations)
             except SessionLost:
@@ -362,6 +363,11 @@ class ZooKeeperClient:
         except Vanished:
             return False
         return data == operation.data and stat.version == operation.version + 1
+
+
+def _require(session: Session) -> None:
+    if session.over:
+        raise SessionLost("the ZooKeeper session is over")
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

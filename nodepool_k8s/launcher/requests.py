@@ -318,5 +318,8 @@ class PoolQueue:
         return sum((self._usage[name] for name in request.node_types), Resources())
 
     def _used(self) -> Resources:
-        known = self._mirror.usage(self.pool.provider, self.pool.name)
-        return known.claimed + known.foreign
+        """What the claim was decided from: the ledger, which the records lag behind."""
+        provider, pool = self.pool.provider, self.pool.name
+        known = self._mirror.usage(provider, pool)
+        ledger = self._mirror.ledgers.get(wire.ledger_path(provider, pool))
+        return (ledger.claimed if ledger else known.claimed) + known.foreign

@@ -105,16 +105,16 @@ async def test_a_request_keeps_every_key_of_zuul(
 async def test_fulfilled_shows_when_every_lock_is_free(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
-    await launchers.start(make_site(pod_label(), pod_label("other-pod"), namespace_label()))
-    request_id = await zuul.submit("pod", "namespace", "other-pod", "pod")
+    await launchers.start(make_site(pod_label(), pod_label("b-pod"), pod_label("c-pod")))
+    request_id = await zuul.submit("pod", "c-pod", "b-pod", "pod")
     seen = zuul.watch_answer(request_id)
     sighting = await eventually(seen, "the answer")
     assert sighting is not None
     assert sighting.request["state"] == "fulfilled"
     assert list(sighting.node_locks.values()) == [[]] * 4
     assert [node["type"] for node in sighting.nodes] == [
-        *(["pod"], ["namespace"]),
-        *(["other-pod"], ["pod"]),
+        *(["pod"], ["c-pod"]),
+        *(["b-pod"], ["pod"]),
     ]
     assert {node["state"] for node in sighting.nodes} == {"ready"}
     assert {node["allocated_to"] for node in sighting.nodes} == {request_id}

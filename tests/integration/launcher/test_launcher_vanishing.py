@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
-from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
+from tests.support.site import SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, Zuul
 
@@ -50,9 +50,9 @@ async def test_while_it_waits_for_quota(
 async def test_while_its_nodes_are_being_built(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
-    await launchers.start(make_site(manual_label(), namespace_label()))
-    request_id = await zuul.submit("pod", "namespace", "pod")
-    await zuul.building(request_id, count=2)  # The namespace is ready by then.
+    await launchers.start(make_site(manual_label(), pod_label("quick")))
+    request_id = await zuul.submit("pod", "quick", "pod")
+    await zuul.building(request_id, count=2)  # The third is ready by then.
     await zuul.cancel(request_id)
     await all_gone(zuul, admin)
 
@@ -106,8 +106,8 @@ async def _no_nodes(zuul: Zuul) -> bool:
 async def test_fulfilled_and_never_accepted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
-    await launchers.start(make_site(pod_label(), namespace_label()))
-    request_id = await zuul.submit("pod", "namespace")
+    await launchers.start(make_site(pod_label(), pod_label("other-pod")))
+    request_id = await zuul.submit("pod", "other-pod")
     await zuul.answered(request_id)
     await zuul.cancel(request_id)
     await all_gone(zuul, admin)

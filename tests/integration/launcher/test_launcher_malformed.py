@@ -97,6 +97,15 @@ async def test_odd_ids_are_served_or_passed_over(
     await zuul.use_and_return(await zuul.submit("pod"))
 
 
+async def test_a_request_for_nothing_is_answered(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(pod_label()))
+    request = await zuul.answered(await zuul.submit(), "fulfilled", "failed")
+    assert request["nodes"] == []
+    await zuul.use_and_return(await zuul.submit("pod"))
+
+
 async def test_a_malformed_node_stops_nothing(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, caplog: pytest.LogCaptureFixture
 ) -> None:

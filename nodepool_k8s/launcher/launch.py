@@ -113,43 +113,42 @@ class Launch:
             # Before the namespace exists: whoever finds the record finds the namespace.
             self.written = False
             await self._record(state=NodeState.BUILDING, external_id=objects.namespace_name)
-        self.waits_for = "its namespace"
+        async with self._queue.making:
+            access = await self._make_objects(objects)
+        pod: Pod | None = None
+        if self._label.type is LabelType.POD:
+            pod = await self._wait_until_ready(objects)
+            self._step_done("ready")
+        self._finish(objects, access, pod)
+
+    async def _make_objects(self, objects: NodeObjects) -> AccessToken:
+        """Make all that the node is made of; its pod starts while its siblings are made."""
         cluster = self._site.cluster
+        self.waits_for = "its namespace"
         namespace = await self._ask(lambda: cluster.create_namespace(objects))
         self._step_done("namespace")
         self.waits_for = "its objects in the cluster"
-        pod: Pod | None = None
+        access = asyncio.ensure_future(self._ask(lambda: cluster.create_access(objects)))
+        tasks: list[asyncio.Future[Any]] = [access]
         if self._label.type is LabelType.POD:
-            access, pod = await self._make_pod(objects, namespace.uid)
-        else:
-            access = await self._ask(lambda: cluster.create_access(objects))
-            self._step_done("access")
-        self._finish(objects, access, pod)
-
-    async def _make_pod(self, objects: NodeObjects, uid: str) -> tuple[AccessToken, Pod]:
-        """Make the access and the pod at the same time, and wait until the pod is ready."""
-        access = asyncio.ensure_future(self._ask(lambda: self._site.cluster.create_access(objects)))
-        pod = asyncio.ensure_future(self._post_pod(objects, uid))
+            tasks.append(asyncio.ensure_future(self._post_pod(objects, namespace.uid)))
         try:
-            await asyncio.wait({access, pod}, return_when=asyncio.FIRST_EXCEPTION)
-            for task in (pod, access):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
                 if task.done() and (error := task.exception()) is not None:
                     raise error
-            return access.result(), pod.result()
+            self._step_done("objects")
+            return access.result()
         finally:
-            access.cancel()
-            pod.cancel()
-            await asyncio.wait({access, pod})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    async def _post_pod(self, objects: NodeObjects, uid: str) -> Pod:
+    async def _post_pod(self, objects: NodeObjects, uid: str) -> None:
         # Fencing: the record with the namespace's UID, under a lock that is still ours,
         # comes before the pod. A launcher that froze meanwhile posts none.
         await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
         await self._ask(lambda: self._site.cluster.create_pod(objects))
-        self._step_done("objects")
-        pod = await self._wait_until_ready(objects)
-        self._step_done("ready")
-        return pod
 
     def _objects(self, attempt: int) -> NodeObjects:
         labels, warnings = dynamic_labels(self._label.dynamic_labels, self._request)

@@ -36,6 +36,10 @@ from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
 
+MAKING_AT_ONCE = 16
+"""Nodes of a pool whose objects are made at the same time. More of them only get in one
+another's way at the API server, and each pod starts later: see ``tools/bench``."""
+
 OnClaim = Callable[["PoolQueue", Claim], None]
 
 
@@ -87,6 +91,8 @@ class PoolQueue:
         self._waiting: list[tuple[allocation.Order, str]] = []
         self._places: dict[str, allocation.Order] = {}
         self._declines: dict[str, str] = {}
+        self.making = asyncio.Semaphore(MAKING_AT_ONCE)
+        """Held while a node's objects are made, not while its pod starts."""
         self._refused_by_cluster = 0
         self._stopped = False
         self._yielded: set[str] = set()

@@ -36,7 +36,7 @@ from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
 
-MAKING_AT_ONCE = 16
+MAKING_AT_ONCE = 32
 """Nodes of a pool whose objects are made at the same time. More of them only get in one
 another's way at the API server, and each pod starts later: see ``tools/bench``."""
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import peer
 from cluster import ClusterError, LocalCluster, Progress
 
-from benchmark import figures, launchers, peer
+from benchmark import figures, launchers
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
 from benchmark.floor import IN_FLIGHT
@@ -194,7 +195,7 @@ class Campaign:
     def _noting(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (BenchmarkError, ClusterError) as error:
+        except (BenchmarkError, ClusterError, peer.PeerError) as error:
             self.failures.append(f"{what}: {error}")
             self.progress.say(f"not measured: {what}: {error}")
 

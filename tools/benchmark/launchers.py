@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import yaml
+from peer import files
 
 from benchmark.errors import LauncherEnded
 from benchmark.floor import PREFIX
@@ -111,7 +112,7 @@ class Launcher:
 def own(place: Place, run: int, profile: Path | None) -> Recipe:
     """This repository's launcher, on ZooKeeper's plain port; under cProfile if so asked."""
     chroot = f"nodepool-k8s-{run}"
-    servers = _server(place.zookeeper, chroot)
+    servers = files.server(place.zookeeper, f"/{chroot}")
     config = _write(place, chroot, configuration(place, {"zookeeper-servers": [servers]}))
     python = [sys.executable]
     if profile is not None:
@@ -123,16 +124,15 @@ def own(place: Place, run: int, profile: Path | None) -> Recipe:
 def peer(place: Place, run: int, environment: Path) -> Recipe:
     """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port: it insists."""
     chroot = f"peer-{run}"
-    ca, cert, key = place.tls_files
     zookeeper = {
-        "zookeeper-servers": [_server(place.zookeeper_tls, chroot)],
-        "zookeeper-tls": {"ca": ca, "cert": cert, "key": key},
+        "zookeeper-servers": [files.server(place.zookeeper_tls, f"/{chroot}")],
+        "zookeeper-tls": files.tls(place.tls_files),
     }
     config = _write(place, chroot, configuration(place, zookeeper))
-    program = str(environment / "bin" / "nodepool-launcher")
-    logging = _write_logging(place)
+    # Its debugging log would be charged to it.
+    logging = _write(place, "peer-logging", files.logging("INFO"))
     pid = str(place.folder / f"{chroot}.pid")
-    argv = (program, "-f", "--no-webapp", "-c", config, "-l", logging, "-p", pid)
+    argv = files.command(environment, config, logging, pid)
     return _recipe("nodepool", place, chroot, argv)
 
 
@@ -164,24 +164,7 @@ def configuration(place: Place, zookeeper: dict[str, Any]) -> dict[str, Any]:
     return {**zookeeper, "labels": labels, "providers": [provider]}
 
 
-def _server(address: str, chroot: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    return {"host": host, "port": int(port), "chroot": f"/{chroot}"}
-
-
 def _write(place: Place, name: str, document: dict[str, Any]) -> str:
     path = place.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return str(path)
-
-
-def _write_logging(place: Place) -> str:
-    """INFO to standard error; Nodepool's debugging log would be charged to it."""
-    handler = {"class": "logging.StreamHandler", "level": "INFO"}
-    document = {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "handlers": {"stderr": handler},
-        "root": {"handlers": ["stderr"], "level": "INFO"},
-    }
-    return _write(place, "peer-logging", document)

@@ -1,0 +1,42 @@
+"""The parts of the peer's files, and its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def server(address: str, chroot: str) -> dict[str, Any]:
+    """An entry of ``zookeeper-servers``; the address is ``host:port``, the chroot has its /."""
+    host, _, port = address.rpartition(":")
+    return {"host": host, "port": int(port), "chroot": chroot}
+
+
+def tls(files: Sequence[str | Path]) -> dict[str, str]:
+    """The section ``zookeeper-tls``, without which Nodepool does not start.
+
+    ``files`` are the authority, the certificate and its key.
+    """
+    ca, cert, key = (str(path) for path in files)
+    return {"ca": ca, "cert": cert, "key": key}
+
+
+def logging(level: str) -> dict[str, Any]:
+    """A logging configuration: to standard error, Nodepool's own lines from that level on."""
+    handler = {"class": "logging.StreamHandler", "formatter": "line"}
+    line = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": line},
+        "handlers": {"stderr": handler},
+        "root": {"handlers": ["stderr"], "level": "INFO"},
+        "loggers": {"nodepool": {"level": level}},
+    }
+
+
+def command(environment: Path, config: str, logging_file: str, pid_file: str) -> tuple[str, ...]:
+    """The command line of its launcher, in the foreground and without its web application."""
+    program = str(environment / "bin" / "nodepool-launcher")
+    return (program, "-f", "--no-webapp", "-c", config, "-l", logging_file, "-p", pid_file)

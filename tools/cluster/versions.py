@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 GO_MODULE = HERE / "kube"
 JAVA_PROJECT = HERE / "java"
 KWOK = "0.8.0"
+KUSTOMIZE = "5.7.1"
 GO_AT_LEAST = (1, 26)
 JAVA_AT_LEAST = 11
 

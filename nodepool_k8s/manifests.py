@@ -6,6 +6,7 @@ adapter posts what is built here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,6 +33,17 @@ POOL_LABEL = "nodepool_pool_name"
 NODE_LABEL_LABEL = "nodepool_node_label"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "nodepool-k8s"
+
+OWN_LABELS = frozenset(
+    {
+        DEPLOYMENT_LABEL,
+        NODE_ID_LABEL,
+        PROVIDER_LABEL,
+        POOL_LABEL,
+        NODE_LABEL_LABEL,
+        MANAGED_BY_LABEL,
+    }
+)
 
 KEEP_ANNOTATIONS: Mapping[str, str] = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -223,6 +235,15 @@ def namespace_name(pool: str, node_id: str, attempt: int = 0) -> str:
     return valid_name(pool, NAME_LENGTH - len(suffix)) + suffix
 
 
+_NODE_ID = re.compile(r"-(\d{10})(?:-\d+)?$")
+
+
+def node_id_in(namespace: str) -> str | None:
+    """The node id in a namespace's name; None where there is none."""
+    found = _NODE_ID.search(namespace)
+    return found[1] if found else None
+
+
 def token_request(lifetime: float) -> Manifest:
     """Ask for a token of ``zuul-worker`` that lives so many seconds."""
     return {
@@ -246,10 +267,16 @@ def token_secret(deployment: str) -> Manifest:
     }
 
 
-def allocation_patch(label: Label) -> Manifest | None:
-    """Build the merge patch for a pod that becomes allocated; None where nothing is to change."""
-    keep = {key: value for key, value in KEEP_ANNOTATIONS.items() if key not in label.annotations}
-    return {"metadata": {"annotations": keep}} if keep else None
+def valid_dynamic_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what would hide our own labels."""
+    return {key: value for key, value in labels.items() if key not in OWN_LABELS}
+
+
+def reuse_patch(label: Label, labels: Mapping[str, str], *, pod: bool) -> Manifest:
+    """Build the merge patch for a ready node's pod, or its namespace, that becomes allocated."""
+    keep = KEEP_ANNOTATIONS if pod else EMPTY
+    annotations = {key: value for key, value in keep.items() if key not in label.annotations}
+    return {"metadata": {"labels": dict(labels), "annotations": annotations}}
 
 
 def _plain_labels(deployment: str) -> dict[str, str]:

@@ -23,6 +23,10 @@ def empty() -> Mapping[str, Any]:
 MILLI = 1000
 
 
+MIN_READY = "NodePool:min-ready"
+"""Who asks for spare nodes: Nodepool's name for it, known to every launcher."""
+
+
 class RequestState(StrEnum):
     """States of a node request; Nodepool's, so that Zuul and Nodepool know them."""
 
@@ -154,6 +158,11 @@ class NodeRequest:
     version: int = -1
 
     @property
+    def for_spare(self) -> bool:
+        """Whether it asks for a spare node (``min-ready``), to be had by whoever comes."""
+        return self.requestor == MIN_READY
+
+    @property
     def priority(self) -> str:
         """The priority in the id (``200-0000000001``), compared as text like Nodepool does."""
         return self.id.partition("-")[0]
@@ -169,7 +178,8 @@ class Node:
     """A node as it stood in ZooKeeper at ``version``.
 
     ``claimed`` is what the quota ledger holds for it (None: not in the ledger, for
-    example another launcher's). ``extra`` keeps every other key.
+    example another launcher's); ``counted_for`` is the tenant whose ledger holds it as
+    well (None: none does). ``extra`` keeps every other key.
     """
 
     id: str
@@ -186,9 +196,16 @@ class Node:
     state_time: float = 0.0
     resources: Resources | None = None
     claimed: Resources | None = None
+    counted_for: str | None = None
     driver_data: Mapping[str, Any] = field(default_factory=empty)
     extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
+
+
+    @property
+    def unused(self) -> bool:
+        """Whether it is ready and nobody's, for whoever comes."""
+        return self.state is NodeState.READY and self.allocated_to is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +217,13 @@ class Component:
     supported_labels: frozenset[str]
     priority: int = 100
     paused: bool = False
+    pool: str = ""
+    """The pool's name (the record's ``name``); empty where the record has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A pool's quota ledger as it stood at ``version``."""
+    """A quota ledger, a pool's or a tenant's, as it stood at ``version``."""
 
     claimed: Resources
     version: int

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -33,6 +35,9 @@ OWN = "/nodepool-k8s"
 """Our own root: never under a path that Nodepool lists."""
 DEPLOYMENT = "/nodepool-k8s/deployment"
 LEDGERS = "/nodepool-k8s/ledger"
+TENANT_LEDGERS = "/nodepool-k8s/tenants"
+MIN_READY_OWNERS = "/nodepool-k8s/min-ready"
+"""One ephemeral znode a label, of the launcher that asks for its spare nodes."""
 
 LOCK_INFIX = "__lock__"
 """Between the contender's UUID and the sequence, in kazoo's lock recipe."""
@@ -76,6 +81,28 @@ def pool_of_ledger(path: str) -> tuple[str, str] | None:
     """Provider and pool of a ledger's path; None for another path."""
     parts = path.removeprefix(LEDGERS + "/").split("/")
     return (unquote(parts[0]), unquote(parts[1])) if len(parts) == 2 else None
+
+
+def tenant_ledger_path(tenant: str) -> str:
+    """The quota ledger of a tenant, over all pools."""
+    return f"{TENANT_LEDGERS}/{quote(tenant, safe='')}"
+
+
+def tenant_of_ledger(path: str) -> str | None:
+    """The tenant of a ledger's path; None for another path."""
+    root, _, name = path.rpartition("/")
+    return unquote(name) if root == TENANT_LEDGERS and name else None
+
+
+def min_ready_path(label: str) -> str:
+    """The znode of the launcher that asks for a label's spare nodes."""
+    return f"{MIN_READY_OWNERS}/{quote(label, safe='')}"
+
+
+def label_of_min_ready(path: str) -> str | None:
+    """The label of such a path; None for another path."""
+    root, _, name = path.rpartition("/")
+    return unquote(name) if root == MIN_READY_OWNERS and name else None
 
 
 # --- JSON ------------------------------------------------------------------------------
@@ -199,14 +226,28 @@ def encode_request(request: NodeRequest) -> bytes:
 
 def refusal_reasons(request: NodeRequest) -> tuple[str, ...]:
     """Why pools of ours refused the request, as they wrote it into the request."""
-    own = request.extra.get(DRIVER_KEY)
-    reasons = own.get("reasons") if isinstance(own, dict) else None
+    reasons = _own(request).get("reasons")
     return tuple(str(reason) for reason in reasons) if isinstance(reasons, list) else ()
 
 
 def with_reasons(request: NodeRequest, reasons: tuple[str, ...]) -> Mapping[str, Any]:
     """The request's ``extra`` with more reasons of a refusal."""
-    return {**request.extra, DRIVER_KEY: {"reasons": [*refusal_reasons(request), *reasons]}}
+    own = {**_own(request), "reasons": [*refusal_reasons(request), *reasons]}
+    return {**request.extra, DRIVER_KEY: own}
+
+
+def _own(request: NodeRequest) -> Mapping[str, Any]:
+    own = request.extra.get(DRIVER_KEY)
+    return own if isinstance(own, dict) else EMPTY
+
+
+SPARE = MappingProxyType({"reuse": False, DRIVER_KEY: {"spare": True}})
+"""The ``extra`` of a request for a spare node that a launcher of ours made."""
+
+
+def is_own_spare(request: NodeRequest) -> bool:
+    """Whether a launcher of ours asked for that spare node (as far as the request still says)."""
+    return request.for_spare and _own(request).get("spare") is True
 
 
 # --- nodes --------------------------------------------------------------------------------
@@ -285,6 +326,7 @@ def parse_node(node_id: str, data: bytes, version: int) -> Node:
         state_time=_number(raw.get("state_time")) or 0.0,
         resources=_resources(raw.get("resources")),
         claimed=_claimed(driver_data),
+        counted_for=_counted_for(driver_data),
         driver_data=driver_data,
         extra={key: value for key, value in raw.items() if key not in _NODE_KEYS},
         version=version,
@@ -306,13 +348,19 @@ def _claimed(driver_data: Mapping[str, Any]) -> Resources | None:
     return Resources(_milli(claimed, "claimed")) if isinstance(claimed, dict) else None
 
 
+def _counted_for(driver_data: Mapping[str, Any]) -> str | None:
+    own = driver_data.get(DRIVER_KEY)
+    return _text(own.get("tenant")) if isinstance(own, dict) else None
+
+
 def encode_node(node: Node) -> bytes:
     """Write a node with every key that Nodepool's own records have."""
     driver_data = dict(node.driver_data)
     if node.claimed is not None:
         own = driver_data.get(DRIVER_KEY)
         own = own if isinstance(own, dict) else {}
-        driver_data[DRIVER_KEY] = {**own, "claimed": dict(node.claimed)}
+        counts = {"claimed": dict(node.claimed), "tenant": node.counted_for}
+        driver_data[DRIVER_KEY] = {**own, **counts}
     return _encode(
         {
             **_NODE_DEFAULTS,
@@ -347,6 +395,41 @@ def own_data(node: Node) -> Mapping[str, Any]:
     return own if isinstance(own, dict) else EMPTY
 
 
+KEPT_KEYS = (
+    "hold_expiration",
+    "hold_job",
+    "comment",
+    "user_data",
+    "hostname",
+    "host_id",
+    "interface_ip",
+    "public_ipv4",
+    "private_ipv4",
+    "public_ipv6",
+    "connection_type",
+)
+
+
+def slim(node: Node) -> Node:
+    """The node as it is kept in memory: without tokens and certificates, or what is null."""
+    kept = {key: value for key in KEPT_KEYS if (value := node.extra.get(key)) is not None}
+    return replace(node, extra=kept or EMPTY)
+
+
+def hold_expiration(node: Node) -> float | None:
+    """Seconds that whoever holds the node wants to have it held; None: for ever."""
+    value = node.extra.get("hold_expiration")
+    if isinstance(value, str) and value.isdecimal():  # Zuul once wrote it as text.
+        value = int(value)
+    seconds = _number(value)
+    return seconds if seconds is not None and seconds > 0 else None
+
+
+def wants_reuse(request: NodeRequest) -> bool:
+    """Whether a ready node will do, or the request insists on new ones."""
+    return request.extra.get("reuse") is not False
+
+
 def with_own_data(node: Node, **data: object) -> Mapping[str, Any]:
     """The node's ``driver_data`` with more of our own in it."""
     return {**node.driver_data, DRIVER_KEY: {**own_data(node), **data}}
@@ -356,7 +439,7 @@ def with_own_data(node: Node, **data: object) -> Mapping[str, Any]:
 
 
 def parse_ledger(data: bytes) -> Resources:
-    """Read a pool's ledger: what its claimed nodes hold, in thousandths.
+    """Read a ledger: what its claimed nodes hold, in thousandths.
 
     Raises MalformedRecord; an empty znode is an empty ledger.
     """
@@ -366,7 +449,7 @@ def parse_ledger(data: bytes) -> Resources:
 
 
 def encode_ledger(claimed: Resources) -> bytes:
-    """Write a pool's ledger."""
+    """Write a ledger."""
     return _encode({"claimed": dict(claimed)})
 
 
@@ -409,4 +492,5 @@ def parse_component(name: str, data: bytes) -> Component:
         supported_labels=frozenset(_strings(raw.get("supported_labels"), f"component {name}")),
         priority=100 if priority is None else int(priority),
         paused=bool(raw.get("paused")),
+        pool=_text(raw.get("name")) or "",
     )

@@ -84,7 +84,7 @@ class Cluster:
     def __init__(self, provider: Provider, deployment: str) -> None:
         self.provider = provider
         self.deployment = deployment
-        self._client = ApiClient(provider.context)
+        self._client = ApiClient(provider.context, provider.name)
         self._started: Mirror | None = None
         self._has_started = asyncio.Event()
         self._subscriptions: list[Subscription] = []
@@ -186,6 +186,15 @@ class Cluster:
         """Our namespaces, from the mirror."""
         return self._mirror.namespaces()
 
+    @property
+    def in_sync(self) -> bool:
+        """Whether the mirror shows all that was there when we connected, and what came since."""
+        return self._started is not None and self._started.in_sync
+
+    def namespace(self, name: str) -> Namespace | None:
+        """The namespace of ours of that name, from the mirror."""
+        return self._mirror.namespace(name)
+
     def pods(self, namespace: str) -> tuple[Pod, ...]:
         """Our pods in a namespace, from the mirror."""
         return self._mirror.pods(namespace)
@@ -217,6 +226,13 @@ class Cluster:
             return namespace_record(await self._persist(lambda: self._client.get(_path(name))))
         except NotFound:
             return None
+
+    async def list_pods(self, namespace: str) -> tuple[Pod, ...]:
+        """Our pods in a namespace, asked of the API server itself."""
+        query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
+        path = _path(namespace, "pods")
+        page = await self._persist(lambda: self._client.get(path, query))
+        return tuple(pod_record(raw) for raw in page.get("items") or ())
 
     async def events(self, namespace: str) -> list[str]:
         """Tell the last Warning events of a namespace: some causes appear nowhere else."""
@@ -280,9 +296,13 @@ class Cluster:
         self._use_token_secrets()
         return await self._secret_token(namespace)
 
-    async def annotate_pod(self, namespace: str, pod: str, patch: Manifest) -> None:
-        """Apply a merge patch (``manifests.allocation_patch``) to a node's pod."""
+    async def patch_pod(self, namespace: str, pod: str, patch: Manifest) -> None:
+        """Apply a merge patch to a node's pod."""
         await self._persist(lambda: self._client.patch(_path(namespace, "pods", pod), patch))
+
+    async def patch_namespace(self, namespace: str, patch: Manifest) -> None:
+        """Apply a merge patch to a node's namespace."""
+        await self._persist(lambda: self._client.patch(_path(namespace), patch))
 
     async def _account_and_token(self, objects: NodeObjects) -> AccessToken:
         name = objects.namespace_name

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from nodepool_k8s import backoff
+from nodepool_k8s import backoff, telemetry
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes.client import JSON, METADATA, METADATA_LIST, ApiClient
 from nodepool_k8s.kubernetes.records import namespace_record, pod_record
@@ -121,6 +121,7 @@ class Stream(Generic[R]):
                 self._failures = 0
 
     async def _relist(self) -> None:
+        telemetry.relisted(self._client.provider, self._path)
         records: dict[str, R] = {}
         query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
         while True:
@@ -225,6 +226,11 @@ class Mirror:
     def subscribe(self, subscription: Subscription) -> None:
         """Tell that one too from now on."""
         self._subscriptions.append(subscription)
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether both have been listed once."""
+        return self.namespace_stream.synced.is_set() and self.pod_stream.synced.is_set()
 
     async def synced(self) -> None:
         """Wait until both have been listed once."""

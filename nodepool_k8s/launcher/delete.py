@@ -12,11 +12,12 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nodepool_k8s import backoff, wire
-from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.config.settings import LaunchSettings, Settings
 from nodepool_k8s.errors import (
     Conflict,
     Held,
@@ -29,6 +30,7 @@ from nodepool_k8s.errors import (
     describe,
 )
 from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher import reuse
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import about
@@ -38,6 +40,12 @@ from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import HeldNode, Store
 
 log = logging.getLogger(__name__)
+
+WAKE_LATE = 0.01
+"""Seconds after a node is due, so that it is due by then."""
+
+LAG_SECONDS = 1.0
+"""How long to wait for news of a node whose watch shows less than the API server has."""
 
 REPORT_AFTER = 60.0
 """Seconds after which a deletion that does not end is reported."""
@@ -60,14 +68,50 @@ class Deleter:
         self._mirror = mirror
         self._tasks = tasks
         self._under_way: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        """What wakes us when a node has been kept long enough."""
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        """Ids of the nodes that are being deleted, or set free, right now."""
+        return frozenset(self._under_way)
 
     def consider(self, node_id: str) -> None:
-        """Look at a node that came, changed, or was unlocked; delete it if that is due."""
+        """Look at a node that came, changed, or was unlocked; delete or free it if that is due."""
+        self._forget_timer(node_id)
         node = self._mirror.nodes.get(node_id)
         if node is None or node_id in self._under_way or node.provider not in self._clusters:
             return
-        if self._why_delete(node) is not None:
+        if self._is_freed(node):
+            self._begin(node_id, self._free(node_id))
+        elif self._why_delete(node) is not None:
             self._begin(node_id, self._take_and_delete(node_id))
+        else:
+            self._wake_when_due(node)
+
+    def close(self) -> None:
+        """Wake for nothing any more."""
+        for node_id in list(self._timers):
+            self._forget_timer(node_id)
+
+    def _wake_when_due(self, node: Node) -> None:
+        due = upkeep.due_at(node, self._ages(node))
+        if due is None:
+            return
+        # A clock that is set back wakes us early; then we only look, and sleep again.
+        delay = max(0.0, due - time.time()) + WAKE_LATE
+        loop = asyncio.get_running_loop()
+        self._timers[node.id] = loop.call_later(delay, self.consider, node.id)
+
+    def _forget_timer(self, node_id: str) -> None:
+        timer = self._timers.pop(node_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _ages(self, node: Node) -> upkeep.Ages:
+        label = self._settings.labels.get(node.type[0]) if node.type else None
+        ready = label.max_ready_age if label else None
+        return upkeep.Ages(ready=ready, hold=self._settings.max_hold_age)
 
     def consider_nodes_of(self, request_id: str) -> None:
         """Look at the nodes allocated to a request that is gone."""
@@ -97,39 +141,94 @@ class Deleter:
         return upkeep.why_delete(
             node,
             locked=self._mirror.node_locked(node.id),
+            now=time.time(),
+            ages=self._ages(node),
+            unusable=self._why_unusable(node) if node.unused else None,
+        )
+
+    def _why_unusable(self, node: Node) -> str | None:
+        cluster = self._clusters[node.provider or ""]
+        if not cluster.in_sync:
+            return None
+        return reuse.why_unusable(cluster, node, self._launch_settings(node))
+
+    # --- setting free ---------------------------------------------------------------------------
+
+    def _is_freed(self, node: Node) -> bool:
+        return upkeep.is_freed(
+            node,
+            locked=self._mirror.node_locked(node.id),
             request_exists=node.allocated_to in self._mirror.requests,
         )
 
-    # --- the way of one deletion ---------------------------------------------------------------
-
-    async def _take_and_delete(self, node_id: str) -> None:
-        reason = ""
-
-        def change(node: Node) -> Node | None:
-            nonlocal reason
-            reason = self._why_delete(node) or ""
-            return _deleting(node, reason) if reason else None
-
-        try:
-            if await self._is_wanted(node_id):
+    async def _free(self, node_id: str) -> None:
+        """Make a ready node, whose request is gone, whoever's comes next."""
+        request_id = self._mirror.nodes[node_id].allocated_to or ""
+        with self._passing_over(node_id):
+            if await self._store.request_exists(request_id):
+                # The mirror only lacks it still.
                 return
-            held = await self._store.take_node(node_id, change)
+            if await self._store.free_node(node_id, self._is_freed):
+                log.info("Node %s is free: request %s is gone", node_id, request_id)
+
+    @contextmanager
+    def _passing_over(self, node_id: str) -> Iterator[None]:
+        """Leave a node alone that somebody else has, changes or removes."""
+        try:
+            yield
         except (Held, Vanished, MalformedRecord):
             return
         except SessionLost:
             raise
         except Conflict:
             self._mirror.reread(wire.node_path(node_id))
-            return
-        if held is not None:
-            await self._delete(held, reason)
 
-    async def _is_wanted(self, node_id: str) -> bool:
-        """Whether a ready node's request is there after all, though the mirror lacks it."""
+    # --- the way of one deletion ---------------------------------------------------------------
+
+    async def remove_spare(self, node: Node, reason: str) -> bool:
+        """Begin to delete an unused ready node; False where it cannot be had any more."""
+        if node.id in self._under_way:
+            return True
+        self._under_way.add(node.id)
+        try:
+            held = await self._take(node.id, lambda found: reason if found.unused else None)
+        finally:
+            self._under_way.discard(node.id)
+        if held is not None:
+            self._begin(node.id, self._delete(held, reason))
+        return held is not None
+
+    async def _take_and_delete(self, node_id: str) -> None:
+        if not await self._confirm(node_id):
+            return
+        held = await self._take(node_id, self._why_delete)
+        if held is not None:
+            await self._delete(held, str(wire.own_data(held.node)["reason"]))
+
+    async def _take(self, node_id: str, why: Callable[[Node], str | None]) -> HeldNode | None:
+        """Lock a node and mark it, if there is a reason; None where it is left alone."""
+
+        def change(node: Node) -> Node | None:
+            reason = why(node)
+            return _deleting(node, reason) if reason else None
+
+        with self._passing_over(node_id):
+            return await self._store.take_node(node_id, change)
+        return None
+
+    async def _confirm(self, node_id: str) -> bool:
+        """Whether a ready node that seems lost is lost: a watch may only lag behind."""
         node = self._mirror.nodes.get(node_id)
-        if node is None or node.state is not NodeState.READY or not node.allocated_to:
-            return False
-        return await self._store.request_exists(node.allocated_to)
+        if node is None or not node.unused or self._why_unusable(node) is None:
+            return True
+        cluster = self._clusters[node.provider or ""]
+        try:
+            if await reuse.why_lost(cluster, node, self._launch_settings(node)) is not None:
+                return True
+        except KubernetesError as error:
+            log.debug("Node %s cannot be looked at: %s", node_id, error)
+        await cluster.changed(node.external_id or "", LAG_SECONDS)
+        return False
 
     async def _delete_held(self, held: HeldNode, reason: str) -> None:
         await self._delete(await self._mark_deleting(held, reason), reason)
@@ -201,9 +300,12 @@ class Deleter:
         )
 
     def _grace(self, node: Node) -> float:
+        return self._launch_settings(node).deletion_grace
+
+    def _launch_settings(self, node: Node) -> LaunchSettings:
         pool = self._settings.pool(node.provider, node.pool)
         label = pool.labels.get(node.type[0]) if pool and node.type else None
-        return label.launch.deletion_grace if label else 1.0
+        return label.launch if label else LaunchSettings()
 
 
 def _deleting(node: Node, reason: str) -> Node:

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nodepool_k8s import wire
+from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
 from nodepool_k8s.launcher.launch import Launch, LaunchSite
 from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.reuse import Reuse
 from nodepool_k8s.logs import about
-from nodepool_k8s.model import NodeRequest, RequestState
+from nodepool_k8s.model import NodeRequest, NodeState, RequestState
 from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
 
 log = logging.getLogger(__name__)
@@ -37,13 +40,29 @@ class Fulfilment:
         self._claim = claim
         self._store = store
         self._remove = remove
-        self._launches = [Launch(site, queue, held, claim.request) for held in claim.nodes]
+        self._launches = [self._way_of(site, held) for held in claim.nodes]
         self._unfinished = 0
         self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    def _way_of(self, site: LaunchSite, held: HeldNode) -> Launch | Reuse:
+        if held.node.state is NodeState.READY:
+            label = self._queue.pool.labels[held.node.type[0]]
+            return Reuse(site, label, held, self._claim.request)
+        return Launch(site, self._queue, held, self._claim.request)
+
     @property
-    def launches(self) -> list[Launch]:
-        """The launches of its nodes, in the request's order."""
+    def request(self) -> NodeRequest:
+        """The request, as it was claimed."""
+        return self._claim.request
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that serves it."""
+        return self._queue.pool
+
+    @property
+    def launches(self) -> list[Launch | Reuse]:
+        """The ways of its nodes to their requestor, in the request's order."""
         return self._launches
 
     def abandon(self, reason: str) -> None:
@@ -70,7 +89,7 @@ class Fulfilment:
             if not work.done():
                 work.cancel()
             await asyncio.wait({work})
-            self._queue.capacity.free(len(self._launches))
+            self._queue.capacity.free(sum(launch.launched for launch in self._launches))
         await self._end(work)
 
     async def _end(self, work: asyncio.Task[None]) -> None:
@@ -94,19 +113,24 @@ class Fulfilment:
 
         A node that died while it waited for its siblings is launched again.
         """
-        while launches := [launch for launch in self._launches if not launch.is_ready()]:
+        launches = self._launches
+        while launches:
             self._unfinished = len(launches)
-            if len(launches) == 1:
-                await self._launch_one(launches[0])
-                continue
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for launch in launches:
-                        group.create_task(self._launch_one(launch))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+            await self._launch_each(launches)
+            launches = [launch for launch in self._launches if not launch.is_ready()]
 
-    async def _launch_one(self, launch: Launch) -> None:
+    async def _launch_each(self, launches: list[Launch | Reuse]) -> None:
+        if len(launches) == 1:
+            await self._launch_one(launches[0])
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for launch in launches:
+                    group.create_task(self._launch_one(launch))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _launch_one(self, launch: Launch | Reuse) -> None:
         await launch.run()
         self._unfinished -= 1
         # The last one is written by the hand-over itself: one round trip less.
@@ -117,8 +141,13 @@ class Fulfilment:
 
     async def _hand_over(self) -> None:
         nodes = [launch.held for launch in self._launches]
-        unwritten = [launch.held for launch in self._launches if not launch.written]
-        written = [launch.held for launch in self._launches if launch.written]
+        if wire.is_own_spare(self._claim.request):
+            # For whoever comes. A Nodepool launcher sets those free itself that it asked for,
+            # with a write that knows no lock and no version.
+            written, unwritten = [], [held.evolve(allocated_to=None) for held in nodes]
+        else:
+            unwritten = [launch.held for launch in self._launches if not launch.written]
+            written = [launch.held for launch in self._launches if launch.written]
         request = dataclasses.replace(
             self._claim.request,
             state=RequestState.FULFILLED,
@@ -148,14 +177,25 @@ class Fulfilment:
         await self._leave(requested, reason)
 
     async def _leave(self, request: NodeRequest, reason: str) -> None:
-        for launch in self._launches:
-            self._remove(launch.held, launch.failure or reason)
+        await self._let_go(reason)
         try:
             await self._store.give_back(self._claim, request)
         except Vanished:
             await self._store.abandon_request(self._claim)
 
     async def _release(self, reason: str) -> None:
-        for launch in self._launches:
-            self._remove(launch.held, reason)
+        await self._let_go(reason)
         await self._store.abandon_request(self._claim)
+
+    async def _let_go(self, reason: str) -> None:
+        """Leave what is ready to whoever comes next, and remove the rest."""
+        for launch in self._launches:
+            if launch.failure or not launch.is_ready():
+                self._remove(launch.held, launch.failure or reason)
+                continue
+            try:
+                await self._store.free_held(launch.held)
+            except Outdated:
+                self._remove(launch.held, reason)
+            else:
+                log.info("Node %s is free: %s", launch.held.node.id, reason)

@@ -42,6 +42,8 @@ class LaunchSite:
 class Launch:
     """The launch of one node. ``held`` is always what was last written, or is to be."""
 
+    launched = True
+
     def __init__(
         self, site: LaunchSite, queue: PoolQueue, held: HeldNode, request: NodeRequest
     ) -> None:
@@ -94,10 +96,7 @@ class Launch:
         if self._label.type is LabelType.NAMESPACE:
             return True
         pods = self._site.cluster.pods(self.held.node.external_id or "")
-        now = time.monotonic()
-        watch = diagnosis.Observation(posted=now)
-        verdict, _ = diagnosis.diagnose(pods, watch, now, self._label.launch)
-        return isinstance(verdict, diagnosis.Ready)
+        return diagnosis.why_unusable(pods, self._label.launch) is None
 
     async def write(self) -> None:
         """Write the ready node."""
@@ -162,7 +161,7 @@ class Launch:
             node_id=self.held.node.id,
             attempt=attempt,
             dynamic_labels=labels,
-            allocated=True,
+            allocated=not self._request.for_spare,
         )
 
     async def _record(self, **changes: Any) -> None:
@@ -254,6 +253,7 @@ class Launch:
                 node,
                 steps={step: round(seconds, 4) for step, seconds in self._steps.items()},
                 token_expires=access.expires,
+                token_issued=time.time(),
             ),
         )
 

@@ -8,11 +8,10 @@ pauses, by a change of the quota ledger. What to do with a request is decided by
 from __future__ import annotations
 
 import asyncio
-import bisect
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodepool_k8s import wire
@@ -21,6 +20,7 @@ from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.logs import about
 from nodepool_k8s.manifests import namespace_name
 from nodepool_k8s.model import (
+    EMPTY,
     Component,
     Node,
     NodeRequest,
@@ -29,10 +29,11 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import allocation, quota
+from nodepool_k8s.policy.line import Group, Line
 from nodepool_k8s.policy.usage import usage
-from nodepool_k8s.zookeeper.ledger import AtQuota
+from nodepool_k8s.zookeeper.ledger import AtQuota, Entry, Fits
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import Claim, Store
+from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,19 @@ MAKING_AT_ONCE = 32
 """Nodes of a pool whose objects are made at the same time. More of them only get in one
 another's way at the API server, and each pod starts later: see ``tools/bench``."""
 
-OnClaim = Callable[["PoolQueue", Claim], None]
+TenantLimits = Mapping[str, Mapping[str, int]]
+"""By tenant: limits in thousandths by resource name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a queue asks of the rest of the launcher."""
+
+    on_claim: Callable[[PoolQueue, Claim], None]
+    is_usable: Callable[[Pool, Node], bool]
+    """Whether a ready node's pods are there, and as they should be."""
+    remove_spare: Callable[[Node, str], Awaitable[bool]]
+    """Delete an unused ready node, for that reason; False where it is not to be had."""
 
 
 @dataclass(slots=True)
@@ -74,7 +87,8 @@ class PoolQueue:
         capacity: Capacity,
         store: Store,
         mirror: Mirror,
-        on_claim: OnClaim,
+        hooks: Hooks,
+        tenant_limits: TenantLimits = EMPTY,
     ) -> None:
         self.pool = pool
         self.component = component
@@ -84,19 +98,22 @@ class PoolQueue:
         """What the first request in the queue is waiting for; empty when nothing waits."""
         self._store = store
         self._mirror = mirror
-        self._on_claim = on_claim
+        self._hooks = hooks
+        self._ledger = wire.ledger_path(pool.provider, pool.name)
+        self._tenant_limits = tenant_limits
         self._usage: Mapping[str, Resources] = {
             name: usage(label) for name, label in pool.labels.items()
         }
-        self._waiting: list[tuple[allocation.Order, str]] = []
-        self._places: dict[str, allocation.Order] = {}
+        self._line = Line()
+        self._taken: set[str] = set()
+        """Ready nodes that others had taken when we asked, in this step."""
         self._declines: dict[str, str] = {}
         self.making = asyncio.Semaphore(MAKING_AT_ONCE)
         """Held while a node's objects are made, not while its pod starts."""
         self._refused_by_cluster = 0
         self._stopped = False
         self._yielded: set[str] = set()
-        self._foreign_seen = Resources()
+        self._foreign_seen: dict[str, Resources] = {}
         capacity.waiting.append(self)
         self._wake = asyncio.Event()
 
@@ -131,13 +148,25 @@ class PoolQueue:
         """There may be something to do: room in the quota, for instance."""
         self._wake.set()
 
-    def foreign_changed(self) -> bool:
-        """Whether nodes that are in no ledger came or went while this pool waits for room."""
-        if not self.waits_for:
-            return False
-        foreign = self._mirror.usage(self.pool.provider, self.pool.name).foreign
-        changed = foreign != self._foreign_seen
-        self._foreign_seen = foreign
+    def ledger_changed(self, path: str) -> None:
+        """A ledger was written: there may be room in it."""
+        tenant = wire.tenant_of_ledger(path)
+        if path == self._ledger or (tenant is not None and self._line.recall(tenant)):
+            self.wake()
+
+    def nodes_changed(self) -> None:
+        """Nodes came, changed or went: wake where what is in no ledger may have made room."""
+        if self.waits_for and self._foreign_changed(self._ledger):
+            self.wake()
+        for tenant in self._line.tenants_aside:
+            path = wire.tenant_ledger_path(tenant)
+            if self._foreign_changed(path):
+                self.ledger_changed(path)
+
+    def _foreign_changed(self, ledger: str) -> bool:
+        foreign = self._mirror.usage(ledger).foreign
+        changed = foreign != self._foreign_seen.get(ledger, foreign)
+        self._foreign_seen[ledger] = foreign
         return changed
 
     def refused_by_cluster(self, *, refused: bool) -> None:
@@ -149,18 +178,19 @@ class PoolQueue:
         self.wake()
 
     def _enqueue(self, request: NodeRequest) -> None:
-        place = allocation.order(request)
-        self._places[request.id] = place
-        bisect.insort(self._waiting, (place, request.id))
+        self._line.add(request.id, allocation.order(request), self._group(request))
         self.wake()
+
+    def _group(self, request: NodeRequest) -> Group:
+        tenant = request.tenant_name
+        if tenant is None or tenant not in self._tenant_limits:
+            return None
+        return tenant, self._wanted(request.node_types)
 
     def _forget(self, request_id: str) -> None:
         self._declines.pop(request_id, None)
         self._yielded.discard(request_id)
-        place = self._places.pop(request_id, None)
-        if place is not None:
-            entry = (place, request_id)
-            self._waiting.pop(bisect.bisect_left(self._waiting, entry))
+        self._line.discard(request_id)
 
     # --- what it does -----------------------------------------------------------------------
 
@@ -182,42 +212,35 @@ class PoolQueue:
             request_id, reason = next(iter(self._declines.items()))
             del self._declines[request_id]
             await self._decline(request_id, reason)
-        while not self._stopped and not self._must_wait() and (request := self._first()):
-            if not await self._try_to_claim(request):
+        self._taken.clear()
+        while not self._stopped and (request := self._first()):
+            if not await self._serve(request):
                 break
-        if not self._waiting:
+        else:
             self.waits_for = ""
         await self._show_paused(bool(self.waits_for))
 
     def _first(self) -> NodeRequest | None:
         """The request whose turn it is; who may have it can have changed while it waited."""
-        while self._waiting:
-            request_id = self._waiting[0][1]
+        while (request_id := self._line.first()) is not None:
             request = self._mirror.requests[request_id]
             if isinstance(self._answer(request), allocation.Take):
                 return request
             self.offer(request_id)
         return None
 
-    def _must_wait(self) -> bool:
-        if not self._waiting:
+    async def _serve(self, request: NodeRequest) -> bool:
+        """Claim the first request of the line; False where the pool has to wait."""
+        ready = self._ready_nodes(request)
+        if None in ready and self._held_back():
             return False
-        if self._refused_by_cluster:
-            self.waits_for = "a ResourceQuota of the cluster"
-        elif self.capacity.full:
-            self.waits_for = f"max-concurrency: {self.capacity.launching} launches under way"
-        else:
-            return False
-        return True
-
-    async def _try_to_claim(self, request: NodeRequest) -> bool:
-        """Claim the first request of the queue; False where the queue has to wait."""
         try:
-            claim = await self._claim(request)
-        except AtQuota:
-            self.waits_for = quota.waits_for(self.pool.limits, self._used(), self._wanted(request))
-            log.debug("Request %s waits for %s", request.id, self.waits_for)
-            return False
+            claim = await self._claim(request, ready)
+        except AtQuota as full:
+            return await self._without_room(request, ready, full)
+        except NodeTaken as taken:
+            self._taken.add(taken.node_id)
+            self._mirror.reread(wire.node_path(taken.node_id))
         except SessionLost:
             raise
         except ConnectionLost:
@@ -231,31 +254,145 @@ class PoolQueue:
         else:
             self._forget(request.id)
             self.waits_for = ""
-            self.capacity.launching += len(claim.nodes)
-            self._on_claim(self, claim)
+            self.capacity.launching += ready.count(None)
+            self._hooks.on_claim(self, claim)
         return True
 
-    async def _claim(self, request: NodeRequest) -> Claim:
-        wanted = self._wanted(request)
+    def _held_back(self) -> bool:
+        """Whether nothing may be launched now, quota or not."""
+        if self._refused_by_cluster:
+            self.waits_for = "a ResourceQuota of the cluster"
+        elif self.capacity.full:
+            self.waits_for = f"max-concurrency: {self.capacity.launching} launches under way"
+        else:
+            return False
+        return True
 
-        def fits(claimed: Resources) -> bool:
-            foreign = self._mirror.usage(self.pool.provider, self.pool.name).foreign
-            return quota.fits(self.pool.limits, claimed + foreign, wanted)
+    # --- ready nodes -----------------------------------------------------------------------
 
-        await self._store.ledgers.require_room((self.pool.provider, self.pool.name), fits)
+    def _ready_nodes(self, request: NodeRequest) -> list[Node | None]:
+        """For each label of the request a ready node to hand out, or None: one is launched."""
+        if not wire.wants_reuse(request):
+            return [None] * len(request.node_types)
+        chosen: list[Node | None] = []
+        for label in request.node_types:
+            taken = {node.id for node in chosen if node is not None}
+            nodes = (node for node in self._unused((label,)) if node.id not in taken)
+            usable = (node for node in nodes if self._hooks.is_usable(self.pool, node))
+            chosen.append(next(usable, None))
+        return chosen
+
+    def _unused(self, labels: Iterable[str]) -> Iterable[Node]:
+        """This pool's ready nodes that are nobody's, by label, each label's oldest first."""
+        for label in labels:
+            for node in self._mirror.unused(label):
+                ours = (node.provider, node.pool) == (self.pool.provider, self.pool.name)
+                free = node.id not in self._taken and not self._mirror.node_locked(node.id)
+                if ours and free and node.claimed is not None:
+                    yield node
+
+    # --- without room ----------------------------------------------------------------------
+
+    async def _without_room(
+        self, request: NodeRequest, ready: Sequence[Node | None], full: AtQuota
+    ) -> bool:
+        """Wait, or let others go first; whether the next in line may try."""
+        if full.path != self._ledger:
+            self._foreign_seen[full.path] = self._mirror.usage(full.path).foreign
+            self._line.step_aside(request.id)
+            log.debug("Request %s waits for its tenant's %s", request.id, self.why_waits(request))
+            return True
+        wanted = self._wanted(_new(request, ready))
+        self.waits_for = quota.waits_for(self.pool.limits, self._used(self._ledger), wanted)
+        self._foreign_seen[self._ledger] = self._mirror.usage(self._ledger).foreign
+        if request.for_spare:
+            # It is for whoever comes; making whoever is here wait for it helps nobody.
+            await self._decline(request.id, f"no room for a spare node: {self.waits_for}")
+            self._forget(request.id)
+            return True
+        log.debug("Request %s waits for %s", request.id, self.waits_for)
+        await self._make_room(request, ready, wanted)
+        return False
+
+    async def _make_room(
+        self, request: NodeRequest, ready: Sequence[Node | None], wanted: Resources
+    ) -> None:
+        """Remove an unused ready node, if that serves the request."""
+        kept = {node.id for node in ready if node is not None}
+        while (spare := self._spare_to_remove(wanted, kept)) is not None:
+            if await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
+                return
+            self._taken.add(spare.id)
+
+    def _spare_to_remove(self, wanted: Resources, kept: set[str]) -> Node | None:
+        unused = [node for node in self._unused(self.pool.labels) if node.id not in kept]
+        unused.sort(key=lambda node: (node.state_time, node.id))
+        used, leaving = self._used(self._ledger), self._mirror.usage(self._ledger).leaving
+        return quota.spare_to_remove(self.pool.limits, used, leaving, wanted, unused)
+
+    def why_waits(self, request: NodeRequest) -> str:
+        """What a request in this pool's line is waiting for, for a person."""
+        if self._line.is_aside(request.id) and request.tenant_name is not None:
+            path = wire.tenant_ledger_path(request.tenant_name)
+            limits = self._tenant_limits[request.tenant_name]
+            return quota.waits_for(limits, self._used(path), self._wanted(request.node_types))
+        return self.waits_for or "its turn"
+
+    @property
+    def waiting(self) -> list[str]:
+        """Ids of the requests in line, in order."""
+        return self._line.in_order()
+
+    # --- claiming --------------------------------------------------------------------------
+
+    async def _claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> Claim:
+        entries = self._entries(request, ready)
+        await self._store.ledgers.require_room(entries)
         now = time.time()
+        whole = {
+            node.id: node
+            for node in await self._store.read_nodes([node.id for node in ready if node])
+        }
+        labels = [self.pool.labels[name] for name in _new(request, ready)]
         drafts = await self._store.draft_nodes(
-            [self._draft(self.pool.labels[name], request, now) for name in request.node_types]
+            [self._draft(label, request, now) for label in labels]
         )
+        new = iter(drafts)
+        nodes = [
+            self._taken_over(whole[node.id], request) if node else self._filled_in(next(new))
+            for node in ready
+        ]
         pending = dataclasses.replace(request, state=RequestState.PENDING, state_time=now)
-        nodes = [self._filled_in(draft) for draft in drafts]
         try:
-            return await self._store.claim(
-                pending, nodes, (self.pool.provider, self.pool.name), fits
-            )
+            return await self._store.claim(pending, nodes, entries)
         except Conflict:
             await self._store.drop_drafts(drafts)
             raise
+
+    def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[Entry]:
+        """What the claim writes into which ledger; a ready node counts for its pool already."""
+        entries = []
+        new = _new(request, ready)
+        if new:
+            fits = self._fits(self._ledger, self.pool.limits, self._wanted(new))
+            entries.append(Entry(self._ledger, self._wanted(new), fits))
+        tenant = self._counted_for(request)
+        if tenant is not None:
+            path, wanted = wire.tenant_ledger_path(tenant), self._wanted(new)
+            wanted += sum((node.claimed for node in ready if node and node.claimed), Resources())
+            fits = self._fits(path, self._tenant_limits[tenant], wanted)
+            entries.append(Entry(path, wanted, fits))
+        return entries
+
+    def _fits(self, path: str, limits: Mapping[str, int], wanted: Resources) -> Fits:
+        def fits(claimed: Resources) -> bool:
+            return quota.fits(limits, claimed + self._mirror.usage(path).foreign, wanted)
+
+        return fits
+
+    def _counted_for(self, request: NodeRequest) -> str | None:
+        """The tenant whose ledger counts the request's nodes, if it has limits."""
+        return request.tenant_name if request.tenant_name in self._tenant_limits else None
 
     def _draft(self, label: Label, request: NodeRequest, now: float) -> Node:
         draft = Node(
@@ -270,6 +407,7 @@ class PoolQueue:
             allocated_to=request.id,
             tenant_name=request.tenant_name,
             requestor=request.requestor,
+            counted_for=self._counted_for(request),
         )
         return dataclasses.replace(
             draft, driver_data=wire.with_own_data(draft, type=label.type.value)
@@ -285,6 +423,17 @@ class PoolQueue:
             resources=counted,
             claimed=counted,
         )
+
+    def _taken_over(self, node: Node, request: NodeRequest) -> Node:
+        return dataclasses.replace(
+            node,
+            allocated_to=request.id,
+            tenant_name=request.tenant_name,
+            requestor=request.requestor,
+            counted_for=self._counted_for(request),
+        )
+
+    # --- declining -------------------------------------------------------------------------
 
     async def _decline(self, request_id: str, reason: str) -> None:
         request = self._mirror.requests.get(request_id)
@@ -320,12 +469,16 @@ class PoolQueue:
         self.component = dataclasses.replace(self.component, paused=paused)
         await self._store.update_component(self.component_path, self.component)
 
-    def _wanted(self, request: NodeRequest) -> Resources:
-        return sum((self._usage[name] for name in request.node_types), Resources())
+    def _wanted(self, labels: Iterable[str]) -> Resources:
+        return sum((self._usage[name] for name in labels), Resources())
 
-    def _used(self) -> Resources:
-        """What the claim was decided from: the ledger, which the records lag behind."""
-        provider, pool = self.pool.provider, self.pool.name
-        known = self._mirror.usage(provider, pool)
-        ledger = self._mirror.ledgers.get(wire.ledger_path(provider, pool))
+    def _used(self, path: str) -> Resources:
+        """What a claim is decided from: the ledger, which the records lag behind."""
+        known = self._mirror.usage(path)
+        ledger = self._mirror.ledgers.get(path)
         return (ledger.claimed if ledger else known.claimed) + known.foreign
+
+
+def _new(request: NodeRequest, ready: Sequence[Node | None]) -> list[str]:
+    """Labels of the request's nodes that are to be launched."""
+    return [label for label, node in zip(request.node_types, ready, strict=True) if node is None]

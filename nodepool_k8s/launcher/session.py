@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Mapping
 
-from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Pool, Settings
 from nodepool_k8s.errors import NotHeld
+from nodepool_k8s.launcher import reuse
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.launch import LaunchSite
-from nodepool_k8s.launcher.requests import Capacity, PoolQueue
+from nodepool_k8s.launcher.min_ready import MinReady
+from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Upkeep
-from nodepool_k8s.model import Component, RequestState
+from nodepool_k8s.manifests import node_id_in
+from nodepool_k8s.model import Component, Node, RequestState
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 from nodepool_k8s.zookeeper.store import Claim, Store
 
@@ -47,7 +50,18 @@ class SessionScope:
         self._fulfilments: dict[str, Fulfilment] = {}
         self._sites: dict[str, LaunchSite] = {}
         self._deleter: Deleter
+        self._min_ready: MinReady
         self._upkeep: Upkeep
+
+    @property
+    def queues(self) -> Mapping[str, PoolQueue]:
+        """The pools' queues, by the id under which each pool is registered."""
+        return self._queues
+
+    @property
+    def fulfilments(self) -> Mapping[str, Fulfilment]:
+        """The requests that are being served, by id."""
+        return self._fulfilments
 
     async def start(self, clusters: Clusters) -> None:
         """Register the pools and begin to serve; each provider when its cluster is there."""
@@ -66,6 +80,9 @@ class SessionScope:
             )
         self._upkeep = Upkeep(self._settings, self._store, self._mirror)
         self._serving.spawn("upkeep", self._upkeep.run())
+        self._min_ready = MinReady(self._settings, self._store, self._mirror)
+        self._serving.spawn("ask for spare nodes", self._min_ready.run())
+        clusters.on_lost = self._on_lost
         self._mirror.listen(self._on_change)
         for request_id in list(self._mirror.requests):
             self._offer(request_id)
@@ -78,12 +95,23 @@ class SessionScope:
             provider_name=pool.provider,
             supported_labels=frozenset(pool.labels),
             priority=pool.priority,
+            pool=pool.name,
         )
-        return PoolQueue(pool, component, capacity, self._store, self._mirror, self._on_claim)
+        hooks = Hooks(self._on_claim, self._is_usable, self._deleter.remove_spare)
+        limits = self._settings.tenant_limits
+        return PoolQueue(pool, component, capacity, self._store, self._mirror, hooks, limits)
+
+    def _is_usable(self, pool: Pool, node: Node) -> bool:
+        launch = pool.labels[node.type[0]].launch
+        return reuse.is_usable(self._sites[pool.provider].cluster, node, launch)
 
     async def _serve_provider(self, name: str, clusters: Clusters, queues: list[PoolQueue]) -> None:
         cluster = await clusters.ready(name)
         self._serving.spawn(f"upkeep of provider {name}", self._upkeep.run_for(cluster))
+        # Only now it shows which of the ready ones were lost while nobody looked.
+        for node in list(self._mirror.nodes.values()):
+            if node.provider == name and node.unused:
+                self._deleter.consider(node.id)
         for queue in queues:
             self._taking.spawn(f"serve pool {queue.pool.key}", queue.run())
 
@@ -94,15 +122,30 @@ class SessionScope:
             case Kind.REQUEST | Kind.REQUEST_LOCK:
                 self._on_request(name)
             case Kind.NODE | Kind.NODE_LOCK:
-                self._deleter.consider(name)
-                self._wake_for_foreign_room()
+                self._on_node(name)
             case Kind.LEDGER:
-                self._on_ledger(name)
+                for queue in self._queues.values():
+                    queue.ledger_changed(name)
+            case Kind.MIN_READY:
+                self._min_ready.owner_changed(name)
             case Kind.COMPONENT:
                 for queue in self._queues.values():
                     queue.components_changed()
 
+    def _on_node(self, node_id: str) -> None:
+        self._deleter.consider(node_id)
+        for queue in self._queues.values():
+            queue.nodes_changed()
+        self._min_ready.nodes_changed()
+
+    def _on_lost(self, namespace: str) -> None:
+        """A pod ended, or a namespace went: if that was a ready node, it is none any more."""
+        node = self._mirror.nodes.get(node_id_in(namespace) or "")
+        if node is not None and node.external_id == namespace:
+            self._deleter.consider(node.id)
+
     def _on_request(self, request_id: str) -> None:
+        self._min_ready.request_changed(request_id)
         request = self._mirror.requests.get(request_id)
         fulfilment = self._fulfilments.get(request_id)
         if fulfilment is not None:
@@ -125,17 +168,6 @@ class SessionScope:
     def _offer(self, request_id: str) -> None:
         for queue in self._queues.values():
             queue.offer(request_id)
-
-    def _on_ledger(self, path: str) -> None:
-        pool = wire.pool_of_ledger(path)
-        for queue in self._queues.values():
-            if (queue.pool.provider, queue.pool.name) == pool:
-                queue.wake()
-
-    def _wake_for_foreign_room(self) -> None:
-        for queue in self._queues.values():
-            if queue.foreign_changed():
-                queue.wake()
 
     # --- claims ---------------------------------------------------------------------------
 
@@ -175,5 +207,6 @@ class SessionScope:
 
     async def end(self) -> None:
         """End whatever still runs."""
+        self._deleter.close()
         for tasks in (self._serving, self._taking, self._work):
             await tasks.cancel()

@@ -119,18 +119,22 @@ class Upkeep:
     # --- quota -----------------------------------------------------------------------------------
 
     async def correct_ledgers(self) -> None:
-        """Recount the pools whose ledger is not known yet, or differs from the records."""
+        """Recount what has a ledger that is not known yet, or differs from the records."""
         for pool in self._settings.pools:
             path = wire.ledger_path(pool.provider, pool.name)
-            ledger = self._mirror.ledgers.get(path)
-            claimed = self._mirror.usage(pool.provider, pool.name).claimed
-            if ledger is not None and ledger.claimed == claimed:
-                continue
-            change = await self._store.ledgers.reconcile(pool.provider, pool.name)
-            if change is not None:
-                log.warning(
-                    "The quota ledger of pool %s was off by %s, as somebody removed records "
-                    "without it; corrected",
-                    pool.key,
-                    change.numbers(),
-                )
+            await self._correct_ledger(path, f"pool {pool.key}")
+        for tenant in self._settings.tenant_limits:
+            await self._correct_ledger(wire.tenant_ledger_path(tenant), f"tenant {tenant}")
+
+    async def _correct_ledger(self, path: str, whose: str) -> None:
+        ledger = self._mirror.ledgers.get(path)
+        if ledger is not None and ledger.claimed == self._mirror.usage(path).claimed:
+            return
+        change = await self._store.ledgers.reconcile(path)
+        if change is not None:
+            log.warning(
+                "The quota ledger of %s was off by %s, as somebody removed records without it; "
+                "corrected",
+                whose,
+                change.numbers(),
+            )

@@ -16,6 +16,9 @@ from nodepool_k8s.policy import quota
 
 Order: TypeAlias = tuple[str, int, str]
 
+NODEPOOLS_MARK = "-PoolWorker."
+"""Part of the id of each pool that a launcher of Nodepool has registered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Take:
@@ -75,7 +78,7 @@ def answer(
     missing = sorted(wanted_labels - pool.labels.keys())
     return (
         _yield_to_provider(request, pool, others)
-        or _yield_to_priority(pool, others)
+        or _yield_to_priority(request, pool, others)
         or (Yield("it lacks labels that another pool has") if missing and others else None)
         or _judge(request, pool, missing, usage)
     )
@@ -84,13 +87,26 @@ def answer(
 def _yield_to_provider(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
     if request.provider in (None, pool.provider):
         return None
-    if any(component.provider_name == request.provider for component in others):
+    named = [component for component in others if component.provider_name == request.provider]
+    if any(not _is_left_to(pool, component) for component in named):
         return Yield(f"the request asks for provider {request.provider}")
     return None
 
 
-def _yield_to_priority(pool: Pool, others: list[Component]) -> Answer | None:
+def _is_left_to(pool: Pool, named: Component) -> bool:
+    """Whether a provider's pool does not take what names it, but leaves it to ``pool``.
+
+    Nodepool's launcher looks at priorities even then, so that with its own kind no side
+    would ever take the request.
+    """
+    return NODEPOOLS_MARK in named.id and pool.priority < named.priority
+
+
+def _yield_to_priority(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
     for component in others:
+        if request.provider == pool.provider != component.provider_name:
+            # It leaves the request to us, whatever the priorities.
+            continue
         if component.priority < pool.priority and not component.paused:
             return Yield(f"pool {component.id} has a higher priority")
     return None

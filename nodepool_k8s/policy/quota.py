@@ -1,10 +1,10 @@
-"""What a pool's limits allow. Amounts are thousandths, by Nodepool's names."""
+"""What the limits of a pool or a tenant allow. Amounts are thousandths, by Nodepool's names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from nodepool_k8s.model import CORES, INSTANCES, MILLI, RAM, Resources
+from nodepool_k8s.model import CORES, INSTANCES, MILLI, RAM, Node, Resources
 
 _OPTION = {INSTANCES: "max-servers", CORES: "max-cores", RAM: "max-ram"}
 
@@ -35,6 +35,32 @@ def never_fits(limits: Mapping[str, int], wanted: Resources) -> str | None:
         f"where {_OPTION.get(name, f'max-resources {name}')} is {_number(limits[name])}"
         for name in names
     )
+
+
+def spare_to_remove(
+    limits: Mapping[str, int],
+    used: Resources,
+    leaving: Resources,
+    wanted: Resources,
+    unused: Sequence[Node],
+) -> Node | None:
+    """The unused ready node whose removal serves a request that does not fit; None: none does.
+
+    One at a time, and none as long as ``leaving``, what is on its way out already, makes
+    the room. The first of ``unused`` (the oldest) that makes it alone is chosen; where only
+    several together do, the first, and the next when that is gone.
+    """
+    coming = used - leaving
+    if fits(limits, coming, wanted):
+        return None
+    counted = [(node, node.claimed) for node in unused if node.claimed is not None]
+    for node, claimed in counted:
+        if fits(limits, coming - claimed, wanted):
+            return node
+    together = sum((claimed for _, claimed in counted), Resources())
+    if counted and not leaving and fits(limits, coming - together, wanted):
+        return counted[0][0]
+    return None
 
 
 def waits_for(limits: Mapping[str, int], used: Resources, wanted: Resources) -> str:

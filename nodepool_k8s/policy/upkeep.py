@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from nodepool_k8s.model import Namespace, Node, NodeRequest, NodeState, RequestState
-from nodepool_k8s.wire import own_data
+from nodepool_k8s.wire import hold_expiration, own_data
 
 _REMOVABLE = {
     NodeState.USED: "it was used",
@@ -20,16 +22,71 @@ DRAFT_SECONDS = 60.0
 """A drafted node that was not claimed by then belongs to a launcher that died."""
 
 
-def why_delete(node: Node, *, locked: bool, request_exists: bool) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How old a node may get, in seconds; None: as old as it likes."""
+
+    ready: float | None = None
+    """``max-ready-age`` of its label."""
+    hold: float | None = None
+    """``max-hold-age``."""
+
+
+def why_delete(
+    node: Node, *, locked: bool, now: float, ages: Ages, unusable: str | None
+) -> str | None:
     """Why a node that was claimed by a launcher of ours is to be deleted; None: it is not.
 
-    ``request_exists`` is about the request that the node is allocated to.
+    ``unusable`` is why a ready node could not be handed over any more, where that is so.
     """
     if locked or node.claimed is None:
         return None
-    if node.state is NodeState.READY and node.allocated_to and not request_exists:
-        return f"request {node.allocated_to} is gone"
+    due = due_at(node, ages)
+    if due is not None and due <= now:
+        age = "max-ready-age" if node.state is NodeState.READY else "hold"
+        return f"its {age} of {due - node.state_time:g} s is over"
+    if node.unused and unusable is not None:
+        return unusable
     return _REMOVABLE.get(node.state)
+
+
+def due_at(node: Node, ages: Ages) -> float | None:
+    """When a node has been kept long enough, in seconds since the epoch; None: never.
+
+    A hold ends by whichever is shorter, what its holder asked for and ``max-hold-age``.
+    """
+    limits: tuple[float | None, ...] = ()
+    if node.unused:
+        limits = (ages.ready,)
+    elif node.state is NodeState.HOLD:
+        limits = (ages.hold, hold_expiration(node))
+    return min((node.state_time + limit for limit in limits if limit), default=None)
+
+
+def is_freed(node: Node, *, locked: bool, request_exists: bool) -> bool:
+    """Whether a ready node's request is gone, and the node is whoever's comes next.
+
+    ``request_exists`` is about the request that the node is allocated to.
+    """
+    if locked or node.claimed is None or node.state is not NodeState.READY:
+        return False
+    return node.allocated_to is not None and not request_exists
+
+
+TOKEN_SECONDS = 24 * 3600.0
+"""What a token has to last for at least, if it was granted for longer."""
+TOKEN_SHARE = 0.8
+
+
+def needs_token(expires: object, issued: float, now: float) -> bool:
+    """Whether a ready node is to get a fresh token before it is handed out.
+
+    Not while a day, or four fifths of what was granted, remain. ``expires`` is as the
+    node's record has it: seconds since the epoch, None for a token that does not expire.
+    """
+    if not isinstance(expires, int | float):
+        return False
+    return expires - now < min(TOKEN_SECONDS, TOKEN_SHARE * (expires - issued))
 
 
 def is_lost_draft(node: Node, now: float) -> bool:

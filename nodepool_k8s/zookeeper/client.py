@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from kazoo import exceptions as kazoo_errors
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from nodepool_k8s import wire
+from nodepool_k8s import telemetry, wire
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import (
     AlreadyExists,
@@ -145,6 +146,11 @@ class ZooKeeperClient:
         """Whether there is a connection right now."""
         return self._connected.is_set()
 
+    @property
+    def queued(self) -> int:
+        """How many operations wait to be sent."""
+        return len(self._kazoo._queue)
+
     async def wait_connected(self) -> None:
         """Wait for a connection, in this session or in a later one."""
         await self._connected.wait()
@@ -197,6 +203,9 @@ class ZooKeeperClient:
             self._connected.clear()
             if state == KazooState.LOST:
                 self.session.end()
+                if not self._closing:
+                    telemetry.zookeeper_lost()
+        telemetry.zookeeper_connected(self.connected)
         level = logging.DEBUG if self._closing else logging.INFO
         log.log(level, "ZooKeeper connection is %s", state.lower())
         self._news.set()
@@ -285,11 +294,14 @@ class ZooKeeperClient:
         def answered(result: Any) -> None:
             self._loop_call(_settle, future, result)
 
+        began = time.monotonic()
         function(*args).rawlink(answered)
         try:
             return await future
         except Exception as error:
             _translate(error)
+        finally:
+            telemetry.zookeeper_asked(_name(function), time.monotonic() - began)
 
     async def _reconnected(self, session: Session) -> None:
         """Wait for the connection to come back. Raises SessionLost when the session is over."""
@@ -363,6 +375,12 @@ class ZooKeeperClient:
         except Vanished:
             return False
         return data == operation.data and stat.version == operation.version + 1
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """An operation's name, from kazoo's name of what asks for it."""
+    name = function.__name__.removesuffix("_async")
+    return "transaction" if name == "commit" else name
 
 
 def _require(session: Session) -> None:

@@ -1,7 +1,7 @@
-"""The quota ledgers: one znode a pool, with what its claimed nodes hold together.
+"""The quota ledgers: one znode a pool, and one a tenant with limits; totals of their nodes.
 
-Every claim and every removal changes the pool's ledger in its own transaction, at the
-version it was read at. So the ledger never lags behind the records, and a claim decided
+Every claim and every removal changes its ledgers in its own transaction, at the
+versions they were read at. So the ledger never lags behind the records, and a claim decided
 from it cannot be wrong; totals instead of an entry a node make it cost the same with ten
 thousand nodes. What somebody removes without the ledger, ``reconcile`` finds.
 """
@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict, MalformedRecord, Vanished
 from nodepool_k8s.model import Ledger, Node, Resources
-from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.locks import Taking
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Create, Operation, SetData
 
@@ -26,70 +27,117 @@ log = logging.getLogger(__name__)
 
 
 class AtQuota(Conflict):
-    """The claim would go above a limit of the pool."""
+    """The claim would go above a limit; ``path`` is the ledger that says so."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the ledger {path} has no room")
+        self.path = path
 
 
 Fits = Callable[[Resources], bool]
 """Whether a claim may be made when this much is in use; decided from the ledger alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a transaction adds to one ledger (or takes off it), and whether it may."""
+
+    path: str
+    change: Resources
+    fits: Fits | None = None
+
+    def require_room(self, ledger: Ledger) -> None:
+        """Raise AtQuota where the ledger has no room for it."""
+        if not self.has_room(ledger):
+            raise AtQuota(self.path)
+
+    def has_room(self, ledger: Ledger) -> bool:
+        """Whether the ledger has room for it."""
+        return self.fits is None or self.fits(ledger.claimed)
+
+
+def freed(node: Node) -> list[Entry]:
+    """What the ledgers get back when the node's record goes."""
+    if node.claimed is None or node.provider is None or node.pool is None:
+        return []
+    change = Resources() - node.claimed
+    return [Entry(wire.ledger_path(node.provider, node.pool), change), *freed_for_tenant(node)]
+
+
+def freed_for_tenant(node: Node) -> list[Entry]:
+    """What its tenant's ledger gets back when the node is nobody's any more."""
+    if node.claimed is None or node.counted_for is None:
+        return []
+    return [Entry(wire.tenant_ledger_path(node.counted_for), Resources() - node.claimed)]
+
+
 class Ledgers:
-    """The ledgers of all pools, as this launcher reads and changes them."""
+    """The ledgers of all pools and tenants, as this launcher reads and changes them."""
 
     def __init__(self, client: ZooKeeperClient, mirror: Mirror) -> None:
         self._client = client
         self._mirror = mirror
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def require_room(self, pool: tuple[str, str], fits: Fits) -> None:
-        """Raise AtQuota where a claim would fail at its ledger, before drafting nodes for it.
+    async def require_room(self, entries: Sequence[Entry]) -> None:
+        """Raise AtQuota where a claim would fail at a ledger, before drafting nodes for it.
 
         A cheap look at what is known; the claim itself looks at what is true.
         """
-        path = wire.ledger_path(*pool)
-        ledger = self._mirror.ledgers.get(path)
-        if ledger is not None and fits(ledger.claimed):
-            return
-        if not fits((await self._read(path)).claimed):
-            raise AtQuota(f"{pool[0]}/{pool[1]}")
+        for entry in entries:
+            await self._ledger_for(entry)
 
     async def transact(
         self,
-        pool: tuple[str, str],
-        change: Resources,
-        fits: Fits | None,
-        operations: Callable[[bool], list[Operation]],
-        lock: str | None,
+        entries: Sequence[Entry],
+        operations: Sequence[Operation],
+        taking: Taking | None = None,
     ) -> None:
-        """Apply ``operations`` together with a change of the pool's ledger.
+        """Apply ``operations`` together with changes of ledgers, and take locks.
 
-        ``operations`` is asked with whether the parent of ``lock`` has to be made
-        (it did not exist) or replaced (it did).
+        Raises AtQuota, and TransactionConflict for what no other try can mend.
         """
-        path = wire.ledger_path(*pool)
-        fresh = True
-        # One at a time in this launcher: two at one version would only make one fail.
-        async with self._turn[path]:
+        async with self._turns(entries):
             while True:
-                ledger = self._mirror.ledgers.get(path) or await self._read(path)
-                if fits is not None and not fits(ledger.claimed):
-                    ledger = await self._read(path)
-                    if not fits(ledger.claimed):
-                        raise AtQuota(f"{pool[0]}/{pool[1]}")
-                claimed = ledger.claimed + change
-                write = SetData(path, wire.encode_ledger(claimed), ledger.version)
+                ledgers = [await self._ledger_for(entry) for entry in entries]
+                written = [
+                    Ledger(ledger.claimed + entry.change, ledger.version + 1)
+                    for entry, ledger in zip(entries, ledgers, strict=True)
+                ]
+                writes = [
+                    SetData(entry.path, wire.encode_ledger(new.claimed), new.version - 1)
+                    for entry, new in zip(entries, written, strict=True)
+                ]
+                locking = taking.operations() if taking else []
                 try:
-                    await self._client.transaction([*operations(fresh), write])
+                    await self._client.transaction([*operations, *locking, *writes])
                 except TransactionConflict as conflict:
-                    if conflict.operation.path == path:
-                        await self._read(path)
-                    elif lock is not None and conflict.operation.path == lock:
-                        fresh = locks.is_fresh(conflict)
-                    else:
-                        raise conflict.cause from conflict
+                    if conflict.operation in writes:
+                        await self._read(conflict.operation.path)
+                    elif taking is None or not taking.learn(conflict):
+                        raise
                 else:
-                    self._mirror.ledgers[path] = Ledger(claimed, ledger.version + 1)
+                    for entry, new in zip(entries, written, strict=True):
+                        self._mirror.ledgers[entry.path] = new
                     return
+
+    @asynccontextmanager
+    async def _turns(self, entries: Sequence[Entry]) -> AsyncIterator[None]:
+        """One at a time in this launcher: two at one version would only make one fail."""
+        async with AsyncExitStack() as stack:
+            # In one order for everybody, or two could wait for each other.
+            for path in sorted(entry.path for entry in entries):
+                await stack.enter_async_context(self._turn[path])
+            yield
+
+    async def _ledger_for(self, entry: Entry) -> Ledger:
+        """The ledger as it is known, or, where that has no room, as it is; raises AtQuota."""
+        known = self._mirror.ledgers.get(entry.path)
+        if known is not None and entry.has_room(known):
+            return known
+        ledger = await self._read(entry.path)
+        entry.require_room(ledger)
+        return ledger
 
     async def _read(self, path: str) -> Ledger:
         while True:
@@ -97,7 +145,7 @@ class Ledgers:
                 data, stat = await self._client.get(path)
                 ledger = Ledger(wire.parse_ledger(data), stat.version)
             except Vanished:
-                # A pool's first claim; or somebody removed it, and its nodes still count.
+                # The first claim; or somebody removed it, and its nodes still count.
                 await self._client.ensure_path(path.rpartition("/")[0])
                 await self._recount(path, None)
             except MalformedRecord as error:
@@ -109,23 +157,21 @@ class Ledgers:
 
     async def _recount(self, path: str, version: int | None) -> None:
         """Write a ledger that is not there (None), or cannot be read, from the records."""
-        pool = wire.pool_of_ledger(path)
-        claimed = await self._sum_of_records(*pool) if pool else Resources()
+        claimed = await self._sum_of_records(path)
         with suppress(Conflict):
             data = wire.encode_ledger(claimed)
             write = Create(path, data) if version is None else SetData(path, data, version)
             await self._client.transaction([write])
 
-    async def reconcile(self, provider: str, pool: str) -> Resources | None:
-        """Set a pool's ledger to the sum of its records, if it is anything else.
+    async def reconcile(self, path: str) -> Resources | None:
+        """Set a ledger to the sum of its records, if it is anything else.
 
         Every claim and removal changes the ledger's version, so a sum made while the
         version stood still is true. The correction, or None where nothing was written.
         """
-        path = wire.ledger_path(provider, pool)
         async with self._turn[path]:
             ledger = await self._read(path)
-            total = await self._sum_of_records(provider, pool)
+            total = await self._sum_of_records(path)
             if total == ledger.claimed:
                 return None
             try:
@@ -137,19 +183,20 @@ class Ledgers:
             self._mirror.ledgers[path] = Ledger(total, ledger.version + 1)
             return total - ledger.claimed
 
-    async def _sum_of_records(self, provider: str, pool: str) -> Resources:
+    async def _sum_of_records(self, path: str) -> Resources:
         await self._client.sync(wire.NODES)
         total = Resources()
         for node_id in await self._client.children(wire.NODES):
-            node = await self._node_or_none(node_id)
-            if node and node.claimed and (node.provider, node.pool) == (provider, pool):
-                total += node.claimed
+            node = await self._node_or_none(node_id, path)
+            if node and path in (entry.path for entry in freed(node)):
+                total += node.claimed or Resources()
         return total
 
-    async def _node_or_none(self, node_id: str) -> Node | None:
+    async def _node_or_none(self, node_id: str, path: str) -> Node | None:
         known = self._mirror.nodes.get(node_id)
-        if known is not None and known.claimed is not None:
-            # What a record has claimed never changes while it exists.
+        if known is not None and known.claimed is not None and wire.pool_of_ledger(path):
+            # What a record has claimed of its pool never changes while it exists; for whom
+            # it counts does.
             return known
         try:
             data, stat = await self._client.get(wire.node_path(node_id))

@@ -46,23 +46,59 @@ def child_name(parent: str) -> str:
     return f"{parent}/{random.getrandbits(128):032x}{wire.LOCK_INFIX}0000000000"
 
 
-def take(parent: str, child: str, *, fresh: bool) -> list[Operation]:
-    """Take a lock in a transaction.
+class Taking:
+    """Locks that a transaction takes, each by the name of our child in its parent.
 
     Naming the child by hand is right only where the transaction makes the parent;
-    an empty one that exists is deleted first, and one that is held cannot be.
+    an empty one that exists is deleted first, and one that is held cannot be. Which it
+    is, is guessed at first (``fresh``: the parent is missing) and learned from conflicts.
     """
-    take: list[Operation] = [Create(parent), Create(child, ephemeral=True)]
-    return take if fresh else [Delete(parent), *take]
 
+    def __init__(self) -> None:
+        self._children: dict[str, str | None] = {}
+        self._fresh: set[str] = set()
 
-def is_fresh(conflict: TransactionConflict) -> bool:
-    """Whether a lock's parent is missing, from how taking it failed.
+    def add(self, parent: str, *, fresh: bool) -> str:
+        """Take that lock as well; the path of our child."""
+        child = child_name(parent)
+        self._expect(parent, child, fresh=fresh)
+        return child
 
-    Raises Held where somebody has it.
-    """
-    if isinstance(conflict.cause, AlreadyExists):
+    def probe(self, parent: str, *, fresh: bool) -> None:
+        """Only prove that nobody has that lock, at the moment of the transaction."""
+        self._expect(parent, None, fresh=fresh)
+
+    def _expect(self, parent: str, child: str | None, *, fresh: bool) -> None:
+        self._children[parent] = child
+        if fresh:
+            self._fresh.add(parent)
+
+    def operations(self) -> list[Operation]:
+        """Take or probe all of them."""
+        return [
+            operation
+            for parent, child in self._children.items()
+            for operation in self._take(parent, child)
+        ]
+
+    def _take(self, parent: str, child: str | None) -> list[Operation]:
+        fresh = parent in self._fresh
+        if child is None:
+            return [Create(parent), Delete(parent)] if fresh else [Delete(parent)]
+        take: list[Operation] = [Create(parent), Create(child, ephemeral=True)]
+        return take if fresh else [Delete(parent), *take]
+
+    def learn(self, conflict: TransactionConflict) -> bool:
+        """Whether a conflict was only about a parent that had been guessed wrong."""
+        parent = conflict.operation.path
+        if parent not in self._children:
+            return False
+        fresh = parent in self._fresh
+        if fresh and isinstance(conflict.cause, AlreadyExists):
+            self._fresh.discard(parent)
+            return True
+        if not fresh and isinstance(conflict.cause, Vanished):
+            self._fresh.add(parent)
+            return True
+        # Somebody has it, or what is to be locked is gone itself.
         return False
-    if isinstance(conflict.cause, Vanished):
-        return True
-    raise conflict.cause from conflict

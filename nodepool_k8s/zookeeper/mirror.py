@@ -9,7 +9,6 @@ itself would be half of all reads.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,15 @@ from typing import Any
 
 from nodepool_k8s import wire
 from nodepool_k8s.errors import MalformedRecord, SessionLost, Vanished
-from nodepool_k8s.model import EMPTY, Component, Ledger, Node, NodeRequest, Resources
+from nodepool_k8s.model import (
+    MIN_READY,
+    Component,
+    Ledger,
+    Node,
+    NodeRequest,
+    NodeState,
+    Resources,
+)
 from nodepool_k8s.zookeeper.client import Stat, ZooKeeperClient
 
 log = logging.getLogger(__name__)
@@ -38,22 +45,27 @@ class Kind(Enum):
     NODE_LOCK = auto()
     COMPONENT = auto()
     LEDGER = auto()
+    MIN_READY = auto()
 
 
 Listener = Callable[[Kind, str], None]
-"""Called with a request's, node's or component's id, or a ledger's path."""
+"""Called with a request's, node's or component's id, or another's path."""
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-class PoolUsage:
-    """Sums over the node records of one pool: claimed through its ledger, and not."""
+class Usage:
+    """Sums over the node records of one ledger: claimed through it, and not.
 
-    __slots__ = ("claimed", "foreign")
+    ``leaving`` is how much of ``claimed`` is on its way out.
+    """
+
+    __slots__ = ("claimed", "foreign", "leaving")
 
     def __init__(self) -> None:
         self.claimed = Resources()
         self.foreign = Resources()
+        self.leaving = Resources()
 
 
 class Mirror:
@@ -72,7 +84,8 @@ class Mirror:
         self.empty_nodes: set[str] = set()
         """Ids of znodes among the nodes that hold no data."""
         self._allocated: dict[str, set[str]] = {}
-        self._usage: dict[tuple[str | None, str | None], PoolUsage] = {}
+        self._spare: dict[str, set[str]] = {}
+        self._usage: dict[str, Usage] = {}
         self._listeners: list[Listener] = []
         self._reading: dict[str, bool] = {}
         """What is being read, and whether an event says that the answer may be older."""
@@ -132,7 +145,7 @@ class Mirror:
 
     def put_node(self, node: Node) -> None:
         """Take in a node that this launcher has just written."""
-        self._set_node(node.id, node)
+        self._set_node(node.id, wire.slim(node))
 
     def put_component(self, path: str, component: Component) -> None:
         """Take in a pool that this launcher has just registered."""
@@ -141,9 +154,18 @@ class Mirror:
 
     # --- questions -------------------------------------------------------------------------
 
-    def usage(self, provider: str, pool: str) -> PoolUsage:
-        """Sums over the pool's node records."""
-        return self._usage.setdefault((provider, pool), PoolUsage())
+    def usage(self, ledger: str) -> Usage:
+        """Sums over the node records of a pool, or of a tenant, by its ledger's path."""
+        return self._usage.setdefault(ledger, Usage())
+
+    def unused(self, label: str) -> list[Node]:
+        """Ready nodes with the label that are nobody's, the oldest first."""
+        nodes = (self.nodes[node_id] for node_id in self._spare.get(label, ()))
+        return sorted(filter(_is_unused, nodes), key=lambda node: (node.state_time, node.id))
+
+    def spare(self, label: str) -> int:
+        """How many ready nodes there are, or will be at once, for whoever comes."""
+        return len(self._spare.get(label, ()))
 
     def allocated_to(self, request_id: str) -> frozenset[str]:
         """Ids of the nodes that are allocated to the request."""
@@ -233,6 +255,9 @@ class Mirror:
             # its version outdated reads it then. One made anew counts its versions anew.
             if event != "CHANGED":
                 self.ledgers.pop(path, None)
+            self._tell(kind, path)
+            return
+        if kind is Kind.MIN_READY:
             self._tell(kind, path)
             return
         if kind is None:
@@ -328,7 +353,7 @@ class Mirror:
         elif kind is Kind.NODE:
             node = wire.parse_node(name, data, stat.version)
             # Tokens and certificates of ten thousand nodes are nothing to keep in memory.
-            self._set_node(name, dataclasses.replace(node, extra=EMPTY))
+            self._set_node(name, wire.slim(node))
         elif kind is Kind.COMPONENT:
             self.components[name] = wire.parse_component(name, data)
             self._tell(Kind.COMPONENT, name)
@@ -358,20 +383,9 @@ class Mirror:
         if node is not None:
             self.nodes[node_id] = node
         self._recount(old, node)
-        self._index(old, node)
+        _move(self._allocated, node_id, _request_of(old), _request_of(node))
+        _move(self._spare, node_id, _spare_label(old), _spare_label(node))
         self._tell(Kind.NODE, node_id)
-
-    def _index(self, old: Node | None, new: Node | None) -> None:
-        before, after = old and old.allocated_to, new and new.allocated_to
-        if before == after:
-            return
-        if old is not None and before:
-            nodes = self._allocated[before]
-            nodes.discard(old.id)
-            if not nodes:
-                del self._allocated[before]
-        if new is not None and after:
-            self._allocated.setdefault(after, set()).add(new.id)
 
     def _recount(self, old: Node | None, new: Node | None) -> None:
         if old is not None and new is not None and _counts(old) == _counts(new):
@@ -379,15 +393,70 @@ class Mirror:
         for node, add in ((old, False), (new, True)):
             if node is None:
                 continue
-            usage = self._usage.setdefault((node.provider, node.pool), PoolUsage())
-            if node.claimed is not None:
-                usage.claimed = _shifted(usage.claimed, node.claimed, add)
-            elif not wire.own_data(node):  # Drafts of ours count when they are claimed.
-                usage.foreign = _shifted(usage.foreign, _foreign(node), add)
+            if node.provider is not None and node.pool is not None:
+                self._count(wire.ledger_path(node.provider, node.pool), node, add, node.claimed)
+            if node.counted_for is not None:
+                self._count(wire.tenant_ledger_path(node.counted_for), node, add, node.claimed)
+            elif node.tenant_name is not None:
+                self._count(wire.tenant_ledger_path(node.tenant_name), node, add, None)
+
+    def _count(self, ledger: str, node: Node, add: bool, claimed: Resources | None) -> None:
+        """Add the node to one ledger's sums, or take it off; ``claimed`` is what that has of it."""
+        usage = self.usage(ledger)
+        if claimed is None:
+            usage.foreign = _shifted(usage.foreign, _foreign(node), add)
+            return
+        usage.claimed = _shifted(usage.claimed, claimed, add)
+        if node.state in LEAVING:
+            usage.leaving = _shifted(usage.leaving, claimed, add)
+
+
+LEAVING = frozenset(
+    {NodeState.USED, NodeState.FAILED, NodeState.DELETING, NodeState.DELETED, NodeState.ABORTED}
+)
+"""States of nodes that soon count no more."""
 
 
 def _counts(node: Node) -> tuple[object, ...]:
-    return node.provider, node.pool, node.claimed, node.resources, bool(wire.own_data(node))
+    """All of a node that its sums depend on."""
+    return (
+        node.provider,
+        node.pool,
+        node.tenant_name,
+        node.counted_for,
+        node.claimed,
+        node.resources,
+        node.state in LEAVING,
+        bool(wire.own_data(node)),
+    )
+
+
+def _request_of(node: Node | None) -> str | None:
+    return None if node is None else node.allocated_to
+
+
+def _is_unused(node: Node) -> bool:
+    return node.unused
+
+
+def _spare_label(node: Node | None) -> str | None:
+    if node is None or not node.type or node.state is not NodeState.READY:
+        return None
+    # One that a Nodepool launcher made is still allocated to the request for spare nodes.
+    return node.type[0] if node.unused or node.requestor == MIN_READY else None
+
+
+def _move(index: dict[str, set[str]], node_id: str, before: str | None, after: str | None) -> None:
+    """File a node under another key."""
+    if before == after:
+        return
+    if before:
+        nodes = index[before]
+        nodes.discard(node_id)
+        if not nodes:
+            del index[before]
+    if after:
+        index.setdefault(after, set()).add(node_id)
 
 
 def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:
@@ -395,6 +464,10 @@ def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:
 
 
 def _foreign(node: Node) -> Resources:
+    if node.claimed is not None:
+        return node.claimed
+    if wire.own_data(node):
+        return Resources()  # A draft of ours counts when it is claimed.
     # Nodepool writes a node's resources only when it is ready; until then it is a server at least.
     return node.resources if node.resources is not None else Resources.of(instances=1)
 
@@ -407,9 +480,10 @@ def _kind_of(path: str) -> Kind | None:
     root, _, name = path.rpartition("/")
     if not name or _is_lock(name):
         return None
-    if root.startswith(wire.LEDGERS + "/"):
+    if root.startswith(wire.LEDGERS + "/") or root == wire.TENANT_LEDGERS:
         return Kind.LEDGER
     return {
+        wire.MIN_READY_OWNERS: Kind.MIN_READY,
         wire.REQUESTS: Kind.REQUEST,
         wire.NODES: Kind.NODE,
         wire.POOL_COMPONENTS: Kind.COMPONENT,

@@ -16,19 +16,21 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from nodepool_k8s import __version__, wire
 from nodepool_k8s.errors import (
     Conflict,
     Held,
+    MalformedRecord,
     NotHeld,
     Outdated,
     Vanished,
 )
-from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, Resources
+from nodepool_k8s.model import Component, Node, NodeRequest, NodeState
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
-from nodepool_k8s.zookeeper.ledger import Fits, Ledgers
+from nodepool_k8s.zookeeper.ledger import Entry, Ledgers, freed, freed_for_tenant
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
 
@@ -40,7 +42,17 @@ PARENTS = (
     wire.NODES,
     wire.POOL_COMPONENTS,
     wire.LEDGERS,
+    wire.TENANT_LEDGERS,
+    wire.MIN_READY_OWNERS,
 )
+
+
+class NodeTaken(Conflict):
+    """A ready node that was to be reused is somebody else's, changed or gone by now."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} cannot be had any more")
+        self.node_id = node_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ class Store:
 
     def _encode(self, component: Component) -> bytes:
         return wire.encode_component(
-            component, hostname=self._hostname, name=component.id, version=__version__
+            component, hostname=self._hostname, name=component.pool, version=__version__
         )
 
     async def update_component(self, path: str, component: Component) -> None:
@@ -106,6 +118,31 @@ class Store:
         with suppress(Conflict):
             _, stat = await self._client.get(path)
             await self._client.transaction([SetData(path, data, stat.version)])
+
+    # --- spare nodes -----------------------------------------------------------------------
+
+    async def take_min_ready(self, label: str) -> bool:
+        """Become the one who asks for a label's spare nodes; False where another one is."""
+        try:
+            await self._client.transaction([Create(wire.min_ready_path(label), ephemeral=True)])
+        except Conflict:
+            return False
+        return True
+
+    async def give_up_min_ready(self, label: str) -> None:
+        """Let another launcher ask for a label's spare nodes."""
+        await self._delete_quietly(wire.min_ready_path(label))
+
+    async def submit_spare(self, request: NodeRequest, priority: str) -> str:
+        """Write a request that lives as long as this session; its id. Raises ConnectionLost."""
+        path = await self._client.create_sequence(
+            f"{wire.REQUESTS}/{priority}-", wire.encode_request(request), ephemeral=True
+        )
+        return path.rpartition("/")[2]
+
+    async def delete_request(self, request_id: str) -> None:
+        """Delete a request of ours; that it is gone is fine."""
+        await self._delete_quietly(wire.request_path(request_id))
 
     # --- claiming -----------------------------------------------------------------------
 
@@ -132,35 +169,37 @@ class Store:
             await self._delete_quietly(wire.node_path(draft.id), version=0)
 
     async def claim(
-        self, request: NodeRequest, nodes: Sequence[Node], pool: tuple[str, str], fits: Fits
+        self, request: NodeRequest, nodes: Sequence[Node], entries: Sequence[Entry]
     ) -> Claim:
-        """Take the request, reserve the quota and fill in the node records, at once.
+        """Take the request, reserve the quota and write the node records, at once.
 
         ``request`` and ``nodes`` are as they shall be written, with the versions they
-        were read at. Raises AtQuota, Held (somebody has the request's lock), Outdated
-        or Vanished (the request changed or went), SessionLost.
+        were read at; the nodes are drafts to be filled in, and ready ones to be reused.
+        Raises AtQuota, NodeTaken, Held (somebody has the request's lock), Outdated or
+        Vanished (the request changed or went), SessionLost.
         """
-        wanted = sum((node.claimed for node in nodes if node.claimed), Resources())
-        request_lock = locks.child_name(wire.request_lock_path(request.id))
-        held = [HeldNode(node, locks.child_name(wire.node_lock_path(node.id))) for node in nodes]
-        paths = [wire.request_path(request.id), *(wire.node_path(node.id) for node in nodes)]
-        for path in paths:
-            self._mirror.own(path)
-        try:
-            await self.ledgers.transact(
-                pool,
-                wanted,
-                fits,
-                lambda fresh: [
-                    SetData(paths[0], wire.encode_request(request), request.version),
-                    *locks.take(wire.request_lock_path(request.id), request_lock, fresh=fresh),
-                    *(operation for entry in held for operation in _fill_in(entry)),
-                ],
-                wire.request_lock_path(request.id),
+        taking = locks.Taking()
+        request_lock = taking.add(wire.request_lock_path(request.id), fresh=True)
+        held = [
+            HeldNode(
+                node,
+                taking.add(wire.node_lock_path(node.id), fresh=node.state is not NodeState.READY),
             )
-        except BaseException:
-            for path in paths:
-                self._mirror.reread(path)
+            for node in nodes
+        ]
+        writes = [
+            SetData(wire.request_path(request.id), wire.encode_request(request), request.version),
+            *(_write(node) for node in nodes),
+        ]
+        for write in writes:
+            self._mirror.own(write.path)
+        try:
+            await self.ledgers.transact(entries, writes, taking)
+        except BaseException as error:
+            for write in writes:
+                self._mirror.reread(write.path)
+            if isinstance(error, TransactionConflict):
+                _raise_for_claim(error, nodes)
             raise
         claim = Claim(
             dataclasses.replace(request, version=request.version + 1),
@@ -176,10 +215,8 @@ class Store:
 
     async def write_node(self, held: HeldNode) -> HeldNode:
         """Write the node as given. Raises NotHeld, Outdated, SessionLost."""
-        path = wire.node_path(held.node.id)
-        write = SetData(path, wire.encode_node(held.node), held.node.version)
         try:
-            await self._as_holder(held.lock, [Check(held.lock), write])
+            await self._as_holder(held.lock, [Check(held.lock), _write(held.node)])
         except TransactionConflict as conflict:
             raise conflict.cause from conflict
         return self._written(held)
@@ -209,14 +246,7 @@ class Store:
         written, rest = nodes[: len(nodes) - unwritten], nodes[len(nodes) - unwritten :]
         operations: list[Operation] = [
             *(Check(wire.node_path(entry.node.id), entry.node.version) for entry in written),
-            *(
-                SetData(
-                    wire.node_path(entry.node.id),
-                    wire.encode_node(entry.node),
-                    entry.node.version,
-                )
-                for entry in rest
-            ),
+            *(_write(entry.node) for entry in rest),
             *(Delete(entry.lock) for entry in nodes),
         ]
         await self._end_claim(claim, request, operations)
@@ -275,23 +305,24 @@ class Store:
         Proves in the same transaction that nobody holds its lock. Raises Held,
         Outdated, Vanished, SessionLost.
         """
-        lock = wire.request_lock_path(request.id)
+        taking = locks.Taking()
+        taking.probe(wire.request_lock_path(request.id), fresh=True)
         write = SetData(
             wire.request_path(request.id), wire.encode_request(request), request.version
         )
-        fresh = True
-        while True:
-            probe: list[Operation] = [Create(lock), Delete(lock)] if fresh else [Delete(lock)]
-            try:
-                await self._client.transaction([*probe, write])
-            except TransactionConflict as conflict:
-                if conflict.operation.path != lock:
-                    raise conflict.cause from conflict
-                fresh = locks.is_fresh(conflict)
-            else:
-                written = dataclasses.replace(request, version=request.version + 1)
-                self._mirror.put_request(written)
-                return written
+        await self._transact([], [write], taking)
+        written = dataclasses.replace(request, version=request.version + 1)
+        self._mirror.put_request(written)
+        return written
+
+    async def _transact(
+        self, entries: Sequence[Entry], operations: Sequence[Operation], taking: locks.Taking
+    ) -> None:
+        """Apply all of it. Raises what stood in the way: Held, Outdated, Vanished."""
+        try:
+            await self.ledgers.transact(entries, operations, taking)
+        except TransactionConflict as conflict:
+            raise conflict.cause from conflict
 
     async def drop_request_lock(self, request_id: str) -> None:
         """Delete the lock's parent of a request that is gone, if nobody contends for it."""
@@ -307,37 +338,72 @@ class Store:
         ``change`` sees the record as it stands, and returns None to leave it alone;
         then the answer is None. Raises Held, Vanished, Outdated, SessionLost.
         """
-        path, parent = wire.node_path(node_id), wire.node_lock_path(node_id)
-        data, stat = await self._client.get(path)
-        node = change(wire.parse_node(node_id, data, stat.version))
+        path = wire.node_path(node_id)
+        node = change(await self._get_node(node_id))
         if node is None:
             return None
-        held = HeldNode(node, locks.child_name(parent))
-        write = SetData(path, wire.encode_node(node), node.version)
+        taking = locks.Taking()
+        held = HeldNode(node, taking.add(wire.node_lock_path(node_id), fresh=False))
         self._mirror.own(path)
         try:
-            await self._transact_with_lock([write], parent, held.lock)
+            await self._transact([], [_write(node)], taking)
         except BaseException:
             self._mirror.reread(path)
             raise
         return self._written(held)
 
-    async def _transact_with_lock(
-        self, operations: Sequence[Operation], parent: str, child: str
-    ) -> None:
-        """Apply ``operations`` and take a lock, whose parent most often exists."""
-        fresh = False
-        while True:
-            try:
-                await self._client.transaction(
-                    [*operations, *locks.take(parent, child, fresh=fresh)]
-                )
-            except TransactionConflict as conflict:
-                if conflict.operation.path != parent:
-                    raise conflict.cause from conflict
-                fresh = locks.is_fresh(conflict)
-            else:
-                return
+    async def read_nodes(self, node_ids: Sequence[str]) -> list[Node]:
+        """The nodes with every key of their records, concurrently.
+
+        Raises NodeTaken where one cannot be had any more, SessionLost.
+        """
+        return list(await asyncio.gather(*(self._get_unused(node_id) for node_id in node_ids)))
+
+    async def _get_unused(self, node_id: str) -> Node:
+        try:
+            node = await self._get_node(node_id)
+        except (Vanished, MalformedRecord) as error:
+            raise NodeTaken(node_id) from error
+        if not node.unused:
+            raise NodeTaken(node_id)
+        return node
+
+    async def _get_node(self, node_id: str) -> Node:
+        data, stat = await self._client.get(wire.node_path(node_id))
+        return wire.parse_node(node_id, data, stat.version)
+
+    # --- letting nodes go --------------------------------------------------------------------
+
+    async def free_held(self, held: HeldNode) -> None:
+        """Make a ready node that we hold nobody's, and let it go.
+
+        Raises Outdated (somebody changed it), NotHeld, SessionLost.
+        """
+        node = _freed(held.node)
+        operations: list[Operation] = [_write(node), Delete(held.lock)]
+        try:
+            await self.ledgers.transact(freed_for_tenant(held.node), operations)
+        except TransactionConflict as conflict:
+            if conflict.operation.path == held.lock:
+                raise NotHeld(f"the lock {held.lock} is not ours any more") from conflict
+            raise conflict.cause from conflict
+        self._written(HeldNode(node, held.lock))
+        self._mirror.disown(wire.node_path(node.id))
+
+    async def free_node(self, node_id: str, is_due: Callable[[Node], bool]) -> bool:
+        """Make a ready node that nobody holds nobody's, if it is due; whether it was.
+
+        Raises Held, Vanished, Outdated, SessionLost.
+        """
+        node = await self._get_node(node_id)
+        if not is_due(node):
+            return False
+        taking = locks.Taking()
+        taking.probe(wire.node_lock_path(node_id), fresh=False)
+        free = _freed(node)
+        await self._transact(freed_for_tenant(node), [_write(free)], taking)
+        self._mirror.put_node(dataclasses.replace(free, version=free.version + 1))
+        return True
 
     async def remove_node(self, held: HeldNode) -> None:
         """Delete the node's record and free what the ledger holds for it, at once.
@@ -362,15 +428,10 @@ class Store:
             raise Held(f"somebody contends for node {held.node.id}") from error
 
     async def _remove(self, node: Node, removal: list[Operation]) -> None:
-        if node.claimed is None or node.provider is None or node.pool is None:
-            try:
-                await self._client.transaction(removal)
-            except TransactionConflict as conflict:
-                raise conflict.cause from conflict
-        else:
-            pool = (node.provider, node.pool)
-            freed = Resources() - node.claimed
-            await self.ledgers.transact(pool, freed, None, lambda _: removal, None)
+        try:
+            await self.ledgers.transact(freed(node), removal)
+        except TransactionConflict as conflict:
+            raise conflict.cause from conflict
 
     async def _mark_deleted(self, held: HeldNode) -> None:
         path = wire.node_path(held.node.id)
@@ -416,8 +477,19 @@ class Store:
         return wire.parse_node(node_id, data, stat.version)
 
 
-def _fill_in(held: HeldNode) -> list[Operation]:
-    """Fill in a drafted node and lock it."""
-    path, parent = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
-    write = SetData(path, wire.encode_node(held.node), held.node.version)
-    return [write, *locks.take(parent, held.lock, fresh=True)]
+def _write(node: Node) -> SetData:
+    return SetData(wire.node_path(node.id), wire.encode_node(node), node.version)
+
+
+def _freed(node: Node) -> Node:
+    return dataclasses.replace(
+        node, allocated_to=None, tenant_name=None, requestor=None, counted_for=None
+    )
+
+
+def _raise_for_claim(conflict: TransactionConflict, nodes: Sequence[Node]) -> NoReturn:
+    """Tell a ready node that went from a request that went."""
+    for node in nodes:
+        if conflict.operation.path in (wire.node_path(node.id), wire.node_lock_path(node.id)):
+            raise NodeTaken(node.id) from conflict
+    raise conflict.cause from conflict

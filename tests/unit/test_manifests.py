@@ -184,8 +184,7 @@ def test_autoscalers_are_told_to_keep_an_allocated_node() -> None:
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
     }
-    patch = manifests.allocation_patch(objects_of().label)
-    assert patch is not None
+    patch = manifests.reuse_patch(objects_of().label, {}, pod=True)
     assert patch["metadata"]["annotations"] == dict(manifests.KEEP_ANNOTATIONS)
 
 
@@ -194,10 +193,30 @@ def test_the_labels_own_annotations_win() -> None:
     objects = objects_of(annotations=own, allocated=True)
     annotations = objects.pod()["metadata"]["annotations"]
     assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
-    patch = manifests.allocation_patch(objects.label)
-    assert patch == {"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}}
-    both = objects_of(annotations=dict.fromkeys(manifests.KEEP_ANNOTATIONS, "x"))
-    assert manifests.allocation_patch(both.label) is None
+    patch = manifests.reuse_patch(objects.label, {}, pod=True)
+    assert patch["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
+
+
+def test_a_ready_node_that_is_handed_out_gets_the_requests_labels_but_not_ours() -> None:
+    labels = manifests.valid_dynamic_labels({"job": "unit", "nodepool_node_id": "1"})
+    for pod in (True, False):
+        patch = manifests.reuse_patch(objects_of().label, labels, pod=pod)
+        assert patch["metadata"]["labels"] == {"job": "unit"}
+    assert patch["metadata"]["annotations"] == {}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "node_id"),
+    [
+        ("main-0000000007", "0000000007"),
+        ("main-0000000007-1", "0000000007"),
+        ("main-1-0000000007-12", "0000000007"),
+        ("main", None),
+        ("main-12", None),
+    ],
+)
+def test_a_namespaces_name_tells_its_node(namespace: str, node_id: str | None) -> None:
+    assert manifests.node_id_in(namespace) == node_id
 
 
 def test_the_binding_names_the_role_of_the_labels_type() -> None:

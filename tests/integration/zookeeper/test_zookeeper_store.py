@@ -13,7 +13,7 @@ from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict, ConnectionLost, Held, NotHeld, SessionLost, Vanished
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.zookeeper import locks
-from nodepool_k8s.zookeeper.ledger import AtQuota
+from nodepool_k8s.zookeeper.ledger import AtQuota, Entry
 from nodepool_k8s.zookeeper.mirror import Kind
 from nodepool_k8s.zookeeper.operations import Delete, SetData
 from nodepool_k8s.zookeeper.store import Claim, HeldNode
@@ -45,8 +45,11 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
-def limit(most: int) -> Any:
-    return lambda claimed: claimed.amount("instances") + 1000 <= most * 1000
+LEDGER = wire.ledger_path(*POOL)
+
+
+def entry(most: int) -> Entry:
+    return Entry(LEDGER, ONE, lambda claimed: claimed.amount("instances") + 1000 <= most * 1000)
 
 
 async def claim(
@@ -60,7 +63,7 @@ async def claim(
         HeldNode(each, "").evolve(state=NodeState.BUILDING, claimed=ONE).node for each in drafts
     ]
     try:
-        return await actor.store.claim(pending(request), nodes, POOL, limit(most))
+        return await actor.store.claim(pending(request), nodes, [entry(most)])
     except Conflict:
         await actor.store.drop_drafts(drafts)
         raise
@@ -216,8 +219,8 @@ async def test_a_full_ledger_refuses_and_leaves_nothing(actor: Actor, zuul: Zuul
         await claim(actor, await a_request(actor, zuul), most=1)
     assert len(await zuul.nodes()) == 1
     with pytest.raises(AtQuota):
-        await actor.store.ledgers.require_room(POOL, limit(1))
-    await actor.store.ledgers.require_room(POOL, limit(2))
+        await actor.store.ledgers.require_room([entry(1)])
+    await actor.store.ledgers.require_room([entry(2)])
 
 
 CLAIMS = 200
@@ -292,11 +295,11 @@ async def test_a_record_removed_behind_our_back_is_found(actor: Actor, zuul: Zuu
     for path in (made[0].nodes[0].lock, f"{NODES}/{node_id}/lock", f"{NODES}/{node_id}"):
         await zuul.delete(path)
     await eventually(lambda: node_id not in actor.mirror.nodes, "seen")
-    correction = await actor.store.ledgers.reconcile(*POOL)
+    correction = await actor.store.ledgers.reconcile(LEDGER)
     assert correction is not None
     assert correction.numbers() == {"instances": -1}
     assert await zuul.ledgers() == {"local/main": {"instances": 1000}}
-    assert await actor.store.ledgers.reconcile(*POOL) is None
+    assert await actor.store.ledgers.reconcile(LEDGER) is None
 
 
 async def test_a_reconciliation_among_claims_never_lowers_below_the_truth(
@@ -316,7 +319,7 @@ async def test_a_reconciliation_among_claims_never_lowers_below_the_truth(
 
     async def count() -> None:
         while not done.is_set():
-            assert await counting.store.ledgers.reconcile(*POOL) is None
+            assert await counting.store.ledgers.reconcile(LEDGER) is None
 
     chance = random.Random(7)
     with Recorder(watch.look):
@@ -356,9 +359,9 @@ async def test_a_claim_and_a_removal_over_a_broken_connection_happen_once(
     draft = Node("", NodeState.INIT, ("pod",), *POOL, driver_data=own)
     (node,) = await proxied.store.draft_nodes([draft])
     building = HeldNode(node, "").evolve(state=NodeState.BUILDING, claimed=ONE).node
-    await proxied.store.ledgers.require_room(POOL, limit(5))
+    await proxied.store.ledgers.require_room([entry(5)])
     made = await broken(
-        proxy, proxied, arrives, proxied.store.claim(pending(request), [building], POOL, limit(5))
+        proxy, proxied, arrives, proxied.store.claim(pending(request), [building], [entry(5)])
     )
     assert await zuul.ledgers() == await zuul.sums() == {"local/main": {"instances": 1000}}
     await broken(proxy, proxied, arrives, proxied.store.remove_node(made.nodes[0]))
@@ -405,7 +408,7 @@ async def test_the_mirror_tells_of_what_changed_while_it_was_away(
     gone, locked = [await zuul.submit("pod") for _ in range(2)]
     request_lock = await zuul.lock(f"{REQUEST_LOCKS}/{locked}")
     await eventually(lambda: proxied.mirror.request_locked(locked), "all is seen")
-    await proxied.store.ledgers.require_room(POOL, limit(1))
+    await proxied.store.ledgers.require_room([entry(1)])
     ledger = wire.ledger_path(*POOL)
 
     told: set[tuple[Kind, str]] = set()

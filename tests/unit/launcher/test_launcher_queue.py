@@ -10,22 +10,25 @@ import pytest
 
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
-from nodepool_k8s.launcher.requests import Capacity, PoolQueue
+from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.model import (
+    MIN_READY,
     Component,
     LabelType,
     Ledger,
     Node,
     NodeRequest,
+    NodeState,
     RequestState,
     Resources,
 )
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
-from nodepool_k8s.zookeeper.ledger import AtQuota, Fits
+from nodepool_k8s.zookeeper.ledger import Entry
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
+from nodepool_k8s.zookeeper.store import Claim, HeldNode, NodeTaken, Store
 
 ME = "me"
+LEDGER = "/nodepool-k8s/ledger/local/main"
 
 
 class NoClient:
@@ -44,15 +47,28 @@ class FakeStore:
     components: list[Component] = field(default_factory=list)
     dropped: int = 0
     used: Resources = field(default_factory=Resources)
+    totals: dict[str, Resources] = field(default_factory=dict)
+    """What tenants' ledgers hold."""
+    nodes: list[Node] = field(default_factory=list)
+    """As they were claimed."""
+    ready: dict[str, Node] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    """Ready nodes that others were faster to take."""
     errors: list[NodepoolK8sError] = field(default_factory=list)
 
     @property
     def ledgers(self) -> FakeStore:
         return self
 
-    async def require_room(self, pool: tuple[str, str], fits: Fits) -> None:
-        if not fits(self.used):
-            raise AtQuota
+    async def require_room(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            total = self.totals.get(entry.path, Resources())
+            entry.require_room(Ledger(self.used if entry.path == LEDGER else total, 1))
+
+    async def read_nodes(self, node_ids: Sequence[str]) -> list[Node]:
+        if self.taken & set(node_ids):
+            raise NodeTaken(next(iter(self.taken & set(node_ids))))
+        return [self.ready[node_id] for node_id in node_ids]
 
     async def draft_nodes(self, drafts: Sequence[Node]) -> list[Node]:
         return [replace(draft, id=f"{number:010}") for number, draft in enumerate(drafts)]
@@ -61,13 +77,19 @@ class FakeStore:
         self.dropped += len(drafts)
 
     async def claim(
-        self, request: NodeRequest, nodes: Sequence[Node], pool: tuple[str, str], fits: Fits
+        self, request: NodeRequest, nodes: Sequence[Node], entries: Sequence[Entry]
     ) -> Claim:
         if self.errors:
             raise self.errors.pop(0)
         assert request.state is RequestState.PENDING
+        await self.require_room(entries)
         self.claimed.append(request.id)
-        self.used += sum((node.claimed for node in nodes if node.claimed), Resources())
+        self.nodes.extend(nodes)
+        for entry in entries:
+            if entry.path == LEDGER:
+                self.used += entry.change
+            else:
+                self.totals[entry.path] = self.totals.get(entry.path, Resources()) + entry.change
         return Claim(request, "lock", tuple(HeldNode(node, "lock") for node in nodes))
 
     async def rewrite_request(self, request: NodeRequest) -> NodeRequest:
@@ -86,6 +108,23 @@ class Bench:
     store: FakeStore
     mirror: Mirror
     rereads: list[str]
+    unusable: set[str]
+    removed: list[str]
+
+    def keep_ready(self, node_id: str, label: str = "pod", **changes: Any) -> None:
+        """There is a ready node that nobody uses."""
+        fields: dict[str, Any] = {
+            "provider": "local",
+            "pool": "main",
+            "claimed": self.queue._usage[label],
+            "state_time": float(node_id),
+            **changes,
+        }
+        node = Node(node_id, NodeState.READY, (label,), **fields)
+        self.store.ready[node_id] = node
+        self.mirror.put_node(node)
+        if node.claimed and node.provider == "local":
+            self.store.used += node.claimed
 
     def add(self, request_id: str, *labels: str, **changes: Any) -> None:
         """A request appears, or changes."""
@@ -93,6 +132,12 @@ class Bench:
         request = NodeRequest(request_id, node_types=labels or ("pod",), **fields)
         self.mirror.requests[request_id] = request
         self.queue.offer(request_id)
+
+    def is_woken(self, by: Callable[[], None]) -> bool:
+        """Whether that wakes the queue."""
+        self.queue._wake.clear()
+        by()
+        return self.queue._wake.is_set()
 
     def remove(self, request_id: str) -> None:
         del self.mirror.requests[request_id]
@@ -104,8 +149,18 @@ class Bench:
         self.queue.components_changed()
 
 
-def a_bench(max_servers: int | None = None, max_concurrency: int | None = None) -> Bench:
-    labels = {"pod": Label("pod", LabelType.POD, image="x")}
+TenantLimits = dict[str, dict[str, int]]
+
+
+def a_bench(
+    max_servers: int | None = None,
+    max_concurrency: int | None = None,
+    tenants: TenantLimits | None = None,
+) -> Bench:
+    labels = {
+        "pod": Label("pod", LabelType.POD, image="x"),
+        "large": Label("large", LabelType.POD, image="x", cpu=4),
+    }
     limits = {} if max_servers is None else {"instances": max_servers * 1000}
     pool = Pool("local", "main", labels, limits=limits)
     rereads: list[str] = []
@@ -119,11 +174,24 @@ def a_bench(max_servers: int | None = None, max_concurrency: int | None = None) 
     mirror.components[ME] = component
     store = FakeStore()
     capacity = Capacity(Provider("local", None, (pool,), max_concurrency=max_concurrency))
-    queue = PoolQueue(
-        pool, component, capacity, cast(Store, store), mirror, lambda _queue, _claim: None
+    unusable: set[str] = set()
+    removed: list[str] = []
+
+    async def remove_spare(node: Node, reason: str) -> bool:
+        if node.id in store.taken:
+            return False
+        mirror.put_node(replace(node, state=NodeState.DELETING))
+        removed.append(node.id)
+        return True
+
+    hooks = Hooks(
+        on_claim=lambda _queue, _claim: None,
+        is_usable=lambda _pool, node: node.id not in unusable,
+        remove_spare=remove_spare,
     )
+    queue = PoolQueue(pool, component, capacity, cast(Store, store), mirror, hooks, tenants or {})
     queue.component_path = "/component"
-    return Bench(queue, store, mirror, rereads)
+    return Bench(queue, store, mirror, rereads, unusable, removed)
 
 
 async def test_requests_are_claimed_in_order() -> None:
@@ -180,7 +248,7 @@ async def test_at_quota_the_queue_waits_and_the_pool_pauses() -> None:
     for number in range(3):
         bench.add(f"200-000000000{number}")
     ledger = Ledger(Resources.of(instances=2), 1)
-    bench.mirror.ledgers["/nodepool-k8s/ledger/local/main"] = ledger
+    bench.mirror.ledgers[LEDGER] = ledger
     await bench.queue.step()
     assert len(bench.store.claimed) == 2
     assert bench.queue.waits_for == "quota: 2 of 2 instances in use, 1 needed"
@@ -313,12 +381,221 @@ async def test_what_others_have_is_left_to_them_until_they_leave() -> None:
 
 async def test_nodes_of_another_launcher_count() -> None:
     bench = a_bench(max_servers=1)
-    bench.mirror.usage("local", "main").foreign = Resources.of(instances=1)
+    bench.mirror.usage(LEDGER).foreign = Resources.of(instances=1)
     bench.add("200-0000000001")
     await bench.queue.step()
     assert not bench.store.claimed
-    assert bench.queue.foreign_changed()
-    bench.mirror.usage("local", "main").foreign = Resources()
-    assert bench.queue.foreign_changed()
+    assert not bench.is_woken(bench.queue.nodes_changed)
+    bench.mirror.usage(LEDGER).foreign = Resources()
+    assert bench.is_woken(bench.queue.nodes_changed)
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+
+
+# --- ready nodes -----------------------------------------------------------------------------
+
+
+async def test_a_ready_node_is_handed_out_before_one_is_launched() -> None:
+    bench = a_bench(max_servers=1)
+    bench.keep_ready("0000000007")
+    bench.add("200-0000000001", tenant_name="one", requestor="zuul")
+    await bench.queue.step()
+    (node,) = bench.store.nodes
+    assert (node.id, node.allocated_to) == ("0000000007", "200-0000000001")
+    assert (node.tenant_name, node.requestor) == ("one", "zuul")
+    assert bench.store.used == Resources.of(instances=1)  # It counted before.
+    assert bench.queue.capacity.launching == 0
+
+
+async def test_a_request_gets_ready_and_new_nodes_in_its_own_order() -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007", "large")
+    bench.add("200-0000000001", "pod", "large", "large")
+    await bench.queue.step()
+    assert [node.state for node in bench.store.nodes] == ["building", "ready", "building"]
+    assert [node.type for node in bench.store.nodes] == [("pod",), ("large",), ("large",)]
+    assert bench.queue.capacity.launching == 2
+
+
+async def test_the_oldest_ready_node_goes_first_and_none_twice() -> None:
+    bench = a_bench()
+    for number in (9, 8, 7):
+        bench.keep_ready(f"000000000{number}")
+    bench.add("200-0000000001", "pod", "pod")
+    await bench.queue.step()
+    assert [node.id for node in bench.store.nodes] == ["0000000007", "0000000008"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"provider": "other"},
+        {"pool": "other"},
+        {"allocated_to": "200-9"},
+        {"claimed": None},  # A Nodepool launcher's.
+    ],
+)
+async def test_other_nodes_are_not_handed_out(changes: dict[str, Any]) -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007", **changes)
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert [node.state for node in bench.store.nodes] == ["building"]
+
+
+async def test_a_ready_node_that_is_dead_is_not_handed_out() -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007")
+    bench.unusable.add("0000000007")
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert [node.state for node in bench.store.nodes] == ["building"]
+
+
+async def test_a_ready_node_that_is_locked_is_not_handed_out() -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007")
+    bench.mirror.node_locks["0000000007"] = {"x__lock__0"}
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert [node.state for node in bench.store.nodes] == ["building"]
+
+
+async def test_who_comes_too_late_for_a_ready_node_takes_the_next() -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.store.taken.add("0000000007")
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert [node.id for node in bench.store.nodes] == ["0000000008"]
+
+
+async def test_a_request_for_new_nodes_gets_new_ones() -> None:
+    bench = a_bench()
+    bench.keep_ready("0000000007")
+    bench.add("900-0000000001", extra={"reuse": False})
+    await bench.queue.step()
+    assert [node.state for node in bench.store.nodes] == ["building"]
+
+
+async def test_ready_nodes_are_handed_out_though_nothing_may_be_launched() -> None:
+    bench = a_bench(max_concurrency=1)
+    bench.queue.capacity.launching = 1
+    bench.keep_ready("0000000007")
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+
+async def test_one_unused_ready_node_goes_where_that_makes_room() -> None:
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.add("200-0000000001", "large")
+    await bench.queue.step()
+    assert bench.removed == ["0000000007"]
+    await bench.queue.step()  # Room is on its way: no other has to go.
+    assert bench.removed == ["0000000007"]
+    assert "instances" in bench.queue.waits_for
+
+
+async def test_a_ready_node_that_is_part_of_the_request_does_not_go() -> None:
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007", "large")
+    bench.keep_ready("0000000008")
+    bench.add("200-0000000001", "large", "large")
+    await bench.queue.step()
+    assert bench.removed == ["0000000008"]
+
+
+async def test_no_ready_node_goes_where_that_makes_no_room() -> None:
+    bench = a_bench(max_servers=2)
+    bench.store.used = Resources.of(instances=1)  # In use.
+    bench.keep_ready("0000000007")
+    bench.mirror.ledgers[LEDGER] = Ledger(bench.store.used, 1)
+    bench.add("200-0000000001", "large", "large")
+    await bench.queue.step()
+    assert not bench.removed
+
+
+async def test_the_next_ready_node_goes_where_the_first_is_somebodys_by_now() -> None:
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.store.taken.add("0000000007")
+    bench.add("200-0000000001", "large")
+    await bench.queue.step()
+    assert bench.removed == ["0000000008"]
+
+
+async def test_a_spare_node_waits_for_no_room_and_takes_nobodys() -> None:
+    bench = a_bench(max_servers=1)
+    bench.keep_ready("0000000007", "large")
+    bench.add("900-0000000001", requestor=MIN_READY, extra={"reuse": False})
+    await bench.queue.step()
+    assert not bench.removed
+    assert not bench.queue.component.paused
+    (request,) = bench.store.rewritten
+    assert request.state is RequestState.FAILED
+
+
+# --- tenants ----------------------------------------------------------------------------------
+
+
+async def test_a_tenant_at_its_limit_steps_aside() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    for number, tenant in enumerate(["one", "one", "two", "one"]):
+        bench.add(f"200-000000000{number}", tenant_name=tenant)
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000000", "200-0000000002"]
+    assert not bench.queue.component.paused
+    assert not bench.store.rewritten  # Deferred, not declined.
+    request = bench.mirror.requests["200-0000000001"]
+    assert bench.queue.why_waits(request).startswith("quota: ")
+
+
+async def test_a_tenants_smaller_request_may_go_first() -> None:
+    bench = a_bench(tenants={"one": {"cores": 3000}})
+    bench.add("200-0000000001", "large", tenant_name="one")
+    bench.add("200-0000000002", "pod", tenant_name="one")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000002"]
+
+
+async def test_a_tenant_goes_on_when_its_ledger_has_room() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    bench.add("200-0000000001", tenant_name="one")
+    bench.add("200-0000000002", tenant_name="one")
+    await bench.queue.step()
+    assert not bench.is_woken(lambda: bench.queue.ledger_changed("/nodepool-k8s/tenants/two"))
+    bench.store.totals.clear()
+    assert bench.is_woken(lambda: bench.queue.ledger_changed("/nodepool-k8s/tenants/one"))
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001", "200-0000000002"]
+
+
+async def test_a_ready_node_counts_for_its_new_tenant() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    bench.keep_ready("0000000007")
+    bench.add("200-0000000001", tenant_name="one")
+    bench.add("200-0000000002", tenant_name="one")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+    assert [node.counted_for for node in bench.store.nodes] == ["one"]
+
+
+async def test_nodes_that_a_tenant_has_of_other_launchers_count() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    node = Node("0000000003", NodeState.IN_USE, ("pod",), "theirs", "pool", tenant_name="one")
+    bench.mirror.put_node(node)
+    bench.add("200-0000000001", tenant_name="one")
+    await bench.queue.step()
+    assert not bench.store.claimed
+    bench.mirror.put_node(replace(node, tenant_name=None))
+    assert bench.is_woken(bench.queue.nodes_changed)
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001"]

@@ -58,7 +58,26 @@ OTHERS: list[tuple[str, dict[str, Any], Component, type]] = [
     ("asks for it, paused", {"provider": "theirs"}, component("it", "a", paused=True), Yield),
     ("asks for it, without", {"provider": "theirs"}, component("it", "b"), Take),
     ("asks for us", {"provider": "ours"}, component("it", "a"), Take),
+    ("asks for us, lower", {"provider": "ours"}, component("it", "a", priority=1), Take),
+    (
+        "asks for us, a pool of ours is higher",
+        {"provider": "ours"},
+        component("it", "a", provider_name="ours", priority=1),
+        Yield,
+    ),
     ("asks for nobody", {"provider": "unheard-of"}, component("it", "a"), Take),
+    (
+        "asks for a pool of Nodepool's, which leaves it to our priority",
+        {"provider": "theirs"},
+        component("host-PoolWorker.theirs-main-1", "a", priority=200),
+        Take,
+    ),
+    (
+        "asks for a pool of Nodepool's of our priority",
+        {"provider": "theirs"},
+        component("host-PoolWorker.theirs-main-1", "a"),
+        Yield,
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import upkeep
+from nodepool_k8s.policy.upkeep import Ages
 from nodepool_k8s.wire import DRIVER_KEY
 
 REMOVABLE = {
@@ -21,37 +22,114 @@ REMOVABLE = {
 OURS: dict[str, Any] = {DRIVER_KEY: {"type": "pod"}}
 
 
+def why_delete(node: Node, **changes: Any) -> str | None:
+    """Why an unlocked node without an end is deleted."""
+    facts = {"locked": False, "now": 1000.0, "ages": Ages(), "unusable": None, **changes}
+    return upkeep.why_delete(node, **facts)
+
+
 def a_node(state: str, **changes: Any) -> Node:
     return Node("1", NodeState(state), **{"claimed": Resources.of(instances=1), **changes})
 
 
 @pytest.mark.parametrize("state", list(NodeState))
 def test_an_unlocked_node_is_deleted_in_some_states(state: NodeState) -> None:
-    reason = upkeep.why_delete(a_node(state), locked=False, request_exists=True)
+    reason = why_delete(a_node(state))
     assert (reason is not None) == (state in REMOVABLE)
 
 
 @pytest.mark.parametrize("state", list(NodeState))
 def test_a_locked_node_is_somebodys(state: NodeState) -> None:
-    assert upkeep.why_delete(a_node(state), locked=True, request_exists=False) is None
+    node = a_node(state)
+    assert why_delete(node, locked=True, unusable="its pod is gone") is None
+    assert not upkeep.is_freed(node, locked=True, request_exists=False)
 
 
 @pytest.mark.parametrize("state", list(NodeState))
 def test_a_node_that_we_never_claimed_is_another_launchers(state: NodeState) -> None:
     node = a_node(state, claimed=None)
-    assert upkeep.why_delete(node, locked=False, request_exists=False) is None
+    assert why_delete(node, unusable="its pod is gone") is None
+    assert not upkeep.is_freed(node, locked=False, request_exists=False)
 
 
 @pytest.mark.parametrize(
-    ("allocated_to", "request_exists", "deleted"),
+    ("allocated_to", "request_exists", "freed"),
     [("200-1", False, True), ("200-1", True, False), (None, False, False)],
 )
-def test_a_ready_node_lives_as_long_as_its_request(
-    allocated_to: str | None, request_exists: bool, deleted: bool
+def test_a_ready_node_whose_request_is_gone_is_set_free(
+    allocated_to: str | None, request_exists: bool, freed: bool
 ) -> None:
     node = a_node("ready", allocated_to=allocated_to)
-    reason = upkeep.why_delete(node, locked=False, request_exists=request_exists)
-    assert (reason is not None) == deleted
+    assert upkeep.is_freed(node, locked=False, request_exists=request_exists) == freed
+    assert why_delete(node) is None
+
+
+@pytest.mark.parametrize("state", sorted(set(NodeState) - {NodeState.READY}))
+def test_only_ready_nodes_are_set_free(state: NodeState) -> None:
+    node = a_node(state, allocated_to="200-1")
+    assert not upkeep.is_freed(node, locked=False, request_exists=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "ages", "due"),
+    [
+        ("ready", {}, Ages(ready=60), 160),
+        ("ready", {}, Ages(ready=None, hold=60), None),
+        ("ready", {}, Ages(ready=0.0), None),
+        ("ready", {"allocated_to": "200-1"}, Ages(ready=60), None),
+        ("in-use", {}, Ages(ready=60, hold=60), None),
+        ("hold", {}, Ages(ready=60), None),
+        ("hold", {}, Ages(hold=60), 160),
+        ("hold", {"extra": {"hold_expiration": 30}}, Ages(hold=60), 130),
+        ("hold", {"extra": {"hold_expiration": 90}}, Ages(hold=60), 160),
+        ("hold", {"extra": {"hold_expiration": 90}}, Ages(), 190),
+        ("hold", {"extra": {"hold_expiration": "90"}}, Ages(), 190),
+        ("hold", {"extra": {"hold_expiration": 0}}, Ages(), None),
+        ("hold", {"extra": {"hold_expiration": -1}}, Ages(hold=60), 160),
+        ("hold", {"extra": {"hold_expiration": "soon"}}, Ages(), None),
+    ],
+)
+def test_a_node_is_kept_no_longer_than_it_may(
+    state: str, changes: dict[str, Any], ages: Ages, due: float | None
+) -> None:
+    node = a_node(state, state_time=100.0, **changes)
+    assert upkeep.due_at(node, ages) == due
+    if due is not None:
+        assert why_delete(node, now=due - 0.1, ages=ages) is None
+        assert "is over" in (why_delete(node, now=due, ages=ages) or "")
+
+
+def test_an_unused_node_that_cannot_be_handed_out_is_deleted() -> None:
+    gone = "its pod is gone"
+    assert why_delete(a_node("ready"), unusable=gone) == gone
+    assert why_delete(a_node("ready", allocated_to="200-1"), unusable=gone) is None
+    assert why_delete(a_node("hold"), unusable=gone) is None
+
+
+HOUR, DAY = 3600.0, 24 * 3600.0
+
+
+@pytest.mark.parametrize(
+    ("granted", "left", "needed"),
+    [
+        (7 * DAY, 2 * DAY, False),
+        (7 * DAY, DAY - 1, True),
+        (HOUR, 50 * 60, False),
+        (HOUR, 47 * 60, True),
+        (HOUR, -1, True),
+    ],
+)
+def test_a_token_is_renewed_when_little_of_it_is_left(
+    granted: float, left: float, needed: bool
+) -> None:
+    issued = 1000.0
+    expires = issued + granted
+    assert upkeep.needs_token(expires, issued, expires - left) == needed
+
+
+@pytest.mark.parametrize("expires", [None, "never"])
+def test_a_token_without_an_end_is_not_renewed(expires: object) -> None:
+    assert not upkeep.needs_token(expires, 0.0, 1e12)
 
 
 @pytest.mark.parametrize(

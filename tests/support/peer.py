@@ -1,0 +1,181 @@
+"""Nodepool itself, as a process beside our launchers: same ZooKeeper, same API server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import yaml
+from peer import files
+
+from tests.support.admin import Admin
+from tests.support.site import Options, Site, SiteMaker
+from tests.support.waiting import eventually
+from tests.support.zuul import NODES, POOLS, REQUEST_LOCKS, Record, Zuul
+
+SESSION_S = 4.0
+"""The shortest that the server grants: how long a killed one seems to be alive."""
+START_S = 60.0
+STOP_S = 30.0
+
+
+class Peer:
+    """One of its launchers."""
+
+    def __init__(self, site: Site, environment: Path, name: str) -> None:
+        self.log = site.path.with_name(f"{name}.log")
+        self._site = site
+        self._environment = environment
+        logging = site.path.with_name(f"{name}-logging.yaml")
+        logging.write_text(yaml.safe_dump(files.logging("DEBUG")), encoding="utf-8")
+        pid = str(site.path.with_name(f"{name}.pid"))
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                files.command(environment, str(site.path), str(logging), pid),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environ(),
+            )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def ready(self) -> Peer:
+        """Wait until it has looked at the requests that there are."""
+        await eventually(self._serves, "Nodepool serves", timeout=START_S)
+        return self
+
+    def _serves(self) -> bool:
+        assert self.process.poll() is None, self.text()[-3000:]
+        return "Finished handler assignment" in self.text()
+
+    async def upkeep_done(self) -> None:
+        """Wait until it has been through its upkeep, which it does at its start."""
+
+        def check() -> bool:
+            return "nodepool.CleanupWorker: Finished cleanup" in self.text()
+
+        await eventually(check, "its upkeep is done")
+
+    async def command(self, *arguments: str) -> str:
+        """What its command ``nodepool`` prints; it ends without an error."""
+        argv = [str(self._environment / "bin" / "nodepool"), "-c", str(self._site.path)]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*argv, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            env=self._environ(),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    def _environ(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "KUBECONFIG": str(self._site.cluster.kubeconfig),
+            "COLUMNS": "200",
+        }
+
+    # --- ending it -----------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """The way it calls graceful: it leaves the registry at once and its launches undone."""
+        self.process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(self.process.wait, STOP_S)
+
+    async def kill(self) -> None:
+        """kill -9: all that it holds stays until its session ends."""
+        if self.process.poll() is None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait, STOP_S)
+
+
+class Peers:
+    """Those of one test, and what they leave."""
+
+    def __init__(self, make_site: SiteMaker, environment: Path, zuul: Zuul, admin: Admin) -> None:
+        self._make_site = make_site
+        self._environment = environment
+        self._zuul = zuul
+        self._admin = admin
+        self._started: list[Peer] = []
+        self._providers: set[str] = set()
+
+    async def start(self, *providers: Options, top: Options | None = None) -> Peer:
+        """Start one, and wait until it serves."""
+        return await self.start_unready(*providers, top=top).ready()
+
+    def start_unready(self, *providers: Options, top: Options | None = None) -> Peer:
+        """Start one with those providers, in our site's form, on ZooKeeper's TLS port."""
+        cluster = self._make_site.cluster
+        zookeeper = {
+            "zookeeper-servers": [files.server(cluster.zookeeper_tls, self._make_site.chroot)],
+            "zookeeper-tls": files.tls(cluster.zookeeper_tls_files),
+            "zookeeper-timeout": SESSION_S,
+        }
+        site = self._make_site.of(list(providers), {**zookeeper, **(top or {})})
+        peer = Peer(site, self._environment, f"peer-{len(self._started)}")
+        self._started.append(peer)
+        self._providers |= {provider["name"] for provider in providers}
+        return peer
+
+    async def namespace(self, node: Record) -> bool:
+        """Whether a node's namespace is there and stays."""
+        found = await self._admin.namespace(node["external_id"])
+        return found is not None and "deletionTimestamp" not in found["metadata"]
+
+    async def clear(self) -> None:
+        """End them, and remove what they made: they themselves would take their time over it.
+
+        And what launchers of ours made that have stopped, as nobody else will.
+        """
+        for peer in self._started:
+            await peer.kill()
+        await self._end_sessions()
+        running = {component["provider_name"] for component in await self._zuul.components()}
+        for node_id, node in (await self._zuul.nodes()).items():
+            if node["provider"] not in running:
+                await self._delete_all(f"{NODES}/{node_id}")
+        for name in await self._namespaces(running):
+            await self._admin.delete_namespace(name)
+
+    async def _end_sessions(self) -> None:
+        """Remove what holds for a dead one until its session is over: pools and locks."""
+        sessions = set()
+        for name in await self._zuul.children(POOLS):
+            path = f"{POOLS}/{name}"
+            component = await self._zuul.get(path)
+            if component and component["provider_name"] in self._providers:
+                sessions.add(await self._owner(path))
+                await self._delete_all(path)
+        for request_id in await self._zuul.children(REQUEST_LOCKS):
+            for name in await self._zuul.children(f"{REQUEST_LOCKS}/{request_id}"):
+                path = f"{REQUEST_LOCKS}/{request_id}/{name}"
+                if await self._owner(path) in sessions:
+                    await self._delete_all(path)
+
+    async def _owner(self, path: str) -> int | None:
+        stat = await self._zuul.do(self._zuul.kazoo.exists, path)
+        return stat.ephemeralOwner if stat else None
+
+    async def _delete_all(self, path: str) -> None:
+        await self._zuul.do(self._zuul.kazoo.delete, path, recursive=True)
+
+    async def _namespaces(self, running: set[str]) -> list[str]:
+        """The names of this test's namespaces that no launcher will remove."""
+        path = "/api/v1/namespaces?labelSelector=nodepool_provider_name"
+        found = [entry["metadata"] for entry in (await self._admin.call("GET", path))["items"]]
+        return [
+            metadata["name"]
+            for metadata in found
+            if metadata["name"].startswith(self._make_site.pool)
+            and metadata["labels"]["nodepool_provider_name"] not in running
+        ]

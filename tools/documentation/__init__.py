@@ -1,0 +1,1 @@
+"""What building the documentation takes beside MkDocs; the pages themselves are in docs/."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodepool_k8s import wire
+from nodepool_k8s import telemetry, wire
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.logs import about
@@ -239,6 +239,7 @@ class PoolQueue:
         except AtQuota as full:
             return await self._without_room(request, ready, full)
         except NodeTaken as taken:
+            telemetry.claim_conflicted(self.pool)
             self._taken.add(taken.node_id)
             self._mirror.reread(wire.node_path(taken.node_id))
         except SessionLost:
@@ -250,6 +251,7 @@ class PoolQueue:
         except Conflict:
             # It changed, went, or somebody holds it: the mirror is reading it, and offers it
             # again when it may be had.
+            telemetry.claim_conflicted(self.pool)
             self._forget(request.id)
         else:
             self._forget(request.id)
@@ -297,6 +299,9 @@ class PoolQueue:
         self, request: NodeRequest, ready: Sequence[Node | None], full: AtQuota
     ) -> bool:
         """Wait, or let others go first; whether the next in line may try."""
+        if request.id not in self._line:
+            # It changed or went while we looked at the ledger.
+            return True
         if full.path != self._ledger:
             self._foreign_seen[full.path] = self._mirror.usage(full.path).foreign
             self._line.step_aside(request.id)
@@ -441,12 +446,13 @@ class PoolQueue:
             return
         about(request=request.id, event_id=request.event_id)
         try:
-            await self._store.rewrite_request(self.declined(request, reason))
+            written = await self._store.rewrite_request(self.declined(request, reason))
         except SessionLost:
             raise
         except Conflict:
             self._mirror.reread(wire.request_path(request_id))
         else:
+            telemetry.request_answered(written, self.pool)
             log.info("Declined request %s of %s: %s", request.id, request.requestor, reason)
 
     def declined(self, request: NodeRequest, reason: str) -> NodeRequest:

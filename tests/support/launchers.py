@@ -163,6 +163,13 @@ class Launchers:
         self._processes.append(process)
         return process
 
+    async def stop_all(self) -> None:
+        """Stop every launcher; what is ready, in use or held stays."""
+        for running in self._running:
+            await running.stop()
+        for process in self._processes:
+            await process.terminate()
+
     async def leave_nothing(self) -> None:
         """Return what is in use, stop, and look that nothing stayed behind."""
         alive = [each for each in self._running if not each.task.done()]

@@ -1,4 +1,4 @@
-"""A request may vanish at any moment: nothing is left of it. (``launchers`` looks at the end.)"""
+"""A request may vanish at any moment: nothing but free ready nodes is left of it."""
 
 import pytest
 
@@ -26,13 +26,35 @@ async def all_gone(zuul: Zuul, admin: Admin) -> None:
     await eventually(no_namespace, "namespaces gone")
 
 
+async def only_free_nodes_left(zuul: Zuul, admin: Admin) -> int:
+    """No lock, and no node but ready ones that are nobody's; how many."""
+
+    async def check() -> bool:
+        nodes = (await zuul.nodes()).values()
+        free = [node["state"] == "ready" and node["allocated_to"] is None for node in nodes]
+        return all(free) and not await zuul.held_locks() and not await zuul.children(REQUEST_LOCKS)
+
+    await eventually(check, "nodes free and locks gone")
+    deployment = await zuul.deployment()
+
+    async def theirs() -> bool:
+        names = {node["external_id"] for node in (await zuul.nodes()).values()}
+        found = await admin.namespaces(deployment)
+        return {entry["metadata"]["name"] for entry in found} == names
+
+    await eventually(theirs, "no namespace but theirs")
+    ledgers = {pool: claimed for pool, claimed in (await zuul.ledgers()).items() if claimed}
+    assert ledgers == await zuul.sums()
+    return len(await zuul.nodes())
+
+
 async def test_before_it_is_claimed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     await launchers.start(make_site(pod_label()))
     for _ in range(20):
         await zuul.cancel(await zuul.submit("pod"))
-    await all_gone(zuul, admin)
+    await only_free_nodes_left(zuul, admin)
 
 
 async def test_while_it_waits_for_quota(
@@ -54,7 +76,7 @@ async def test_while_its_nodes_are_being_built(
     request_id = await zuul.submit("pod", "quick", "pod")
     await zuul.building(request_id, count=2)  # The third is ready by then.
     await zuul.cancel(request_id)
-    await all_gone(zuul, admin)
+    assert await only_free_nodes_left(zuul, admin) == 1
 
 
 @pytest.mark.parametrize("state", ["pending", "fulfilled"])
@@ -64,7 +86,7 @@ async def test_right_when_it_changes(
     await launchers.start(make_site(pod_label(), pod_label("other-pod")))
     for labels in (["pod"], ["pod", "other-pod"]):
         await withdraw_when(zuul, await zuul.submit(*labels), state)
-    await all_gone(zuul, admin)
+    await only_free_nodes_left(zuul, admin)
 
 
 async def withdraw_when(zuul: Zuul, request_id: str, state: str) -> None:
@@ -110,4 +132,4 @@ async def test_fulfilled_and_never_accepted(
     request_id = await zuul.submit("pod", "other-pod")
     await zuul.answered(request_id)
     await zuul.cancel(request_id)
-    await all_gone(zuul, admin)
+    assert await only_free_nodes_left(zuul, admin) == 2

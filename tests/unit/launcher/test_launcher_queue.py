@@ -54,6 +54,8 @@ class FakeStore:
     ready: dict[str, Node] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     """Ready nodes that others were faster to take."""
+    while_reading: Callable[[], None] | None = None
+    """What happens while the ledgers are read the next time."""
     errors: list[NodepoolK8sError] = field(default_factory=list)
 
     @property
@@ -61,6 +63,9 @@ class FakeStore:
         return self
 
     async def require_room(self, entries: Sequence[Entry]) -> None:
+        if self.while_reading is not None:
+            happens, self.while_reading = self.while_reading, None
+            happens()
         for entry in entries:
             total = self.totals.get(entry.path, Resources())
             entry.require_room(Ledger(self.used if entry.path == LEDGER else total, 1))
@@ -556,6 +561,16 @@ async def test_a_tenant_at_its_limit_steps_aside() -> None:
     assert not bench.store.rewritten  # Deferred, not declined.
     request = bench.mirror.requests["200-0000000001"]
     assert bench.queue.why_waits(request).startswith("quota: ")
+
+
+async def test_a_request_that_goes_while_its_ledger_is_read_is_passed_over() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    bench.store.totals["/nodepool-k8s/tenants/one"] = Resources.of(instances=1)
+    bench.add("200-0000000001", tenant_name="one")
+    bench.add("200-0000000002", tenant_name="two")
+    bench.store.while_reading = lambda: bench.remove("200-0000000001")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000002"]
 
 
 async def test_a_tenants_smaller_request_may_go_first() -> None:

@@ -1,0 +1,45 @@
+"""``-p``: the file with our process id, for init scripts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nodepool_k8s.errors import NodepoolK8sError, describe
+
+
+class PidFileError(NodepoolK8sError):
+    """The file cannot be written, or belongs to a launcher that runs."""
+
+
+@contextmanager
+def pid_file(path: Path) -> Iterator[None]:
+    """Keep our process id in the file, and remove the file at the end.
+
+    It is locked meanwhile, so one that a dead launcher left is told from one in use.
+    Raises PidFileError.
+    """
+    try:
+        file = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise PidFileError(f"the PID file cannot be written: {describe(error)}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            other = file.read().strip() or "unknown"
+            raise PidFileError(
+                f"{path} belongs to a launcher that runs (process {other}); "
+                "give each launcher a PID file of its own"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -125,6 +125,13 @@ class MissingRights(KubernetesError):
     """The launcher's own account lacks rights; the text names them and the manifest."""
 
 
+# --- the web server ------------------------------------------------------------------
+
+
+class BadQuery(NodepoolK8sError):
+    """A URL's query that cannot be answered; the text says what was expected."""
+
+
 # --- launching -----------------------------------------------------------------------
 
 

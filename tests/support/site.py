@@ -80,6 +80,8 @@ class SiteMaker:
         common = {"driver": "kubernetes", "context": self.cluster.context}
         document = {
             "zookeeper-servers": servers,
+            # Many launchers run on this machine.
+            "webapp": {"port": 0, "listen_address": "127.0.0.1"},
             "labels": [{"name": name} for name in names],
             "providers": [{**common, **provider} for provider in providers],
             **(top or {}),

@@ -1,0 +1,139 @@
+"""The two forms of a list: JSON, and a table of text as Nodepool draws it.
+
+Both are made piece by piece, with a chance for everything else in between: ten thousand
+rows take a second, and the launcher has other work. Pure but for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+Row = Mapping[str, Any]
+
+PIECE = 50
+"""Rows between two chances for others: a few milliseconds of work."""
+
+
+class Format(Enum):
+    """A form that can be asked for; the values are content types."""
+
+    TEXT = "text/plain"
+    JSON = "application/json"
+
+
+_OFFERED = {
+    # A browser gets text as well, as it does from Nodepool.
+    "text/html": Format.TEXT,
+    "text/plain": Format.TEXT,
+    "application/json": Format.JSON,
+}
+
+OFFERED = "text/plain, application/json"
+"""What can be had, for a person."""
+
+
+def wanted_format(accept: str | None) -> Format | None:
+    """What an Accept header asks for; text without one, None where nothing offered will do.
+
+    Of what is accepted equally, text comes first.
+    """
+    if accept is None or not accept.strip():
+        return Format.TEXT
+    ranges = dict(_media_ranges(accept))
+    found = {kind: _quality(ranges, kind) for kind in _OFFERED}
+    best = max(found, key=lambda kind: found[kind])
+    return _OFFERED[best] if found[best] > 0 else None
+
+
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+
+def _media_ranges(accept: str) -> Iterable[tuple[str, float]]:
+    for entry in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        if _QUALITY.fullmatch(quality):
+            yield kind, float(quality)
+
+
+def _quality(ranges: Mapping[str, float], kind: str) -> float:
+    """How much a content type is wanted: what names it best counts."""
+    family = kind.partition("/")[0] + "/*"
+    return next((ranges[name] for name in (kind, family, "*/*") if name in ranges), 0.0)
+
+
+# --- encoding ----------------------------------------------------------------------------
+
+
+async def encoded(rows: Iterable[Row], columns: Mapping[str, str] | None, form: Format) -> bytes:
+    """Rows as bytes.
+
+    ``columns`` are the keys to show, with their headings; None is every key (JSON only).
+    """
+    if form is Format.JSON:
+        return await _json(rows, columns)
+    assert columns is not None
+    return await _table(rows, columns)
+
+
+async def _json(rows: Iterable[Row], columns: Mapping[str, str] | None) -> bytes:
+    pieces = []
+    async for row in _in_pieces(rows):
+        pieces.append(dump({key: row[key] for key in columns} if columns else row))
+    return b"[" + b", ".join(pieces) + b"]"
+
+
+def dump(value: object) -> bytes:
+    """JSON that every reader of JSON takes."""
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except ValueError:
+        # NaN and Infinity, which Python reads from a record, are not JSON.
+        return json.dumps(json.loads(json.dumps(value), parse_constant=str)).encode()
+
+
+async def _table(rows: Iterable[Row], columns: Mapping[str, str]) -> bytes:
+    widths = [len(heading) for heading in columns.values()]
+    table = []
+    async for row in _in_pieces(rows):
+        cells = [_cell(row[key]) for key in columns]
+        widths = [max(width, len(cell)) for width, cell in zip(widths, cells, strict=True)]
+        table.append(cells)
+    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
+    lines = [rule, _line(list(columns.values()), widths), rule]
+    async for cells in _in_pieces(table):
+        lines.append(_line(cells, widths))
+    lines.append(rule)
+    return "\n".join(lines).encode(errors="backslashreplace")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return "| " + " | ".join(padded) + " |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        text = ",".join(map(str, value))
+    elif isinstance(value, dict):
+        text = json.dumps(value)
+    else:
+        text = str(value)
+    # A line break in somebody's comment must not look like another row.
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+async def _in_pieces(items: Iterable[T]) -> AsyncIterator[T]:
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % PIECE == 0:
+            await asyncio.sleep(0)

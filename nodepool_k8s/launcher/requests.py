@@ -11,27 +11,24 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nodepool_k8s import telemetry, wire
-from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.config.settings import Pool, Provider
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
+from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.logs import about
-from nodepool_k8s.manifests import namespace_name
 from nodepool_k8s.model import (
     EMPTY,
     Component,
     Node,
     NodeRequest,
-    NodeState,
-    RequestState,
     Resources,
 )
 from nodepool_k8s.policy import allocation, quota
 from nodepool_k8s.policy.line import Group, Line
-from nodepool_k8s.policy.usage import usage
-from nodepool_k8s.zookeeper.ledger import AtQuota, Entry, Fits
+from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
 
@@ -40,9 +37,6 @@ log = logging.getLogger(__name__)
 MAKING_AT_ONCE = 32
 """Nodes of a pool whose objects are made at the same time. More of them only get in one
 another's way at the API server, and each pod starts later: see ``tools/bench``."""
-
-TenantLimits = Mapping[str, Mapping[str, int]]
-"""By tenant: limits in thousandths by resource name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +93,7 @@ class PoolQueue:
         self._store = store
         self._mirror = mirror
         self._hooks = hooks
-        self._ledger = wire.ledger_path(pool.provider, pool.name)
-        self._tenant_limits = tenant_limits
-        self._usage: Mapping[str, Resources] = {
-            name: usage(label) for name, label in pool.labels.items()
-        }
+        self._claims = Claims(pool, component.id, tenant_limits, store, mirror)
         self._line = Line()
         self._taken: set[str] = set()
         """Ready nodes that others had taken when we asked, in this step."""
@@ -137,7 +127,9 @@ class PoolQueue:
 
     def _answer(self, request: NodeRequest) -> allocation.Answer:
         components = self._mirror.components.values()
-        return allocation.answer(request, self.pool, self.component.id, components, self._usage)
+        return allocation.answer(
+            request, self.pool, self.component.id, components, self._claims.usage
+        )
 
     def components_changed(self) -> None:
         """Pools came, went or paused: look anew at what was left to others."""
@@ -151,12 +143,12 @@ class PoolQueue:
     def ledger_changed(self, path: str) -> None:
         """A ledger was written: there may be room in it."""
         tenant = wire.tenant_of_ledger(path)
-        if path == self._ledger or (tenant is not None and self._line.recall(tenant)):
+        if path == self._claims.ledger or (tenant is not None and self._line.recall(tenant)):
             self.wake()
 
     def nodes_changed(self) -> None:
         """Nodes came, changed or went: wake where what is in no ledger may have made room."""
-        if self.waits_for and self._foreign_changed(self._ledger):
+        if self.waits_for and self._foreign_changed(self._claims.ledger):
             self.wake()
         for tenant in self._line.tenants_aside:
             path = wire.tenant_ledger_path(tenant)
@@ -182,10 +174,8 @@ class PoolQueue:
         self.wake()
 
     def _group(self, request: NodeRequest) -> Group:
-        tenant = request.tenant_name
-        if tenant is None or tenant not in self._tenant_limits:
-            return None
-        return tenant, self._wanted(request.node_types)
+        tenant = self._claims.counted_for(request)
+        return None if tenant is None else (tenant, self._claims.wanted(request.node_types))
 
     def _forget(self, request_id: str) -> None:
         self._declines.pop(request_id, None)
@@ -235,7 +225,7 @@ class PoolQueue:
         if None in ready and self._held_back():
             return False
         try:
-            claim = await self._claim(request, ready)
+            claim = await self._claims.claim(request, ready)
         except AtQuota as full:
             return await self._without_room(request, ready, full)
         except NodeTaken as taken:
@@ -302,14 +292,14 @@ class PoolQueue:
         if request.id not in self._line:
             # It changed or went while we looked at the ledger.
             return True
-        if full.path != self._ledger:
+        if full.path != self._claims.ledger:
             self._foreign_seen[full.path] = self._mirror.usage(full.path).foreign
             self._line.step_aside(request.id)
             log.debug("Request %s waits for its tenant's %s", request.id, self.why_waits(request))
             return True
-        wanted = self._wanted(_new(request, ready))
-        self.waits_for = quota.waits_for(self.pool.limits, self._used(self._ledger), wanted)
-        self._foreign_seen[self._ledger] = self._mirror.usage(self._ledger).foreign
+        wanted = self._claims.wanted(labels_to_launch(request, ready))
+        self.waits_for = quota.waits_for(self.pool.limits, self._claims.used(), wanted)
+        self._foreign_seen[self._claims.ledger] = self._mirror.usage(self._claims.ledger).foreign
         if request.for_spare:
             # It is for whoever comes; making whoever is here wait for it helps nobody.
             await self._decline(request.id, f"no room for a spare node: {self.waits_for}")
@@ -332,111 +322,23 @@ class PoolQueue:
     def _spare_to_remove(self, wanted: Resources, kept: set[str]) -> Node | None:
         unused = [node for node in self._unused(self.pool.labels) if node.id not in kept]
         unused.sort(key=lambda node: (node.state_time, node.id))
-        used, leaving = self._used(self._ledger), self._mirror.usage(self._ledger).leaving
-        return quota.spare_to_remove(self.pool.limits, used, leaving, wanted, unused)
+        leaving = self._mirror.usage(self._claims.ledger).leaving
+        return quota.spare_to_remove(self.pool.limits, self._claims.used(), leaving, wanted, unused)
 
     def why_waits(self, request: NodeRequest) -> str:
         """What a request in this pool's line is waiting for, for a person."""
         if self._line.is_aside(request.id) and request.tenant_name is not None:
             path = wire.tenant_ledger_path(request.tenant_name)
-            limits = self._tenant_limits[request.tenant_name]
-            return quota.waits_for(limits, self._used(path), self._wanted(request.node_types))
+            limits = self._claims.tenant_limits[request.tenant_name]
+            return quota.waits_for(
+                limits, self._claims.used(path), self._claims.wanted(request.node_types)
+            )
         return self.waits_for or "its turn"
 
     @property
     def waiting(self) -> list[str]:
         """Ids of the requests in line, in order."""
         return self._line.in_order()
-
-    # --- claiming --------------------------------------------------------------------------
-
-    async def _claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> Claim:
-        entries = self._entries(request, ready)
-        await self._store.ledgers.require_room(entries)
-        now = time.time()
-        whole = {
-            node.id: node
-            for node in await self._store.read_nodes([node.id for node in ready if node])
-        }
-        labels = [self.pool.labels[name] for name in _new(request, ready)]
-        drafts = await self._store.draft_nodes(
-            [self._draft(label, request, now) for label in labels]
-        )
-        new = iter(drafts)
-        nodes = [
-            self._taken_over(whole[node.id], request) if node else self._filled_in(next(new))
-            for node in ready
-        ]
-        pending = dataclasses.replace(request, state=RequestState.PENDING, state_time=now)
-        try:
-            return await self._store.claim(pending, nodes, entries)
-        except Conflict:
-            await self._store.drop_drafts(drafts)
-            raise
-
-    def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[Entry]:
-        """What the claim writes into which ledger; a ready node counts for its pool already."""
-        entries = []
-        new = _new(request, ready)
-        if new:
-            fits = self._fits(self._ledger, self.pool.limits, self._wanted(new))
-            entries.append(Entry(self._ledger, self._wanted(new), fits))
-        tenant = self._counted_for(request)
-        if tenant is not None:
-            path, wanted = wire.tenant_ledger_path(tenant), self._wanted(new)
-            wanted += sum((node.claimed for node in ready if node and node.claimed), Resources())
-            fits = self._fits(path, self._tenant_limits[tenant], wanted)
-            entries.append(Entry(path, wanted, fits))
-        return entries
-
-    def _fits(self, path: str, limits: Mapping[str, int], wanted: Resources) -> Fits:
-        def fits(claimed: Resources) -> bool:
-            return quota.fits(limits, claimed + self._mirror.usage(path).foreign, wanted)
-
-        return fits
-
-    def _counted_for(self, request: NodeRequest) -> str | None:
-        """The tenant whose ledger counts the request's nodes, if it has limits."""
-        return request.tenant_name if request.tenant_name in self._tenant_limits else None
-
-    def _draft(self, label: Label, request: NodeRequest, now: float) -> Node:
-        draft = Node(
-            id="",
-            state=NodeState.INIT,
-            state_time=now,
-            created_time=now,
-            type=(label.name,),
-            provider=self.pool.provider,
-            pool=self.pool.name,
-            launcher=self.component.id,
-            allocated_to=request.id,
-            tenant_name=request.tenant_name,
-            requestor=request.requestor,
-            counted_for=self._counted_for(request),
-        )
-        return dataclasses.replace(
-            draft, driver_data=wire.with_own_data(draft, type=label.type.value)
-        )
-
-    def _filled_in(self, draft: Node) -> Node:
-        counted = self._usage[draft.type[0]]
-        return dataclasses.replace(
-            draft,
-            state=NodeState.BUILDING,
-            # Before the namespace exists: whoever finds the record finds the namespace.
-            external_id=namespace_name(self.pool.name, draft.id, attempt=0),
-            resources=counted,
-            claimed=counted,
-        )
-
-    def _taken_over(self, node: Node, request: NodeRequest) -> Node:
-        return dataclasses.replace(
-            node,
-            allocated_to=request.id,
-            tenant_name=request.tenant_name,
-            requestor=request.requestor,
-            counted_for=self._counted_for(request),
-        )
 
     # --- declining -------------------------------------------------------------------------
 
@@ -474,17 +376,3 @@ class PoolQueue:
             return
         self.component = dataclasses.replace(self.component, paused=paused)
         await self._store.update_component(self.component_path, self.component)
-
-    def _wanted(self, labels: Iterable[str]) -> Resources:
-        return sum((self._usage[name] for name in labels), Resources())
-
-    def _used(self, path: str) -> Resources:
-        """What a claim is decided from: the ledger, which the records lag behind."""
-        known = self._mirror.usage(path)
-        ledger = self._mirror.ledgers.get(path)
-        return (ledger.claimed if ledger else known.claimed) + known.foreign
-
-
-def _new(request: NodeRequest, ready: Sequence[Node | None]) -> list[str]:
-    """Labels of the request's nodes that are to be launched."""
-    return [label for label, node in zip(request.node_types, ready, strict=True) if node is None]

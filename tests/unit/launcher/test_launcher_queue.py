@@ -121,7 +121,7 @@ class Bench:
         fields: dict[str, Any] = {
             "provider": "local",
             "pool": "main",
-            "claimed": self.queue._usage[label],
+            "claimed": self.queue._claims.usage[label],
             "state_time": float(node_id),
             **changes,
         }

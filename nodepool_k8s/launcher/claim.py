@@ -1,0 +1,152 @@
+"""How one pool claims a request: what that needs, whether it fits, and the transaction.
+
+A claim takes the request, the ready nodes that are handed out, and room in the ledgers for
+those that are launched, all at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from nodepool_k8s import wire
+from nodepool_k8s.config.settings import Label, Pool
+from nodepool_k8s.errors import Conflict
+from nodepool_k8s.manifests import namespace_name
+from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.policy import quota
+from nodepool_k8s.policy.usage import usage
+from nodepool_k8s.zookeeper.ledger import Entry, Fits
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.store import Claim, Store
+
+TenantLimits = Mapping[str, Mapping[str, int]]
+"""By tenant: limits in thousandths by resource name."""
+
+
+class Claims:
+    """The claims of one pool, under one configuration of it."""
+
+    def __init__(
+        self, pool: Pool, launcher: str, tenant_limits: TenantLimits, store: Store, mirror: Mirror
+    ) -> None:
+        self.ledger = wire.ledger_path(pool.provider, pool.name)
+        self.tenant_limits = tenant_limits
+        self.usage: Mapping[str, Resources] = {
+            name: usage(label) for name, label in pool.labels.items()
+        }
+        """What one node of each of the pool's labels counts."""
+        self._pool = pool
+        self._launcher = launcher
+        self._store = store
+        self._mirror = mirror
+
+    def wanted(self, labels: Iterable[str]) -> Resources:
+        """What nodes of those labels count together."""
+        return sum((self.usage[name] for name in labels), Resources())
+
+    def used(self, path: str | None = None) -> Resources:
+        """What a claim is decided from: the ledger (the pool's), which the records lag behind."""
+        path = path or self.ledger
+        known = self._mirror.usage(path)
+        ledger = self._mirror.ledgers.get(path)
+        return (ledger.claimed if ledger else known.claimed) + known.foreign
+
+    async def claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> Claim:
+        """Claim the request: for each of its labels that ready node, or a new one for None.
+
+        Raises AtQuota, NodeTaken, ConnectionLost, and Conflict where the request is not to
+        be had.
+        """
+        entries = self._entries(request, ready)
+        await self._store.ledgers.require_room(entries)
+        now = time.time()
+        whole = {
+            node.id: node
+            for node in await self._store.read_nodes([node.id for node in ready if node])
+        }
+        labels = [self._pool.labels[name] for name in labels_to_launch(request, ready)]
+        drafts = await self._store.draft_nodes(
+            [self._draft(label, request, now) for label in labels]
+        )
+        new = iter(drafts)
+        nodes = [
+            self._taken_over(whole[node.id], request) if node else self._filled_in(next(new))
+            for node in ready
+        ]
+        pending = dataclasses.replace(request, state=RequestState.PENDING, state_time=now)
+        try:
+            return await self._store.claim(pending, nodes, entries)
+        except Conflict:
+            await self._store.drop_drafts(drafts)
+            raise
+
+    def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[Entry]:
+        """What the claim writes into which ledger; a ready node counts for its pool already."""
+        entries = []
+        new = labels_to_launch(request, ready)
+        if new:
+            fits = self._fits(self.ledger, self._pool.limits, self.wanted(new))
+            entries.append(Entry(self.ledger, self.wanted(new), fits))
+        tenant = self.counted_for(request)
+        if tenant is not None:
+            path, wanted = wire.tenant_ledger_path(tenant), self.wanted(new)
+            wanted += sum((node.claimed for node in ready if node and node.claimed), Resources())
+            fits = self._fits(path, self.tenant_limits[tenant], wanted)
+            entries.append(Entry(path, wanted, fits))
+        return entries
+
+    def _fits(self, path: str, limits: Mapping[str, int], wanted: Resources) -> Fits:
+        def fits(claimed: Resources) -> bool:
+            return quota.fits(limits, claimed + self._mirror.usage(path).foreign, wanted)
+
+        return fits
+
+    def counted_for(self, request: NodeRequest) -> str | None:
+        """The tenant whose ledger counts the request's nodes, if it has limits."""
+        return request.tenant_name if request.tenant_name in self.tenant_limits else None
+
+    def _draft(self, label: Label, request: NodeRequest, now: float) -> Node:
+        draft = Node(
+            id="",
+            state=NodeState.INIT,
+            state_time=now,
+            created_time=now,
+            type=(label.name,),
+            provider=self._pool.provider,
+            pool=self._pool.name,
+            launcher=self._launcher,
+            allocated_to=request.id,
+            tenant_name=request.tenant_name,
+            requestor=request.requestor,
+            counted_for=self.counted_for(request),
+        )
+        return dataclasses.replace(
+            draft, driver_data=wire.with_own_data(draft, type=label.type.value)
+        )
+
+    def _filled_in(self, draft: Node) -> Node:
+        counted = self.usage[draft.type[0]]
+        return dataclasses.replace(
+            draft,
+            state=NodeState.BUILDING,
+            # Before the namespace exists: whoever finds the record finds the namespace.
+            external_id=namespace_name(self._pool.name, draft.id, attempt=0),
+            resources=counted,
+            claimed=counted,
+        )
+
+    def _taken_over(self, node: Node, request: NodeRequest) -> Node:
+        return dataclasses.replace(
+            node,
+            allocated_to=request.id,
+            tenant_name=request.tenant_name,
+            requestor=request.requestor,
+            counted_for=self.counted_for(request),
+        )
+
+
+def labels_to_launch(request: NodeRequest, ready: Sequence[Node | None]) -> list[str]:
+    """Labels of the request's nodes that are to be launched: for them no ready node is there."""
+    return [label for label, node in zip(request.node_types, ready, strict=True) if node is None]

@@ -1,4 +1,6 @@
-"""Ask for nodes as Zuul does: request, wait, accept, use, return. For programs and people.
+"""Look at nodes and requests, and ask for nodes as Zuul does: request, wait, accept, use, return.
+
+For programs and people.
 
 ::
 
@@ -15,24 +17,32 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from nodepool_k8s import wire
-from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s import status, wire
+from nodepool_k8s.config.settings import TopLabel, ZooKeeperSettings
 from nodepool_k8s.errors import (
     Conflict,
     Held,
     MalformedRecord,
     NodepoolK8sError,
-    Outdated,
     Vanished,
 )
-from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.model import (
+    EMPTY,
+    Component,
+    Node,
+    NodeRequest,
+    NodeState,
+    RequestState,
+    Resources,
+)
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Check, Delete, SetData
@@ -55,16 +65,118 @@ class AcceptedNode:
     lock: str
 
 
+@asynccontextmanager
+async def connection(settings: ZooKeeperSettings) -> AsyncIterator[ZooKeeperClient]:
+    """A connection to ZooKeeper for the length of the block. Raises ConnectionLost."""
+    client = ZooKeeperClient(settings)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
 T = TypeVar("T")
 
 Progress = Callable[[NodeRequest], None]
 
 
-class Requestor:
+class Viewer:
+    """Someone who looks at what is in ZooKeeper, straight from the server."""
+
+    def __init__(self, client: ZooKeeperClient) -> None:
+        self.client = client
+
+    async def read(self, request_id: str) -> NodeRequest:
+        """The request as it stands. Raises Vanished, MalformedRecord."""
+        data, stat = await self.client.get(wire.request_path(request_id))
+        return wire.parse_request(request_id, data, stat.version)
+
+    async def read_node(self, node_id: str) -> Node:
+        """A node as it stands. Raises Vanished, MalformedRecord."""
+        data, stat = await self.client.get(wire.node_path(node_id))
+        return wire.parse_node(node_id, data, stat.version)
+
+    async def requests(self) -> list[NodeRequest]:
+        """Every request that can be read, in the order in which they are served."""
+        found = await self._read_all(wire.REQUESTS, self.read)
+        return sorted(found, key=lambda entry: (entry.priority, entry.relative_priority, entry.id))
+
+    async def nodes(self, provider: str | None = None) -> list[tuple[Node, bool]]:
+        """Every node (of the provider) that can be read, by id, and whether it is locked."""
+
+        async def read(node_id: str) -> tuple[Node, bool]:
+            return await self.read_node(node_id), bool(await self.contenders(node_id))
+
+        found = await self._read_all(wire.NODES, read)
+        wanted = [entry for entry in found if provider is None or entry[0].provider == provider]
+        return sorted(wanted, key=lambda entry: entry[0].id)
+
+    async def contenders(self, node_id: str) -> list[str]:
+        """The names of the children of a node's lock; none where nobody wants it."""
+        try:
+            return await self.client.children(wire.node_lock_path(node_id))
+        except Vanished:
+            return []
+
+    async def components(
+        self, provider: str | None = None
+    ) -> list[tuple[Component, Mapping[str, Any]]]:
+        """The registered pools (of the provider), by id, each with its whole record."""
+
+        async def read(name: str) -> tuple[Component, Mapping[str, Any]]:
+            data, _ = await self.client.get(f"{wire.POOL_COMPONENTS}/{name}")
+            return wire.parse_component(name, data), json.loads(data)
+
+        found = await self._read_all(wire.POOL_COMPONENTS, read)
+        wanted = [
+            entry for entry in found if provider is None or entry[0].provider_name == provider
+        ]
+        return sorted(wanted, key=lambda entry: entry[0].id)
+
+    async def labels(self, configured: Mapping[str, TopLabel] = EMPTY) -> list[status.Row]:
+        """The labels that registered pools serve, as ``status.label_rows`` shows them."""
+        components = [component for component, _ in await self.components()]
+        nodes = await self._read_all(wire.NODES, self.read_node)
+        return status.label_rows(components, nodes, configured)
+
+    async def ledgers(self, provider: str) -> dict[str, Resources]:
+        """What the nodes of each of the provider's pools count, by the pool's name."""
+        root = wire.ledger_path(provider, "").rstrip("/")
+
+        async def read(name: str) -> tuple[str, Resources]:
+            path = f"{root}/{name}"
+            data, _ = await self.client.get(path)
+            found = wire.pool_of_ledger(path)
+            return found[1] if found else name, wire.parse_ledger(data)
+
+        return dict(sorted(await self._read_all(root, read)))
+
+    async def _read_all(self, root: str, read: Callable[[str], Awaitable[T]]) -> list[T]:
+        """Read every child at once; what went meanwhile, or cannot be read, is left out."""
+        try:
+            names = await self.client.children(root)
+        except Vanished:
+            return []
+        results = await asyncio.gather(*(read(name) for name in names), return_exceptions=True)
+        found: list[T] = []
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, MalformedRecord):
+                log.warning("Passed over %s/%s: %s", root, name, result)
+            elif isinstance(result, Vanished):
+                continue
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found.append(result)
+        return found
+
+
+class Requestor(Viewer):
     """Someone who asks for nodes, with one connection to ZooKeeper."""
 
     def __init__(self, client: ZooKeeperClient, name: str) -> None:
-        self.client = client
+        super().__init__(client)
         self._name = name
         self._changed: dict[str, asyncio.Event] = {}
         client.on_event(self._on_event)
@@ -73,12 +185,8 @@ class Requestor:
     @asynccontextmanager
     async def connected(cls, settings: ZooKeeperSettings, name: str) -> AsyncIterator[Requestor]:
         """Connect to ZooKeeper for the length of the block. Raises ConnectionLost."""
-        client = ZooKeeperClient(settings)
-        await client.start()
-        try:
+        async with connection(settings) as client:
             yield cls(client, name)
-        finally:
-            await client.close()
 
     def _on_event(self, _kind: str, path: str) -> None:
         changed = self._changed.get(path)
@@ -116,11 +224,6 @@ class Requestor:
             f"{wire.REQUESTS}/{priority}-", wire.encode_request(request)
         )
         return path.rpartition("/")[2]
-
-    async def read(self, request_id: str) -> NodeRequest:
-        """The request as it stands. Raises Vanished, MalformedRecord."""
-        data, stat = await self.client.get(wire.request_path(request_id))
-        return wire.parse_request(request_id, data, stat.version)
 
     async def wait(self, request_id: str, progress: Progress | None = None) -> NodeRequest:
         """Wait until the request is fulfilled; ``progress`` sees it each time it changes.
@@ -201,11 +304,6 @@ class Requestor:
             raise Held(f"node {node_id} is allocated to {node.allocated_to}")
         return AcceptedNode(node, lock)
 
-    async def read_node(self, node_id: str) -> Node:
-        """A node as it stands. Raises Vanished, MalformedRecord."""
-        data, stat = await self.client.get(wire.node_path(node_id))
-        return wire.parse_node(node_id, data, stat.version)
-
     async def _set_state(self, entry: AcceptedNode, state: NodeState) -> AcceptedNode:
         node = dataclasses.replace(entry.node, state=state, state_time=time.time())
         await self.client.transaction(
@@ -222,59 +320,6 @@ class Requestor:
             with suppress(Conflict):
                 await self._set_state(entry, NodeState.USED)
             await locks.release(self.client, entry.lock)
-
-    # --- looking -------------------------------------------------------------------------------
-
-    async def requests(self) -> list[NodeRequest]:
-        """Every request that can be read, in the order in which they are served."""
-        found = await self._read_all(wire.REQUESTS, self.read)
-        return sorted(found, key=lambda entry: (entry.priority, entry.relative_priority, entry.id))
-
-    async def nodes(self) -> list[tuple[Node, bool]]:
-        """Every node that can be read, by id, and whether it is locked."""
-
-        async def read(node_id: str) -> tuple[Node, bool]:
-            node = await self.read_node(node_id)
-            try:
-                contenders = await self.client.children(wire.node_lock_path(node_id))
-            except Vanished:
-                contenders = []
-            return node, bool(contenders)
-
-        return sorted(await self._read_all(wire.NODES, read), key=lambda entry: entry[0].id)
-
-    async def _read_all(self, root: str, read: Callable[[str], Awaitable[T]]) -> list[T]:
-        """Read every child at once; what went meanwhile, or cannot be read, is left out."""
-        try:
-            names = await self.client.children(root)
-        except Vanished:
-            return []
-        results = await asyncio.gather(*(read(name) for name in names), return_exceptions=True)
-        found: list[T] = []
-        for name, result in zip(names, results, strict=True):
-            if isinstance(result, MalformedRecord):
-                log.warning("Passed over %s/%s: %s", root, name, result)
-            elif isinstance(result, Vanished):
-                continue
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                found.append(result)
-        return found
-
-    async def mark_for_deletion(self, node_id: str) -> None:
-        """Have the launcher delete a node that nobody uses.
-
-        Raises Vanished, Held.
-        """
-        node = await self.read_node(node_id)
-        lock = await locks.acquire(self.client, wire.node_lock_path(node_id))
-        try:
-            await self._set_state(AcceptedNode(node, lock), NodeState.DELETING)
-        except Outdated as error:
-            raise Held(f"node {node_id} is being changed by somebody else") from error
-        finally:
-            await locks.release(self.client, lock)
 
 
 def _why_failed(request: NodeRequest) -> str:

@@ -207,6 +207,25 @@ def component_row(component: Component, record: Mapping[str, Any] = EMPTY) -> Ro
     }
 
 
+def use(node: Node) -> str:
+    """What a node is doing, and for whom, as far as its record tells."""
+    who = {
+        "request": node.allocated_to,
+        "requestor": node.requestor,
+        "tenant": node.tenant_name,
+        "launcher": node.launcher if node.state.value in ("building", "deleting") else None,
+        "user data": node.extra.get("user_data"),
+    }
+    known = [f"{name} {_text(_shown(value))}" for name, value in who.items() if value]
+    return ", ".join([node.state.value, *known])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    return str(value)
+
+
 def age(since: float | None, now: float) -> str:
     """How long ago, as ``DD:HH:MM:SS``, Nodepool's form; empty where nobody knows."""
     if not since:

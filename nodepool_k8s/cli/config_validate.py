@@ -6,21 +6,13 @@ import sys
 
 import click
 
-from nodepool_k8s.config import DEFAULT_CONFIG_FILE, Settings, load
+from nodepool_k8s.cli import common
+from nodepool_k8s.config import Settings, load
 from nodepool_k8s.errors import ConfigError
 
 
 @click.command("config-validate")
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    metavar="FILE",
-    default=DEFAULT_CONFIG_FILE,
-    show_default=True,
-    help="The configuration file.",
-)
-@click.option("-s", "--secure", "secure_path", metavar="FILE", help="The secure file, if any.")
+@common.config_options
 def command(path: str, secure_path: str | None) -> None:
     """Check a configuration and name everything that is wrong with it.
 

@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
 
-import click
-
-from nodepool_k8s import wire
-from nodepool_k8s.cli import common, tables
-from nodepool_k8s.client import Requestor
-from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s import status, wire
+from nodepool_k8s.cli.listing import listing
+from nodepool_k8s.client import Viewer
+from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.model import Node
 
-COLUMNS = {
-    "id": "ID",
-    "provider": "Provider",
-    "pool": "Pool",
-    "type": "Label",
-    "external_id": "Namespace",
-    "state": "State",
-    "age": "Age",
-    "locked": "Locked",
-    "allocated_to": "Request",
-    "reason": "Reason",
-}
+
+async def _rows(viewer: Viewer, _settings: Settings) -> list[status.Row]:
+    now = time.time()
+    return [row(node, locked, now) for node, locked in await viewer.nodes()]
 
 
-@click.command("list")
-@common.config_options
-@common.json_option
-def command(path: str, secure_path: str | None, as_json: bool) -> None:
-    """List nodes, with why a node is being deleted."""
-    settings = common.zookeeper_settings(path, secure_path)
-    tables.show(common.run(_rows(settings)), COLUMNS, as_json=as_json)
+def row(node: Node, locked: bool, now: float) -> status.Row:
+    """A node's row, with every key of its record under the record's own name as well."""
+    record = status.redacted(json.loads(wire.encode_node(node)))
+    return {**status.node_row(node, locked, now), **record}
 
 
-async def _rows(settings: ZooKeeperSettings) -> list[dict[str, Any]]:
-    async with Requestor.connected(settings, common.identity()) as requestor:
-        return [_row(node, locked) for node, locked in await requestor.nodes()]
-
-
-def _row(node: Node, locked: bool) -> dict[str, Any]:
-    record = common.redacted(json.loads(wire.encode_node(node)))
-    return {
-        **record,
-        "id": node.id,
-        "age": common.age(node.state_time),
-        "locked": "locked" if locked else "unlocked",
-        "reason": wire.own_data(node).get("reason"),
-    }
+command = listing(
+    "list",
+    "List nodes, with why a node is being deleted.",
+    _rows,
+    status.NODE_COLUMNS,
+    status.NODE_DETAIL_COLUMNS,
+)

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from nodepool_k8s import wire
+from nodepool_k8s import status, wire
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import AcceptedNode, Requestor
 from nodepool_k8s.config.settings import ZooKeeperSettings
@@ -23,8 +23,8 @@ from nodepool_k8s.model import NodeRequest, RequestState
 @common.config_options
 @click.option("--wait/--no-wait", default=True, help="Wait for the nodes and hold them.")
 @common.json_option
-@click.option("--provider", help="The provider to have them from, where it can.")
-@click.argument("labels", metavar="LABEL...", nargs=-1, required=True)
+@click.option("--provider", type=common.NAME, help="The provider to have them from, where it can.")
+@click.argument("labels", metavar="LABEL...", type=common.NAME, nargs=-1, required=True)
 def command(
     path: str,
     secure_path: str | None,
@@ -39,8 +39,8 @@ def command(
     unfinished request is withdrawn. With --no-wait the request's id is printed, and the
     nodes are for whoever accepts them.
     """
-    settings = common.zookeeper_settings(path, secure_path)
-    common.run(_request(settings, labels, provider, wait=wait, as_json=as_json))
+    zookeeper = common.settings(path, secure_path).zookeeper
+    common.run(_request(zookeeper, labels, provider, wait=wait, as_json=as_json))
 
 
 async def _request(
@@ -117,5 +117,5 @@ def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
 
 
 def _row(entry: AcceptedNode) -> dict[str, Any]:
-    record = common.redacted(json.loads(wire.encode_node(entry.node)))
+    record = status.redacted(json.loads(wire.encode_node(entry.node)))
     return {**record, "id": entry.node.id}

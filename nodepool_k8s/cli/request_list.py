@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
 
-import click
-
-from nodepool_k8s import wire
-from nodepool_k8s.cli import common, tables
-from nodepool_k8s.client import Requestor
-from nodepool_k8s.config.settings import ZooKeeperSettings
-from nodepool_k8s.model import NodeRequest
-
-COLUMNS = {
-    "id": "ID",
-    "relative_priority": "Priority",
-    "state": "State",
-    "age": "Age",
-    "requestor": "Requestor",
-    "node_types": "Labels",
-    "nodes": "Nodes",
-    "declined_by": "Declined by",
-    "reasons": "Reasons",
-}
+from nodepool_k8s import status, wire
+from nodepool_k8s.cli.listing import listing
+from nodepool_k8s.client import Viewer
+from nodepool_k8s.config.settings import Settings
 
 
-@click.command("request-list")
-@common.config_options
-@common.json_option
-def command(path: str, secure_path: str | None, as_json: bool) -> None:
-    """List node requests in the order in which they are served, with why they failed."""
-    settings = common.zookeeper_settings(path, secure_path)
-    tables.show(common.run(_rows(settings)), COLUMNS, as_json=as_json)
+async def _rows(viewer: Viewer, _settings: Settings) -> list[status.Row]:
+    now = time.time()
+    return [
+        {
+            **status.request_row(request, now),
+            **status.redacted(json.loads(wire.encode_request(request))),
+        }
+        for request in await viewer.requests()
+    ]
 
 
-async def _rows(settings: ZooKeeperSettings) -> list[dict[str, Any]]:
-    async with Requestor.connected(settings, common.identity()) as requestor:
-        return [_row(request) for request in await requestor.requests()]
-
-
-def _row(request: NodeRequest) -> dict[str, Any]:
-    return {
-        **json.loads(wire.encode_request(request)),
-        "id": request.id,
-        "age": common.age(request.created_time or request.state_time),
-        "reasons": list(wire.refusal_reasons(request)),
-    }
+command = listing(
+    "request-list",
+    "List node requests in the order in which they are served, with why they failed.",
+    _rows,
+    status.REQUEST_COLUMNS,
+    status.REQUEST_DETAIL_COLUMNS,
+)

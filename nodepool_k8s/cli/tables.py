@@ -1,4 +1,4 @@
-"""Records as a table for people, or as JSON for scripts.
+"""Rows as a table for people, as lines for pipes, or as JSON for scripts.
 
 Apart from what all commands share, so that the launcher does not carry rich along.
 """
@@ -6,30 +6,107 @@ Apart from what all commands share, so that the launcher does not carry rich alo
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+FOLD_AT = 14
+"""Narrower than this no column is folded: an id on two lines is no use to anybody."""
+
+BETWEEN = 2
+"""Spaces between two columns; in a table, one of them is rich's divider."""
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool) -> None:
-    """Print records: JSON whole, or a table of some keys (key to heading)."""
+    """Print rows: JSON with every key, else the columns (key to heading).
+
+    On a terminal a table that fits it, or a block a row where none can; elsewhere a line
+    a row, of whatever width.
+    """
     if as_json:
-        click.echo(json.dumps(list(rows), indent=2))
+        print_json(list(rows))
         return
-    table = Table()
-    for heading in columns.values():
-        table.add_column(heading, overflow="fold")
+    cells = [[_cell(row.get(key)) for key in columns] for row in rows]
+    headings = list(columns.values())
+    if not sys.stdout.isatty():
+        _show_lines(cells, headings)
+        return
+    # rich takes the width of a dumb terminal for 80, whatever it is.
+    width, height = shutil.get_terminal_size()
+    console = Console(width=width, height=height)
+    kept = [number for number in range(len(headings)) if any(row[number] for row in cells)]
+    if kept:  # On a terminal, what is empty in every row is not worth its width.
+        headings = [headings[number] for number in kept]
+        cells = [[row[number] for number in kept] for row in cells]
+    if _least_width(cells, headings) <= console.width:
+        console.print(_table(cells, headings))
+    else:
+        _show_blocks(console, cells, headings)
+
+
+def print_json(value: object) -> None:
+    """Print JSON, as every command does."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def _show_lines(rows: list[list[str]], headings: list[str]) -> None:
+    widths = _widths(rows, headings)
+    for row in (headings, *rows):
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo((" " * BETWEEN).join(padded).rstrip())
+
+
+def _table(rows: list[list[str]], headings: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, width in zip(headings, _widths(rows, headings), strict=True):
+        table.add_column(Text(heading), overflow="fold", min_width=min(width, FOLD_AT))
     for row in rows:
-        table.add_row(*(_cell(row.get(key)) for key in columns))
-    Console().print(table)
+        # Text: a bracket in somebody's comment is no markup.
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _show_blocks(console: Console, rows: list[list[str]], headings: list[str]) -> None:
+    """A block a row: its first column, and under that what else it has, by name."""
+    width = max(map(len, headings)) + BETWEEN
+    for row in rows:
+        console.print(Text(row[0], style="bold"))
+        for heading, cell in zip(headings[1:], row[1:], strict=True):
+            if cell:
+                block = Table.grid(padding=(0, BETWEEN, 0, 0))
+                block.add_column(width=width)
+                block.add_column(overflow="fold")
+                block.add_row(Text(f"  {heading}"), Text(cell))
+                console.print(block)
+
+
+def _widths(rows: list[list[str]], headings: list[str]) -> list[int]:
+    return [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+
+def _least_width(rows: list[list[str]], headings: list[str]) -> int:
+    widths = _widths(rows, headings)
+    return sum(min(width, FOLD_AT) for width in widths) + BETWEEN * (len(widths) - 1)
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "yes" if value else "no"
+        case list() | tuple():
+            text = ", ".join(map(_cell, value))
+        case dict():
+            text = ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
+        case _:
+            text = str(value)
+    # What others wrote into a record must not steer a terminal, nor begin a new line.
+    return "".join(char if char.isprintable() else " " for char in text)

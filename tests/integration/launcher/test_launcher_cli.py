@@ -2,48 +2,19 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.commands import refused, run, start
 from tests.support.launchers import Launchers
 from tests.support.site import Site, SiteMaker, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import REQUESTS, Zuul
 
 pytestmark = pytest.mark.integration
-
-
-def start(site: Site, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "nodepool_k8s",
-            *arguments[:1],
-            "-c",
-            str(site.path),
-            *arguments[1:],
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "250"},
-    )
-
-
-async def run(site: Site, *arguments: str, status: int = 0) -> str:
-    """Run a command to its end; what it printed."""
-    process = start(site, *arguments)
-    out, err = await asyncio.to_thread(process.communicate, timeout=60)
-    assert process.returncode == status, out + err
-    return out + err if status else out
 
 
 async def test_request_list_and_delete(
@@ -78,11 +49,11 @@ async def test_delete_tells_what_cannot_be_deleted(
 ) -> None:
     site = make_site(pod_label())
     await launchers.start(site)
-    assert "there is no node 0000000099" in await run(site, "delete", "0000000099", status=1)
+    assert "there is no node 0000000099" in await refused(site, "delete", "0000000099")
     request_id = await zuul.submit("pod")
     await zuul.answered(request_id)
     ((node_id, _),) = (locks := await zuul.accept(request_id)).items()
-    assert "somebody uses it" in await run(site, "delete", node_id, status=1)
+    assert "somebody is at work on it" in await refused(site, "delete", node_id)
     await zuul.give_back(locks)
 
 
@@ -91,7 +62,7 @@ async def test_a_failed_requests_reason_is_listed(
 ) -> None:
     site = make_site(pod_label(), pool={"max-servers": 1})
     await launchers.start(site)
-    told = await run(site, "request", "pod", "pod", status=1)
+    told = await refused(site, "request", "pod", "pod")
     assert "max-servers is 1" in told
     request_id = await zuul.submit("pod", "pod")
     await zuul.answered(request_id, "failed")
@@ -146,10 +117,10 @@ async def test_config_validate_tells_by_its_status(make_site: SiteMaker, tmp_pat
     site = make_site(pod_label())
     assert "valid" in await run(site, "config-validate")
     wrong = make_site(pod_label(memory="much"))
-    assert "labels[0].memory" in await run(wrong, "config-validate", status=1)
-    assert "labels[0].memory" in await run(wrong, "launcher", status=1)
+    assert "labels[0].memory" in await refused(wrong, "config-validate")
+    assert "labels[0].memory" in await refused(wrong, "launcher")
     missing = Site(site.cluster, site.chroot, tmp_path / "nonesuch.yaml")
-    assert "nonesuch.yaml" in await run(missing, "config-validate", status=1)
+    assert "nonesuch.yaml" in await refused(missing, "config-validate")
 
 
 async def test_no_token_gets_into_a_log_or_a_commands_output(

@@ -1,0 +1,46 @@
+"""``nodepool-k8s hold ID``: keep a node."""
+
+from __future__ import annotations
+
+import click
+
+from nodepool_k8s.cli import common
+from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.model import Node
+from nodepool_k8s.operating import Operator
+
+
+@click.command("hold")
+@common.config_options
+@click.option("--comment", "--reason", metavar="TEXT", help="What for; others see it.")
+@click.option(
+    "--expire-after",
+    type=common.DURATION,
+    metavar="DURATION",
+    help="How long: seconds, or 90m, 12h, 7d.  [default: until somebody ends it]",
+)
+@common.node_argument
+def command(
+    path: str,
+    secure_path: str | None,
+    comment: str | None,
+    expire_after: int | None,
+    node_id: str,
+) -> None:
+    """Keep node ID until it is deleted by hand, or its time is over.
+
+    Exits 1 where there is none, or somebody is using it.
+    """
+    settings = common.settings(path, secure_path)
+    common.run(_hold(settings, node_id, comment, expire_after))
+    until = f"for {expire_after} s" if expire_after else "until it is deleted by hand"
+    click.echo(f"node {node_id} is held {until}")
+    if settings.max_hold_age is not None:
+        click.echo(f"max-hold-age ends every hold after {settings.max_hold_age:g} s", err=True)
+
+
+async def _hold(
+    settings: Settings, node_id: str, comment: str | None, expire_after: int | None
+) -> Node:
+    async with Operator.connected(settings.zookeeper) as operator:
+        return await operator.hold(node_id, comment=comment, expires=expire_after)

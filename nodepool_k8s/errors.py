@@ -136,11 +136,15 @@ class BadQuery(NodepoolK8sError):
 
 
 class LaunchError(NodepoolK8sError):
-    """An attempt to launch a node failed; ``permanent`` says that no other can succeed."""
+    """An attempt to launch a node failed; ``permanent`` says that no other can succeed.
 
-    def __init__(self, reason: str, *, permanent: bool = False) -> None:
+    ``failure`` is the kind of failure, for figures: one of ``policy.failures.Failure``.
+    """
+
+    def __init__(self, reason: str, *, permanent: bool = False, failure: str = "unknown") -> None:
         super().__init__(reason)
         self.permanent = permanent
+        self.failure = failure
 
 
 def describe(error: BaseException) -> str:

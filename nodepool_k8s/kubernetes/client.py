@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -25,6 +26,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
+from nodepool_k8s import telemetry
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound, describe
 from nodepool_k8s.kubernetes import credentials
 
@@ -48,8 +50,10 @@ _UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
 class ApiClient:
     """One cluster's API server, as one context of kube/config reaches it."""
 
-    def __init__(self, context: str | None) -> None:
+    def __init__(self, context: str | None, provider: str = "") -> None:
         self._context = context
+        self.provider = provider
+        """Whose cluster it is: in figures, calls are told apart by it."""
         self._configuration: Configuration | None = None
         self._calls: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
@@ -125,6 +129,7 @@ class ApiClient:
                     if response.status == 401:
                         await self._reload(generation)
                     raise _api_error(response, await response.read())
+                telemetry.watch_opened(self.provider, path)
                 try:
                     yield _lines(response.content)
                 finally:
@@ -161,6 +166,8 @@ class ApiClient:
         accept: str,
         content: str,
     ) -> bytes:
+        status: int | None = None
+        began = time.monotonic()
         try:
             session, headers = await self._ready(self._calls)
             headers["Accept"] = accept
@@ -170,11 +177,15 @@ class ApiClient:
                 method, self._url(path, query), data=data, headers=headers, **self._extra()
             ) as response:
                 answer = await response.read()
+                status = response.status
                 if response.status >= 400:
                     raise _api_error(response, answer)
                 return answer
         except _UNREACHABLE as error:
             raise _unreachable(error) from error
+        finally:
+            seconds = time.monotonic() - began
+            telemetry.api_called(self.provider, method, path, status, seconds)
 
     async def _ready(
         self, session: aiohttp.ClientSession | None

@@ -204,7 +204,8 @@ async def test_many_requests_at_once_are_all_served(
 async def test_pools_register_as_nodepools_do(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
-    await launchers.start(make_site(namespace_label(), pod_label(), pool={"priority": 7}))
+    site = make_site(namespace_label(), pod_label(), pool={"priority": 7})
+    await launchers.start(site)
     (component,) = await zuul.components()
     assert component["kind"] == "pool"
     assert component["model_api"] == 0
@@ -213,5 +214,6 @@ async def test_pools_register_as_nodepools_do(
     assert component["paused"] is False
     assert component["provider_name"] == "local"
     assert component["supported_labels"] == ["namespace", "pod"]
-    assert component["id"] == component["name"]
+    assert component["name"] == site.settings().pools[0].name
+    assert component["name"] in component["id"]
     assert component["hostname"]

@@ -1,0 +1,64 @@
+"""Figures: Prometheus, statsd and traces. Counts and times what others tell it; decides nothing.
+
+Alone imports the three client libraries, and only where they are used: statsd and
+OpenTelemetry when the environment asks for them.
+"""
+
+from nodepool_k8s.telemetry.events import (
+    LaunchFigures,
+    api_called,
+    claim_conflicted,
+    leak_deleted,
+    loop_lagged,
+    node_deleted,
+    nodes_assigned,
+    relisted,
+    request_answered,
+    request_claimed,
+    request_ended,
+    request_gone,
+    start,
+    statsd_server,
+    stop,
+    watch_opened,
+    zookeeper_asked,
+    zookeeper_connected,
+    zookeeper_lost,
+)
+from nodepool_k8s.telemetry.metrics import CONTENT_TYPE, forget, observe, render
+from nodepool_k8s.telemetry.state import PoolState, Source, State, TenantState
+from nodepool_k8s.telemetry.statsd import Statsd, launcher_gauges, limit_gauges, record_gauges
+
+__all__ = [
+    "CONTENT_TYPE",
+    "LaunchFigures",
+    "PoolState",
+    "Source",
+    "State",
+    "Statsd",
+    "TenantState",
+    "api_called",
+    "claim_conflicted",
+    "forget",
+    "launcher_gauges",
+    "leak_deleted",
+    "limit_gauges",
+    "loop_lagged",
+    "node_deleted",
+    "nodes_assigned",
+    "observe",
+    "record_gauges",
+    "relisted",
+    "render",
+    "request_answered",
+    "request_claimed",
+    "request_ended",
+    "request_gone",
+    "start",
+    "statsd_server",
+    "stop",
+    "watch_opened",
+    "zookeeper_asked",
+    "zookeeper_connected",
+    "zookeeper_lost",
+]

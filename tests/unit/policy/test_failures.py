@@ -1,0 +1,84 @@
+"""Each kind of failure, from what the diagnosis sees; and that no other kind comes out."""
+
+import pytest
+
+from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound
+from nodepool_k8s.model import Condition, ContainerState, Pod
+from nodepool_k8s.policy.failures import Failure, of_pods, of_refusal
+
+
+def refused(status: int, message: str = "") -> ApiError:
+    return ApiError(status, "Reason", message)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (refused(400), Failure.REFUSED),
+        (refused(422, "spec.containers: Required value"), Failure.REFUSED),
+        (refused(403, 'violates PodSecurity "restricted:latest"'), Failure.REFUSED),
+        (refused(403, "User u cannot create resource pods"), Failure.REFUSED),
+        (NotFound(404, "NotFound", "no such namespace"), Failure.REFUSED),
+        (
+            refused(403, "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"),
+            Failure.QUOTA,
+        ),
+        (refused(403, "failed quota: q: must specify cpu"), Failure.QUOTA),
+        (refused(403, "insufficient quota to match these scopes"), Failure.QUOTA),
+        (refused(403, "unable to create: namespace x is being terminated"), Failure.API),
+        (refused(403, "status unknown for quota: q"), Failure.API),
+        (refused(401), Failure.API),
+        (refused(409, "already exists"), Failure.API),
+        (refused(429), Failure.API),
+        (refused(500), Failure.API),
+        (refused(503), Failure.API),
+        (ClusterUnreachable("no answer"), Failure.API),
+        (KubernetesError("no token appeared"), Failure.API),
+        (ValueError("something else"), Failure.UNKNOWN),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_refusal_was(error: Exception, failure: Failure) -> None:
+    assert of_refusal(error) is failure
+
+
+def pod(phase: str = "Pending", **fields: object) -> Pod:
+    return Pod("ns", "pod", "uid", phase, **fields)  # type: ignore[arg-type]
+
+
+def container(reason: str, state: str = "waiting", code: int | None = None) -> ContainerState:
+    return ContainerState("pod", state, reason, exit_code=code)
+
+
+DISRUPTED = (Condition("DisruptionTarget", "True", "EvictionByEvictionAPI"),)
+UNSCHEDULED = (Condition("PodScheduled", "False", "Unschedulable"),)
+SCHEDULED = (Condition("PodScheduled", "True"),)
+
+
+@pytest.mark.parametrize(
+    ("found", "timed_out", "failure"),
+    [
+        (None, False, Failure.DELETED),
+        (None, True, Failure.TIMEOUT),
+        (pod("Running", deleting=True), False, Failure.DELETED),
+        (pod("Running", deleting=True, conditions=DISRUPTED), False, Failure.EVICTED),
+        (pod("Failed", reason="Evicted"), False, Failure.EVICTED),
+        (pod("Failed", reason="Preempting"), False, Failure.EVICTED),
+        (pod("Running", conditions=DISRUPTED), False, Failure.EVICTED),
+        (pod("Failed", reason="OutOfcpu"), False, Failure.ENDED),
+        (pod("Succeeded"), False, Failure.ENDED),
+        (pod(containers=(container("InvalidImageName"),)), False, Failure.IMAGE),
+        (pod(containers=(container("ErrImageNeverPull"),)), False, Failure.IMAGE),
+        (pod(containers=(container("ImagePullBackOff"),)), True, Failure.IMAGE),
+        (pod("Running", containers=(container("CrashLoopBackOff"),)), False, Failure.CRASHED),
+        (pod(containers=(container("CreateContainerConfigError"),)), True, Failure.START),
+        (pod(containers=(container("Error", "terminated", 3),)), True, Failure.CRASHED),
+        (pod(conditions=UNSCHEDULED), True, Failure.UNSCHEDULABLE),
+        (pod(scheduler="nobody"), True, Failure.UNSCHEDULABLE),
+        (pod(conditions=SCHEDULED, host="node"), True, Failure.TIMEOUT),
+        (pod("Running", host="node"), False, Failure.UNKNOWN),
+    ],
+)
+def test_what_had_become_of_the_pod(found: Pod | None, timed_out: bool, failure: Failure) -> None:
+    pods = (found,) if found else ()
+    assert of_pods(pods, timed_out=timed_out) is failure

@@ -201,7 +201,6 @@ class Node:
     extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
 
-
     @property
     def unused(self) -> bool:
         """Whether it is ready and nobody's, for whoever comes."""
@@ -219,6 +218,19 @@ class Component:
     paused: bool = False
     pool: str = ""
     """The pool's name (the record's ``name``); empty where the record has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A cluster that nodes of a provider are in.
+
+    ``context`` is how kube/config calls it (None: nothing was named), ``cluster`` what
+    tells it from all others, as that name may come to mean another one.
+    """
+
+    provider: str
+    context: str | None
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +304,8 @@ class Namespace:
     uid: str
     labels: Mapping[str, str] = field(default_factory=empty)
     deleting: bool = False
+    deleted_at: float | None = None
+    """When its deletion was accepted, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from nodepool_k8s.errors import MalformedRecord
 from nodepool_k8s.model import (
     EMPTY,
     Component,
+    Home,
     Node,
     NodeRequest,
     NodeState,
@@ -38,6 +39,7 @@ LEDGERS = "/nodepool-k8s/ledger"
 TENANT_LEDGERS = "/nodepool-k8s/tenants"
 MIN_READY_OWNERS = "/nodepool-k8s/min-ready"
 """One ephemeral znode a label, of the launcher that asks for its spare nodes."""
+HOMES = "/nodepool-k8s/clusters"
 
 LOCK_INFIX = "__lock__"
 """Between the contender's UUID and the sequence, in kazoo's lock recipe."""
@@ -103,6 +105,11 @@ def label_of_min_ready(path: str) -> str | None:
     """The label of such a path; None for another path."""
     root, _, name = path.rpartition("/")
     return unquote(name) if root == MIN_READY_OWNERS and name else None
+
+
+def home_path(home: Home) -> str:
+    """Where it is kept that a provider has, or had, nodes in a cluster."""
+    return f"{HOMES}/{quote(f'{home.provider}@{home.cluster}', safe='')}"
 
 
 # --- JSON ------------------------------------------------------------------------------
@@ -433,6 +440,29 @@ def wants_reuse(request: NodeRequest) -> bool:
 def with_own_data(node: Node, **data: object) -> Mapping[str, Any]:
     """The node's ``driver_data`` with more of our own in it."""
     return {**node.driver_data, DRIVER_KEY: {**own_data(node), **data}}
+
+
+def home_of(node: Node) -> Home | None:
+    """The cluster that the node was made in; None where its record does not say."""
+    return _home({**own_data(node), "provider": node.provider})
+
+
+def parse_home(name: str, data: bytes) -> Home:
+    """Read which cluster a provider has nodes in. Raises MalformedRecord."""
+    home = _home(_decode(data, f"cluster {name}"))
+    if home is None:
+        raise MalformedRecord(f"cluster {name} lacks its provider or what tells it from others")
+    return home
+
+
+def _home(raw: Mapping[str, Any]) -> Home | None:
+    provider, cluster = _text(raw.get("provider")), _text(raw.get("cluster"))
+    return Home(provider, _text(raw.get("context")), cluster) if provider and cluster else None
+
+
+def encode_home(home: Home) -> bytes:
+    """Write which cluster a provider has nodes in."""
+    return _encode({"provider": home.provider, "context": home.context, "cluster": home.cluster})
 
 
 # --- the quota ledger ---------------------------------------------------------------------

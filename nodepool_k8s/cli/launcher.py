@@ -1,54 +1,212 @@
-"""``nodepool-k8s launcher``: the daemon, in the foreground."""
+"""``nodepool-k8s launcher``: the daemon, in the foreground, and the signals that it obeys."""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import functools
 import gc
+import importlib.util
 import logging
+import os
 import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 
-from nodepool_k8s import config, logs
-from nodepool_k8s.cli import common
+from nodepool_k8s import __version__, logs
+from nodepool_k8s.cli import common, logconfig
+from nodepool_k8s.cli.pidfile import pid_file
 from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.errors import NodepoolK8sError, describe
 from nodepool_k8s.launcher.daemon import DRAIN_SECONDS, Launcher
+from nodepool_k8s.launcher.dump import dump
+from nodepool_k8s.launcher.notify import Notifier
+from nodepool_k8s.launcher.reload import ConfigFiles
+
+log = logging.getLogger(__name__)
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What stops a launcher; SIGUSR1 does so in Nodepool, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the launcher is to behave, apart from its configuration."""
+
+    drain_timeout: float
+    webapp: bool
+    pid_file: Path | None
+
+
+def _known_modules(
+    _context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in names:
+        if not _exists(name):
+            raise click.BadParameter(
+                f"there is no module {name}; name it as log lines do, "
+                "nodepool_k8s.launcher.requests for instance"
+            )
+    return names
+
+
+def _exists(name: str) -> bool:
+    try:
+        # A library's loggers need not be modules; its first part is one.
+        ours = name.partition(".")[0] == logs.PACKAGE
+        return importlib.util.find_spec(name if ours else name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 @click.command("launcher")
 @common.config_options
+@click.option(
+    "-l",
+    "--log-config",
+    "log_config",
+    metavar="FILE",
+    help="A log configuration of Nodepool's: INI, YAML or JSON. It alone says what is logged.",
+)
 @click.option("--debug", "-d", is_flag=True, help="Log what the launcher decides, and why.")
+@click.option(
+    "--debug-module",
+    "debug_modules",
+    metavar="MODULE",
+    multiple=True,
+    callback=_known_modules,
+    help="Log all that this module says, nodepool_k8s.launcher for instance. Repeatable.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(list(logs.FORMATTERS)),
+    help="Lines of text (the default), or a JSON object a line.",
+)
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long a stopping launcher gives back what is in flight.",
+    help="How long a stopping launcher finishes, or gives back, what is in flight.",
 )
-def command(path: str, secure_path: str | None, debug: bool, drain_timeout: float) -> None:
-    """Serve node requests until stopped; logs go to standard error.
+@click.option(
+    "-p",
+    "--pid-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the process id there.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Accepted: it always stays there.")
+@click.option("--no-webapp", is_flag=True, help="Serve no web page.")
+@click.option("--repl", is_flag=True, help="Accepted, without effect.")
+@click.version_option(__version__, prog_name="nodepool-k8s")
+def command(
+    path: str,
+    secure_path: str | None,
+    log_config: str | None,
+    debug: bool,
+    debug_modules: tuple[str, ...],
+    log_format: str | None,
+    drain_timeout: float,
+    pid_file: Path | None,
+    foreground: bool,
+    no_webapp: bool,
+    repl: bool,
+) -> None:
+    """Serve node requests until stopped, in the foreground; logs go to standard error.
 
-    SIGTERM and SIGINT stop it: it takes no more requests and gives back those in flight.
-    A second signal ends it at once; the next start cleans up.
+    SIGTERM, SIGINT and SIGUSR1 stop it: it takes no more requests, and finishes or gives
+    back those in flight. A second one ends it at once; the next start cleans up. SIGHUP
+    reads the configuration again, SIGUSR2 logs what the launcher waits for.
     """
-    logs.configure(logging.DEBUG if debug else logging.INFO)
-    settings = config.load(path, secure_path)
-    # What was imported stays for ever: nothing is gained by looking through it again.
-    gc.collect()
-    gc.freeze()
-    asyncio.run(_serve(settings, drain_timeout))
+    del foreground
+    # What systemd's watchdog ends tells where it stood.
+    faulthandler.enable()
+    _configure_logging(log_config, debug, debug_modules, log_format)
+    options = Options(drain_timeout, not no_webapp, pid_file)
+    if repl:
+        log.warning("--repl has no effect; SIGUSR2 logs what the launcher does")
+    try:
+        _run(ConfigFiles(path, secure_path), options)
+    except NodepoolK8sError as error:
+        if log_config is not None:
+            # Standard error, which has it anyway, is not where this admin looks.
+            log.critical("%s", describe(error))
+        raise
 
 
-async def _serve(settings: Settings, drain_timeout: float) -> None:
-    launcher = Launcher(settings, drain_timeout=drain_timeout)
+def _configure_logging(
+    log_config: str | None, debug: bool, debug_modules: tuple[str, ...], log_format: str | None
+) -> None:
+    if log_config is None:
+        logs.configure(logging.DEBUG if debug else logging.INFO, style=log_format or "text")
+    elif log_format is not None:
+        raise click.UsageError("--log-format has no effect with -l: the file has the formats")
+    else:
+        logs.prepare()
+        logconfig.apply(log_config)
+    logs.debug(debug_modules)
+
+
+def _run(files: ConfigFiles, options: Options) -> None:
+    settings = files.load()
+    with ExitStack() as stack:
+        if options.pid_file is not None:
+            stack.enter_context(pid_file(options.pid_file))
+        # What was imported stays for ever: nothing is gained by looking through it again.
+        gc.collect()
+        gc.freeze()
+        asyncio.run(_serve(settings, files, options))
+
+
+async def _serve(settings: Settings, files: ConfigFiles, options: Options) -> None:
+    notifier = Notifier()
+    launcher = Launcher(
+        settings,
+        files=files,
+        drain_timeout=options.drain_timeout,
+        webapp=options.webapp,
+        notifier=notifier,
+    )
+    _obey_signals(launcher, options)
+    try:
+        await launcher.run()
+    finally:
+        notifier.close()
+
+
+# --- signals ---------------------------------------------------------------------------------
+
+
+def _obey_signals(launcher: Launcher, options: Options) -> None:
+    def stop(number: int) -> None:
+        log.info("Stopping, as %s came", signal.Signals(number).name)
+        launcher.stop()
+        for each in STOPPING:
+            loop.remove_signal_handler(each)
+            signal.signal(each, functools.partial(_exit_at_once, options.pid_file))
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, launcher, number)
-    await launcher.run()
+    for number in STOPPING:
+        loop.add_signal_handler(number, stop, number)
+    if (reload := getattr(launcher, "reload", None)) is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGUSR2, _log_dump, launcher)
 
 
-def _stop(launcher: Launcher, number: int) -> None:
-    launcher.stop()
-    # The second one finds the default again, which ends the process.
-    asyncio.get_running_loop().remove_signal_handler(number)
+def _exit_at_once(pid_path: Path | None, number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave everything as it is: whatever we do about it may be what hangs."""
+    if pid_path is not None:
+        pid_path.unlink(missing_ok=True)
+    os._exit(128 + number)
+
+
+def _log_dump(launcher: Launcher) -> None:
+    log.info("%s", dump(launcher.view.status(time.time())))

@@ -39,7 +39,7 @@ from nodepool_k8s import backoff
 from nodepool_k8s.config.settings import AccessTokenSettings, Provider
 from nodepool_k8s.errors import ApiError, KubernetesError, NotFound
 from nodepool_k8s.kubernetes import credentials, rights
-from nodepool_k8s.kubernetes.client import METADATA_LIST, ApiClient, Object
+from nodepool_k8s.kubernetes.client import METADATA, METADATA_LIST, ApiClient, Object
 from nodepool_k8s.kubernetes.records import namespace_record, pod_record
 from nodepool_k8s.kubernetes.watching import PAGE, Mirror, Subscription
 from nodepool_k8s.manifests import (
@@ -84,6 +84,8 @@ class Cluster:
     def __init__(self, provider: Provider, deployment: str) -> None:
         self.provider = provider
         self.deployment = deployment
+        self.uid = ""
+        """Which cluster it is, wherever it is called what; known once started."""
         self._client = ApiClient(provider.context, provider.name)
         self._started: Mirror | None = None
         self._has_started = asyncio.Event()
@@ -101,6 +103,7 @@ class Cluster:
         """
         try:
             await self._client.connect()
+            self.uid = await self._read_uid()
             await self._check_rights()
         except BaseException:
             await self._client.close()
@@ -138,6 +141,16 @@ class Cluster:
         self._subscriptions.append(subscription)
         if self._started is not None:
             self._started.subscribe(subscription)
+
+    async def _read_uid(self) -> str:
+        """By convention the UID of this namespace, which is never made anew."""
+        try:
+            found = await self._client.get(_path("kube-system"), None, METADATA)
+            return namespace_record(found).uid
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            return str(self._client.configuration.host)
 
     async def _check_rights(self) -> None:
         who = f"provider {self.provider.name}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,7 @@ def namespace_record(raw: dict[str, Any]) -> Namespace:
             for key, value in (metadata.get("labels") or {}).items()
         },
         deleting="deletionTimestamp" in metadata,
+        deleted_at=_seconds(metadata.get("deletionTimestamp")),
     )
 
 
@@ -90,6 +92,13 @@ def _container(entry: dict[str, Any], *, init: bool) -> ContainerState:
         last.get("reason") or "",
         last.get("exitCode"),
     )
+
+
+def _seconds(timestamp: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+    except ValueError:
+        return None
 
 
 def _clipped(message: str) -> str:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from nodepool_k8s import wire
-from nodepool_k8s.config.settings import Label, Pool
 from nodepool_k8s.errors import Conflict
+from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.manifests import namespace_name
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
@@ -26,11 +26,21 @@ TenantLimits = Mapping[str, Mapping[str, int]]
 
 
 class Claims:
-    """The claims of one pool, under one configuration of it."""
+    """The claims of one pool, under one configuration of it.
+
+    A claim under way ends under the one that it began with, whatever is configured meanwhile.
+    """
 
     def __init__(
-        self, pool: Pool, launcher: str, tenant_limits: TenantLimits, store: Store, mirror: Mirror
+        self,
+        site: LaunchSite,
+        launcher: str,
+        tenant_limits: TenantLimits,
+        store: Store,
+        mirror: Mirror,
     ) -> None:
+        pool = site.pool
+        self.site = site
         self.ledger = wire.ledger_path(pool.provider, pool.name)
         self.tenant_limits = tenant_limits
         self.usage: Mapping[str, Resources] = {
@@ -66,9 +76,8 @@ class Claims:
             node.id: node
             for node in await self._store.read_nodes([node.id for node in ready if node])
         }
-        labels = [self._pool.labels[name] for name in labels_to_launch(request, ready)]
         drafts = await self._store.draft_nodes(
-            [self._draft(label, request, now) for label in labels]
+            [self._draft(name, request, now) for name in labels_to_launch(request, ready)]
         )
         new = iter(drafts)
         nodes = [
@@ -107,13 +116,13 @@ class Claims:
         """The tenant whose ledger counts the request's nodes, if it has limits."""
         return request.tenant_name if request.tenant_name in self.tenant_limits else None
 
-    def _draft(self, label: Label, request: NodeRequest, now: float) -> Node:
+    def _draft(self, label: str, request: NodeRequest, now: float) -> Node:
         draft = Node(
             id="",
             state=NodeState.INIT,
             state_time=now,
             created_time=now,
-            type=(label.name,),
+            type=(label,),
             provider=self._pool.provider,
             pool=self._pool.name,
             launcher=self._launcher,
@@ -122,9 +131,13 @@ class Claims:
             requestor=request.requestor,
             counted_for=self.counted_for(request),
         )
-        return dataclasses.replace(
-            draft, driver_data=wire.with_own_data(draft, type=label.type.value)
+        own = wire.with_own_data(
+            draft,
+            type=self._pool.labels[label].type.value,
+            context=self.site.provider.context,
+            cluster=self.site.cluster.uid,
         )
+        return dataclasses.replace(draft, driver_data=own)
 
     def _filled_in(self, draft: Node) -> Node:
         counted = self.usage[draft.type[0]]

@@ -1,31 +1,47 @@
 """The launcher as a whole: what it is made of, and its life from start to stop.
 
-Two scopes. The daemon's: the clusters, which live as long as it does. The session's:
-everything that acts on ZooKeeper, which ends with the ZooKeeper session, because then
-nothing it held is its own any more; the next session starts from what is there.
+Two scopes. The daemon's: the clusters and the configuration, which live as long as it
+does. The session's: everything that acts on ZooKeeper, which ends with the ZooKeeper
+session, because then nothing it held is its own any more; the next session starts from
+what is there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
+from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import ConnectionLost, NodepoolK8sError, SessionLost, describe
 from nodepool_k8s.launcher.clusters import Clusters
+from nodepool_k8s.launcher.dump import summary
+from nodepool_k8s.launcher.figures import Figures
+from nodepool_k8s.launcher.intervals import NORMAL, Intervals
+from nodepool_k8s.launcher.notify import Notifier
+from nodepool_k8s.launcher.reload import ConfigFiles, Reloader
 from nodepool_k8s.launcher.session import SessionScope
 from nodepool_k8s.launcher.tasks import Tasks
+from nodepool_k8s.launcher.view import View
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
+
+if TYPE_CHECKING:
+    from nodepool_k8s.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
+
+ENDING_SECONDS = 15.0
+"""What is asked of systemd beyond the drain time: connections are closed at the end."""
 
 
 class Crashed(NodepoolK8sError):
@@ -35,21 +51,61 @@ class Crashed(NodepoolK8sError):
 class Launcher:
     """The daemon."""
 
-    def __init__(self, settings: Settings, *, drain_timeout: float = DRAIN_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        files: ConfigFiles | None = None,
+        drain_timeout: float = DRAIN_SECONDS,
+        webapp: bool = True,
+        notifier: Notifier | None = None,
+        intervals: Intervals = NORMAL,
+    ) -> None:
+        """``files`` is where ``settings`` came from; without it they never change."""
         self._settings = settings
+        self._changed = asyncio.Event()
+        """Set whenever the settings become others."""
         self._drain_timeout = drain_timeout
+        self._intervals = intervals
+        self._notifier = notifier or Notifier({})
+        self._reloader: Reloader | None = None
+        if files is not None:
+            self._reloader = Reloader(files, settings, self._take, intervals.files, self._notifier)
+        self._said: set[str] = set()
         self._identity = uuid.uuid4().hex
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
         self._clusters = Clusters(self._tasks)
         self._client: ZooKeeperClient
+        self._webapp = webapp
+        self.view = View(lambda: self._settings, self._clusters, self._stopping)
+        self.web: WebServer | None = None
+        """The web server; None with ``webapp=False``."""
         self.ready = asyncio.Event()
         """Set while requests are being served."""
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration that is in use."""
+        return self._settings
+
     def stop(self) -> None:
-        """Stop taking requests, give back what is in flight, and end."""
+        """Stop taking requests, finish or give back what is in flight, and end."""
+        self._notifier.stopping(self._drain_timeout + ENDING_SECONDS)
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Read the configuration again now, and take up what has changed."""
+        if self._reloader is not None:
+            self._reloader.ask()
+
+    def _take(self, settings: Settings) -> None:
+        self._settings = settings
+        self._say_what_to_know(settings)
+        if self.web is not None:
+            self.web.reconfigure(settings.webapp)
+        self._changed.set()
 
     def _crashed(self, task: str, error: BaseException) -> None:
         log.critical("Task %r failed, which must not happen: %s", task, error, exc_info=error)
@@ -61,13 +117,45 @@ class Launcher:
 
         Raises Crashed, and ZooKeeperError where ZooKeeper cannot be reached at start.
         """
-        for notice in self._settings.notices:
-            log.info("%s", notice)
-        for option in without_effect(self._settings):
-            log.warning("%s has no effect yet", option)
-        self._client = ZooKeeperClient(self._settings.zookeeper)
-        await self._client.start()
+        self._say_what_to_know(self._settings)
+        telemetry.start()
         try:
+            async with self._shown():
+                await self._run()
+        finally:
+            await telemetry.stop()
+
+    def _say_what_to_know(self, settings: Settings) -> None:
+        for notice in settings.notices:
+            if notice not in self._said:
+                self._said.add(notice)
+                log.info("%s", notice)
+
+    @asynccontextmanager
+    async def _shown(self) -> AsyncIterator[None]:
+        """The web server comes first and goes last: it says what everything else waits for."""
+        tasks = Tasks(self._crashed)
+        tasks.spawn("tell systemd", self._notifier.keep(self._summary))
+        if self._webapp:
+            # Not at the top: without a web server, nobody pays for it.
+            from nodepool_k8s.web.server import WebServer
+
+            self.web = WebServer(self.view, self._settings.webapp)
+            tasks.spawn("web server", self.web.run())
+        try:
+            yield
+        finally:
+            await tasks.cancel()
+
+    def _summary(self) -> str:
+        return summary(self.view.status(time.time()))
+
+    async def _run(self) -> None:
+        self._client = ZooKeeperClient(self._settings.zookeeper)
+        try:
+            await self._or_stopping(self._client.start())
+            if self._reloader is not None:
+                self._tasks.spawn("look for a changed configuration", self._reloader.run())
             await self._serve_sessions()
         finally:
             await self._tasks.cancel()
@@ -82,9 +170,17 @@ class Launcher:
             with suppress(SessionLost):
                 await self._serve_session(self._client)
             self.ready.clear()
-            if not self._stopping.is_set():
+            if self._stopping.is_set():
+                return
+            if self._has_moved():
+                log.info("ZooKeeper is configured differently; connecting anew")
+            else:
                 log.warning("The ZooKeeper session is over; starting anew")
-                await self._or_stopping(self._connect_anew())
+            await self._or_stopping(self._connect_anew())
+
+    def _has_moved(self) -> bool:
+        """Whether ZooKeeper is to be reached in another way than it is."""
+        return self._settings.zookeeper != self._client.settings
 
     async def _connect_anew(self) -> None:
         """Begin the next session with a client of its own.
@@ -92,55 +188,90 @@ class Launcher:
         The old client has opened a session by itself, and what the old scope still did as
         it ended may have slipped into it: a lock, say, of which nobody knows. It ends here.
         """
-        await self._client.close()
         while True:
+            await self._client.close()
             self._client = ZooKeeperClient(self._settings.zookeeper)
             try:
-                return await self._client.start()
+                await _first(self._client.start(), self._moved())
             except ConnectionLost as error:
-                log.warning("%s", error)
+                log.error("%s", error)
+            else:
+                if not self._has_moved():
+                    return
+
+    async def _moved(self) -> None:
+        while not self._has_moved():
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _serve_session(self, client: ZooKeeperClient) -> None:
+        with self.view.session(client):
+            await self._serve_connected(client)
+
+    async def _serve_connected(self, client: ZooKeeperClient) -> None:
         session = client.session
         tasks = Tasks(self._crashed)
         mirror = Mirror(client, tasks.spawn)
         store = Store(client, mirror)
-        scope = SessionScope(self._settings, self._identity, store, mirror, self._crashed)
+        scope = SessionScope(
+            self._settings,
+            self._identity,
+            store,
+            mirror,
+            self._clusters,
+            Homes(client),
+            self._intervals,
+            self._crashed,
+        )
         try:
             deployment = await store.prepare()
             seen = client.connections
             await mirror.load()
-            self._clusters.add(self._settings.providers, deployment)
+            await self._clusters.begin(deployment)
             tasks.spawn("keep the mirror", _keep(client, mirror, seen))
-            await scope.start(self._clusters)
-            log.info("Serving pools %s", ", ".join(p.key for p in self._settings.pools) or "none")
-            self.ready.set()
-            await self._or_stopping(session.ended())
+            await self._or_stopping(self._serve(client, scope, mirror, tasks))
             if not session.over:
-                await scope.drain(self._drain_timeout)
+                why = "the launcher stops" if self._stopping.is_set() else "ZooKeeper is another"
+                await scope.drain(self._drain_timeout, why)
         finally:
             await scope.end()
             await tasks.cancel()
 
+    async def _serve(
+        self, client: ZooKeeperClient, scope: SessionScope, mirror: Mirror, tasks: Tasks
+    ) -> None:
+        """Serve what is configured until the session is over, or ZooKeeper is another."""
+        session, applied = client.session, self._settings
+        await scope.start(applied)
+        self.view.serve(mirror, scope)
+        Figures(lambda: self._settings, self._clusters, client, mirror, scope).start(tasks.spawn)
+        self.ready.set()
+        self._notifier.ready()
+        while True:
+            log.info("Serving pools %s", ", ".join(pool.key for pool in applied.pools) or "none")
+            while applied is self._settings:
+                self._changed.clear()
+                await _first(session.ended(), self._changed.wait())
+                if session.over or self._has_moved():
+                    return
+            applied = self._settings
+            await scope.apply(applied)
+
     async def _or_stopping(self, wait: Coroutine[Any, Any, object]) -> None:
-        waits = {asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in waits:
-                future.cancel()
+        await _first(wait, self._stopping.wait())
 
 
-def without_effect(settings: Settings) -> list[str]:
-    """Options that the configuration has and this launcher does not serve yet."""
-    labels = settings.labels.values()
-    found = {
-        "min-ready": any(label.min_ready > 0 for label in labels),
-        "max-ready-age": any(label.max_ready_age for label in labels),
-        "max-hold-age": settings.max_hold_age is not None,
-        "tenant-resource-limits": bool(settings.tenant_limits),
-    }
-    return [option for option, named in found.items() if named]
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until the first has ended, and end the others; raises what it raised."""
+    futures = {asyncio.ensure_future(wait) for wait in waits}
+    try:
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.wait(futures)
+    for future in done:
+        future.result()
 
 
 async def _keep(client: ZooKeeperClient, mirror: Mirror, seen: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nodepool_k8s import backoff, wire
+from nodepool_k8s import backoff, telemetry, wire
 from nodepool_k8s.config.settings import LaunchSettings, Settings
 from nodepool_k8s.errors import (
     Conflict,
@@ -48,7 +48,7 @@ LAG_SECONDS = 1.0
 """How long to wait for news of a node whose watch shows less than the API server has."""
 
 REPORT_AFTER = 60.0
-"""Seconds after which a deletion that does not end is reported."""
+"""Seconds after which a deletion that does not end is reported, and looked at again."""
 
 
 class Deleter:
@@ -68,8 +68,15 @@ class Deleter:
         self._mirror = mirror
         self._tasks = tasks
         self._under_way: set[str] = set()
+        self._closed = False
+        self.stuck: dict[str, str] = {}
+        """What holds the nodes whose deletion takes too long, by id."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         """What wakes us when a node has been kept long enough."""
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Delete under these settings from now on."""
+        self._settings = settings
 
     @property
     def under_way(self) -> frozenset[str]:
@@ -79,8 +86,8 @@ class Deleter:
     def consider(self, node_id: str) -> None:
         """Look at a node that came, changed, or was unlocked; delete or free it if that is due."""
         self._forget_timer(node_id)
-        node = self._mirror.nodes.get(node_id)
-        if node is None or node_id in self._under_way or node.provider not in self._clusters:
+        node = None if self._closed else self._mirror.nodes.get(node_id)
+        if node is None or node_id in self._under_way or not self._is_ours(node):
             return
         if self._is_freed(node):
             self._begin(node_id, self._free(node_id))
@@ -89,8 +96,15 @@ class Deleter:
         else:
             self._wake_when_due(node)
 
+    def _is_ours(self, node: Node) -> bool:
+        """Whether its cluster can be had, and no launcher serves its provider but we do not."""
+        return self._clusters.of(node) is not None and not upkeep.is_served_elsewhere(
+            node.provider, self._settings.providers, self._mirror.components.values()
+        )
+
     def close(self) -> None:
-        """Wake for nothing any more."""
+        """Look at nothing any more; what was begun goes on, and ``delete`` still deletes."""
+        self._closed = True
         for node_id in list(self._timers):
             self._forget_timer(node_id)
 
@@ -147,8 +161,8 @@ class Deleter:
         )
 
     def _why_unusable(self, node: Node) -> str | None:
-        cluster = self._clusters[node.provider or ""]
-        if not cluster.in_sync:
+        cluster = self._clusters.of(node)
+        if cluster is None:
             return None
         return reuse.why_unusable(cluster, node, self._launch_settings(node))
 
@@ -198,6 +212,12 @@ class Deleter:
             self._begin(node.id, self._delete(held, reason))
         return held is not None
 
+    async def remove_unoffered(self, node_id: str, reason: str) -> None:
+        """Begin to delete an unused ready node, if it is ours to delete."""
+        node = self._mirror.nodes.get(node_id)
+        if node is not None and self._is_ours(node):
+            await self.remove_spare(node, reason)
+
     async def _take_and_delete(self, node_id: str) -> None:
         if not await self._confirm(node_id):
             return
@@ -221,13 +241,14 @@ class Deleter:
         node = self._mirror.nodes.get(node_id)
         if node is None or not node.unused or self._why_unusable(node) is None:
             return True
-        cluster = self._clusters[node.provider or ""]
         try:
+            cluster = self._clusters.reach(node)
             if await reuse.why_lost(cluster, node, self._launch_settings(node)) is not None:
                 return True
         except KubernetesError as error:
             log.debug("Node %s cannot be looked at: %s", node_id, error)
-        await cluster.changed(node.external_id or "", LAG_SECONDS)
+        else:
+            await cluster.changed(node.external_id or "", LAG_SECONDS)
         return False
 
     async def _delete_held(self, held: HeldNode, reason: str) -> None:
@@ -254,16 +275,19 @@ class Deleter:
         except Held:
             log.debug("Somebody contends for node %s; it goes when he has left", node.id)
         else:
-            log.info("Deleted node %s in %.2f s", node.id, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            log.info("Deleted node %s in %.2f s", node.id, seconds)
+            telemetry.node_deleted(node.provider or "", seconds)
 
     async def _delete_objects(self, node: Node) -> None:
         """Delete the node's pods and namespace; tries again until the cluster has done so."""
         if not node.external_id:
             return
-        cluster = await self._clusters.ready(node.provider or "")
         failures = 0
         while True:
             try:
+                # Asked for each time: a provider that is taken out leaves its cluster to others.
+                cluster = self._clusters.reach(node)
                 await self._delete_namespace(cluster, node.external_id, node)
             except KubernetesError as error:
                 failures += 1
@@ -278,25 +302,33 @@ class Deleter:
         pods_only = wire.own_data(node).get("type") == LabelType.POD.value
         gone = cluster.pods_gone(namespace) if pods_only else cluster.namespace_gone(namespace)
         waiting = asyncio.ensure_future(gone)
+        began = time.monotonic()
         try:
-            done, _ = await asyncio.wait({waiting}, timeout=REPORT_AFTER)
-            if not done:
-                await self._report_stuck(cluster, namespace, node)
+            while not (await asyncio.wait({waiting}, timeout=REPORT_AFTER))[0]:
+                await self._report_stuck(cluster, namespace, node, time.monotonic() - began)
             await waiting
         finally:
             waiting.cancel()
+            self.stuck.pop(node.id, None)
 
-    async def _report_stuck(self, cluster: Cluster, namespace: str, node: Node) -> None:
+    async def _report_stuck(
+        self, cluster: Cluster, namespace: str, node: Node, seconds: float
+    ) -> None:
+        """Say what holds the node, at first and whenever that changes."""
         try:
             blockers = await cluster.namespace_blockers(namespace)
         except KubernetesError as error:
             blockers = [describe(error)]
+        reason = "; ".join(blockers) or "its pods are still there"
+        if self.stuck.get(node.id) == reason:
+            return
+        self.stuck[node.id] = reason
         log.warning(
-            "Node %s keeps its slot: namespace %s is not gone after %g s: %s",
+            "Node %s keeps its slot: namespace %s is not gone after %.0f s: %s",
             node.id,
             namespace,
-            REPORT_AFTER,
-            "; ".join(blockers) or "its pods are still there",
+            seconds,
+            reason,
         )
 
     def _grace(self, node: Node) -> float:

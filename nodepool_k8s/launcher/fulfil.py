@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nodepool_k8s import wire
+from nodepool_k8s import telemetry, wire
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
 from nodepool_k8s.launcher.launch import Launch, LaunchSite
@@ -37,6 +37,7 @@ class Fulfilment:
         remove: Remove,
     ) -> None:
         self._queue = queue
+        self._site = site
         self._claim = claim
         self._store = store
         self._remove = remove
@@ -46,7 +47,7 @@ class Fulfilment:
 
     def _way_of(self, site: LaunchSite, held: HeldNode) -> Launch | Reuse:
         if held.node.state is NodeState.READY:
-            label = self._queue.pool.labels[held.node.type[0]]
+            label = site.pool.labels[held.node.type[0]]
             return Reuse(site, label, held, self._claim.request)
         return Launch(site, self._queue, held, self._claim.request)
 
@@ -58,7 +59,7 @@ class Fulfilment:
     @property
     def pool(self) -> Pool:
         """The pool that serves it."""
-        return self._queue.pool
+        return self._site.pool
 
     @property
     def launches(self) -> list[Launch | Reuse]:
@@ -78,9 +79,10 @@ class Fulfilment:
             "Assigned request %s of %s to pool %s: %s",
             request.id,
             request.requestor,
-            self._queue.pool.key,
+            self.pool.key,
             ", ".join(request.node_types),
         )
+        telemetry.request_claimed(request, self.pool)
         work = asyncio.ensure_future(self._launch_all())
         try:
             waits: set[asyncio.Future[Any]] = {work, self._abandoned}
@@ -164,6 +166,9 @@ class Fulfilment:
             await self._give_back(str(error))
         else:
             log.info("Fulfilled request %s with %s", request.id, ", ".join(request.nodes))
+            launched = [launch.launched for launch in self._launches]
+            telemetry.nodes_assigned(request, self.pool, launched)
+            telemetry.request_ended(request, self.pool)
 
     async def _decline(self, reason: str) -> None:
         log.warning("Declined request %s: %s", self._claim.request.id, reason)
@@ -182,10 +187,12 @@ class Fulfilment:
             await self._store.give_back(self._claim, request)
         except Vanished:
             await self._store.abandon_request(self._claim)
+        telemetry.request_ended(request, self.pool, reason)
 
     async def _release(self, reason: str) -> None:
         await self._let_go(reason)
         await self._store.abandon_request(self._claim)
+        telemetry.request_gone(reason)
 
     async def _let_go(self, reason: str) -> None:
         """Leave what is ready to whoever comes next, and remove the rest."""

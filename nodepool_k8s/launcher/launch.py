@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nodepool_k8s import backoff, wire
-from nodepool_k8s.config.settings import Label, Provider
+from nodepool_k8s import backoff, telemetry, wire
+from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import KubernetesError, LaunchError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import uninterrupted
 from nodepool_k8s.logs import about
 from nodepool_k8s.manifests import NodeObjects
-from nodepool_k8s.model import AccessToken, LabelType, NodeRequest, NodeState, Pod
-from nodepool_k8s.policy import diagnosis
+from nodepool_k8s.model import AccessToken, LabelType, Node, NodeRequest, NodeState, Pod
+from nodepool_k8s.policy import diagnosis, failures
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
 from nodepool_k8s.zookeeper.store import HeldNode, Store
 
@@ -32,11 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LaunchSite:
-    """Where the nodes of one provider are launched."""
+    """Where the nodes of one pool are launched, and under which settings.
+
+    A launch keeps the one that it began with, whatever is configured meanwhile.
+    """
 
     provider: Provider
+    pool: Pool
     cluster: Cluster
     store: Store
+    failed: Callable[[NodeRequest, Node, str], None]
+    """Told of each attempt that failed, and why."""
 
 
 class Launch:
@@ -55,11 +61,12 @@ class Launch:
         self._site = site
         self._queue = queue
         self._request = request
-        self._label: Label = queue.pool.labels[held.node.type[0]]
+        self._label: Label = site.pool.labels[held.node.type[0]]
         self._attempts = 0
         """How many were made; each has a number, which is never used again."""
         self._steps: dict[str, float] = {}
         self._step_began = 0.0
+        self._figures = telemetry.LaunchFigures(request, queue.pool, self._label.name, held.node.id)
 
     async def run(self) -> None:
         """Launch the node; ``held`` is ready then, but not written.
@@ -67,6 +74,10 @@ class Launch:
         Raises LaunchError with the reason of the last attempt.
         """
         about(node=self.held.node.id, label=self._label.name)
+        with self._figures.launching():
+            await self._attempt_until_ready()
+
+    async def _attempt_until_ready(self) -> None:
         attempts = max(1, self._site.provider.launch_retries)
         while True:
             if self._attempts:
@@ -75,7 +86,9 @@ class Launch:
             try:
                 await self._attempt(self._attempts - 1)
             except LaunchError as error:
+                self._figures.attempt_failed(error, self._steps)
                 self.failure = str(error)
+                self._site.failed(self._request, self.held.node, self.failure)
                 log.warning(
                     "Attempt %d of %d at node %s failed%s: %s",
                     self._attempts,
@@ -85,7 +98,9 @@ class Launch:
                     error,
                 )
                 if error.permanent or self._attempts >= attempts:
-                    raise LaunchError(f"label {self._label.name}: {error}") from error
+                    raise LaunchError(
+                        f"label {self._label.name}: {error}", failure=error.failure
+                    ) from error
             else:
                 return
 
@@ -107,6 +122,7 @@ class Launch:
 
     async def _attempt(self, number: int) -> None:
         self._steps, self._step_began = {}, time.monotonic()
+        self._figures.attempt_begins()
         objects = self._objects(number)
         if number:
             # Before the namespace exists: whoever finds the record finds the namespace.
@@ -156,7 +172,7 @@ class Launch:
         return NodeObjects(
             deployment=self._site.cluster.deployment,
             provider=self._site.provider,
-            pool=self._queue.pool,
+            pool=self._site.pool,
             label=self._label,
             node_id=self.held.node.id,
             attempt=attempt,
@@ -181,7 +197,11 @@ class Launch:
                     judgement = diagnosis.judge(error)
                     if not isinstance(judgement, diagnosis.QuotaWait):
                         permanent = isinstance(judgement, diagnosis.Hopeless)
-                        raise LaunchError(describe(error), permanent=permanent) from error
+                        raise LaunchError(
+                            describe(error),
+                            permanent=permanent,
+                            failure=failures.of_refusal(error),
+                        ) from error
                 if not refusals:
                     self._queue.refused_by_cluster(refused=True)
                     log.warning("Waiting, no attempt used up: %s", judgement.reason)
@@ -208,9 +228,13 @@ class Launch:
                     self.waits_for = reason
                     await cluster.changed(namespace, until - now)
                 case diagnosis.Hopeless(reason):
-                    raise LaunchError(await self._with_events(namespace, reason), permanent=True)
-                case diagnosis.Failed(reason):
-                    raise LaunchError(await self._with_events(namespace, reason))
+                    failure = failures.of_pods(pods, timed_out=False)
+                    text = await self._with_events(namespace, reason)
+                    raise LaunchError(text, permanent=True, failure=failure)
+                case diagnosis.Failed(reason, timed_out):
+                    failure = failures.of_pods(pods, timed_out=timed_out)
+                    text = await self._with_events(namespace, reason)
+                    raise LaunchError(text, failure=failure)
 
     async def _with_events(self, namespace: str, reason: str) -> str:
         """The reason, with the cluster's last warnings: some causes appear only there."""
@@ -244,6 +268,7 @@ class Launch:
             self.held.node.id,
             ", ".join(f"{step} {seconds:.3f} s" for step, seconds in self._steps.items()),
         )
+        self._figures.ready(self._steps)
         node = self.held.node
         self.held = self.held.evolve(
             state=NodeState.READY,
@@ -271,7 +296,7 @@ def ready_fields(
     connection: dict[str, Any] = {
         "name": objects.namespace_name,
         "namespace": objects.namespace_name,
-        "host": cluster.server_url,
+        "host": site.provider.api_server_url or cluster.server_url,
         "skiptls": cluster.skip_tls,
         "token": access.token,
         "user": "zuul-worker",

@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nodepool_k8s import telemetry, wire
-from nodepool_k8s.config.settings import Pool, Provider
+from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
+from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.logs import about
 from nodepool_k8s.model import (
     EMPTY,
@@ -43,8 +44,9 @@ another's way at the API server, and each pod starts later: see ``tools/bench``.
 class Hooks:
     """What a queue asks of the rest of the launcher."""
 
-    on_claim: Callable[[PoolQueue, Claim], None]
-    is_usable: Callable[[Pool, Node], bool]
+    on_claim: Callable[[PoolQueue, LaunchSite, Claim], None]
+    """Told of each claim, with the settings that it was made under."""
+    is_usable: Callable[[LaunchSite, Node], bool]
     """Whether a ready node's pods are there, and as they should be."""
     remove_spare: Callable[[Node, str], Awaitable[bool]]
     """Delete an unused ready node, for that reason; False where it is not to be had."""
@@ -67,6 +69,15 @@ class Capacity:
     def free(self, launches: int) -> None:
         """Launches have ended, one way or the other."""
         self.launching -= launches
+        self.wake()
+
+    def reconfigure(self, provider: Provider) -> None:
+        """Count by another ``max-concurrency`` from now on."""
+        self.provider = provider
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be room."""
         for queue in self.waiting:
             queue.wake()
 
@@ -76,7 +87,7 @@ class PoolQueue:
 
     def __init__(
         self,
-        pool: Pool,
+        site: LaunchSite,
         component: Component,
         capacity: Capacity,
         store: Store,
@@ -84,7 +95,7 @@ class PoolQueue:
         hooks: Hooks,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:
-        self.pool = pool
+        self.pool = site.pool
         self.component = component
         self.capacity = capacity
         self.component_path = ""
@@ -93,7 +104,9 @@ class PoolQueue:
         self._store = store
         self._mirror = mirror
         self._hooks = hooks
-        self._claims = Claims(pool, component.id, tenant_limits, store, mirror)
+        self._claims = Claims(site, component.id, tenant_limits, store, mirror)
+        self._shown = component
+        """The component's record as it stands in ZooKeeper."""
         self._line = Line()
         self._taken: set[str] = set()
         """Ready nodes that others had taken when we asked, in this step."""
@@ -107,6 +120,26 @@ class PoolQueue:
         capacity.waiting.append(self)
         self._wake = asyncio.Event()
 
+    def reconfigure(self, site: LaunchSite, tenant_limits: TenantLimits) -> None:
+        """Serve under these settings from now on; what is claimed keeps those it began with.
+
+        It is still the same pool, registered under the same id.
+        """
+        if site == self._claims.site and tenant_limits == self._claims.tenant_limits:
+            return
+        self.pool = site.pool
+        self._claims = Claims(site, self.component.id, tenant_limits, self._store, self._mirror)
+        self.component = dataclasses.replace(
+            self.component,
+            supported_labels=frozenset(site.pool.labels),
+            priority=site.pool.priority,
+        )
+        for tenant in self._line.tenants_aside:
+            self._line.recall(tenant)
+        for request_id in list(self._mirror.requests):
+            self.offer(request_id)
+        self.wake()
+
     # --- what wakes it --------------------------------------------------------------------
 
     def offer(self, request_id: str) -> None:
@@ -114,6 +147,9 @@ class PoolQueue:
         self._forget(request_id)
         request = self._mirror.requests.get(request_id)
         if request is None or self._mirror.request_locked(request_id):
+            if self.waits_for:
+                # It may have been the one that waits: the next may fit, or nothing waits now.
+                self.wake()
             return
         match self._answer(request):
             case allocation.Take():
@@ -208,7 +244,7 @@ class PoolQueue:
                 break
         else:
             self.waits_for = ""
-        await self._show_paused(bool(self.waits_for))
+        await self._show(paused=bool(self.waits_for))
 
     def _first(self) -> NodeRequest | None:
         """The request whose turn it is; who may have it can have changed while it waited."""
@@ -225,7 +261,9 @@ class PoolQueue:
         if None in ready and self._held_back():
             return False
         try:
-            claim = await self._claims.claim(request, ready)
+            # What is configured while it waits for ZooKeeper is for the next one.
+            claims = self._claims
+            claim = await claims.claim(request, ready)
         except AtQuota as full:
             return await self._without_room(request, ready, full)
         except NodeTaken as taken:
@@ -247,12 +285,14 @@ class PoolQueue:
             self._forget(request.id)
             self.waits_for = ""
             self.capacity.launching += ready.count(None)
-            self._hooks.on_claim(self, claim)
+            self._hooks.on_claim(self, claims.site, claim)
         return True
 
     def _held_back(self) -> bool:
         """Whether nothing may be launched now, quota or not."""
-        if self._refused_by_cluster:
+        if not self._claims.site.cluster.in_sync:
+            self.waits_for = f"the cluster of provider {self.pool.provider}"
+        elif self._refused_by_cluster:
             self.waits_for = "a ResourceQuota of the cluster"
         elif self.capacity.full:
             self.waits_for = f"max-concurrency: {self.capacity.launching} launches under way"
@@ -270,7 +310,7 @@ class PoolQueue:
         for label in request.node_types:
             taken = {node.id for node in chosen if node is not None}
             nodes = (node for node in self._unused((label,)) if node.id not in taken)
-            usable = (node for node in nodes if self._hooks.is_usable(self.pool, node))
+            usable = (node for node in nodes if self._hooks.is_usable(self._claims.site, node))
             chosen.append(next(usable, None))
         return chosen
 
@@ -370,9 +410,9 @@ class PoolQueue:
             extra=wire.with_reasons(request, (f"{self.pool.key}: {reason}",)),
         )
 
-    async def _show_paused(self, paused: bool) -> None:
+    async def _show(self, *, paused: bool) -> None:
         """Let other launchers know, who yield to a pool of higher priority unless it pauses."""
-        if paused == self.component.paused or not self.component_path:
-            return
         self.component = dataclasses.replace(self.component, paused=paused)
-        await self._store.update_component(self.component_path, self.component)
+        while self._shown != self.component and self.component_path:
+            self._shown = self.component
+            await self._store.update_component(self.component_path, self._shown)

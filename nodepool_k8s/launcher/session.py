@@ -9,53 +9,79 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from nodepool_k8s.config.settings import Pool, Settings
+from nodepool_k8s.config.settings import Provider, Settings
 from nodepool_k8s.errors import NotHeld
+from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher import reuse
+from nodepool_k8s.launcher.claim import TenantLimits
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
+from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.min_ready import MinReady
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Upkeep
 from nodepool_k8s.manifests import node_id_in
-from nodepool_k8s.model import Component, Node, RequestState
+from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
+from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
+
+LAUNCHES_SHARE = 2 / 3
+"""The part of the drain time in which launches under way may finish."""
+
+GIVING_BACK_SECONDS = 5.0
+"""What giving back takes at most, a few round trips; the least that a stopping launcher has."""
 
 
 class SessionScope:
     """The queues, fulfilments, deletions and upkeep of one session."""
 
     def __init__(
-        self, settings: Settings, identity: str, store: Store, mirror: Mirror, on_crash: OnCrash
+        self,
+        settings: Settings,
+        identity: str,
+        store: Store,
+        mirror: Mirror,
+        clusters: Clusters,
+        homes: Homes,
+        intervals: Intervals,
+        on_crash: OnCrash,
     ) -> None:
-        self._settings = settings
         self._identity = identity
         self._store = store
         self._mirror = mirror
+        self._clusters = clusters
         self._serving = Tasks(on_crash)
         """Upkeep, and waiting for clusters."""
         self._taking = Tasks(on_crash)
         """The pools' queues, which take work on; ended first when the launcher stops."""
+        self._fulfilling = Tasks(on_crash)
+        """Requests being fulfilled."""
         self._work = Tasks(on_crash)
         """Requests being fulfilled, nodes being deleted."""
+        self._capacities: dict[str, Capacity] = {}
         self._queues: dict[str, PoolQueue] = {}
+        """By ``provider/pool``."""
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        """The queues' tasks."""
         self._fulfilments: dict[str, Fulfilment] = {}
-        self._sites: dict[str, LaunchSite] = {}
-        self._deleter: Deleter
+        self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
+        """Whom to tell why an attempt to launch a node failed."""
+        self._deleter = Deleter(settings, clusters, store, mirror, self._work)
+        self._upkeep = Upkeep(settings, clusters, self._deleter, store, mirror, homes, intervals)
         self._min_ready: MinReady
-        self._upkeep: Upkeep
 
     @property
     def queues(self) -> Mapping[str, PoolQueue]:
-        """The pools' queues, by the id under which each pool is registered."""
+        """The pools' queues, by ``provider/pool``."""
         return self._queues
 
     @property
@@ -63,33 +89,69 @@ class SessionScope:
         """The requests that are being served, by id."""
         return self._fulfilments
 
-    async def start(self, clusters: Clusters) -> None:
-        """Register the pools and begin to serve; each provider when its cluster is there."""
-        self._deleter = Deleter(self._settings, clusters, self._store, self._mirror, self._work)
-        for provider in self._settings.providers:
-            cluster = clusters[provider.name]
-            self._sites[provider.name] = LaunchSite(provider, cluster, self._store)
-            capacity = Capacity(provider)
-            queues = [self._queue(pool, capacity) for pool in provider.pools]
-            for queue in queues:
-                self._queues[queue.component.id] = queue
-                queue.component_path = await self._store.register(queue.component)
-            self._serving.spawn(
-                f"serve provider {provider.name}",
-                self._serve_provider(provider.name, clusters, queues),
-            )
-        self._upkeep = Upkeep(self._settings, self._store, self._mirror)
-        self._serving.spawn("upkeep", self._upkeep.run())
-        self._min_ready = MinReady(self._settings, self._store, self._mirror)
-        self._serving.spawn("ask for spare nodes", self._min_ready.run())
-        clusters.on_lost = self._on_lost
-        self._mirror.listen(self._on_change)
-        for request_id in list(self._mirror.requests):
-            self._offer(request_id)
-        for node_id in list(self._mirror.nodes):
-            self._deleter.consider(node_id)
+    @property
+    def stuck(self) -> Mapping[str, str]:
+        """What holds the nodes whose deletion takes too long, by id."""
+        return self._deleter.stuck
 
-    def _queue(self, pool: Pool, capacity: Capacity) -> PoolQueue:
+    def _failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+        if self.on_failure is not None:
+            self.on_failure(request, node, reason)
+
+    async def start(self, settings: Settings) -> None:
+        """Begin to serve; each provider when its cluster is there."""
+        self._min_ready = MinReady(settings, self._store, self._mirror)
+        self._mirror.listen(self._on_change)
+        await self.apply(settings)
+        self._serving.spawn("upkeep", self._upkeep.run())
+        self._serving.spawn("ask for spare nodes", self._min_ready.run())
+        self._listen_to_clusters(listening=True)
+
+    def _listen_to_clusters(self, *, listening: bool) -> None:
+        self._clusters.on_lost = self._on_lost if listening else None
+        self._clusters.listen(self._on_cluster if listening else None)
+
+    # --- the configuration -------------------------------------------------------------------
+
+    async def apply(self, settings: Settings) -> None:
+        """Serve what is configured, at the start and after each change of it.
+
+        Pools that are there already are changed, and stay registered; requests in flight
+        finish under the settings that they began with.
+        """
+        await self._clusters.apply(settings.providers)
+        self._deleter.reconfigure(settings)
+        self._upkeep.reconfigure(settings)
+        self._min_ready.reconfigure(settings)
+        limits = settings.tenant_limits
+        sites = [
+            LaunchSite(provider, pool, self._clusters[provider.name], self._store, self._failed)
+            for provider in settings.providers
+            for pool in provider.pools
+        ]
+        # All of them before any looks at a request, and the old ones go last: a request
+        # fails once every pool that is registered has declined it.
+        new = [
+            await self._register(site, limits)
+            for site in sites
+            if site.pool.key not in self._queues
+        ]
+        for provider in settings.providers:
+            self._capacity(provider).reconfigure(provider)
+        for site in sites:
+            if site.pool.key in self._queues:
+                self._queues[site.pool.key].reconfigure(site, limits)
+        for queue in new:
+            self._run(queue)
+        for key in self._queues.keys() - {pool.key for pool in settings.pools}:
+            await self._stop_serving(key)
+        self._consider_all()
+
+    def _capacity(self, provider: Provider) -> Capacity:
+        return self._capacities.setdefault(provider.name, Capacity(provider))
+
+    async def _register(self, site: LaunchSite, limits: TenantLimits) -> PoolQueue:
+        pool, capacity = site.pool, self._capacity(site.provider)
         component = Component(
             id=f"{socket.getfqdn()}-{pool.provider}-{pool.name}-{self._identity}",
             provider_name=pool.provider,
@@ -98,22 +160,45 @@ class SessionScope:
             pool=pool.name,
         )
         hooks = Hooks(self._on_claim, self._is_usable, self._deleter.remove_spare)
-        limits = self._settings.tenant_limits
-        return PoolQueue(pool, component, capacity, self._store, self._mirror, hooks, limits)
+        queue = PoolQueue(site, component, capacity, self._store, self._mirror, hooks, limits)
+        queue.component_path = await self._store.register(component)
+        return queue
 
-    def _is_usable(self, pool: Pool, node: Node) -> bool:
-        launch = pool.labels[node.type[0]].launch
-        return reuse.is_usable(self._sites[pool.provider].cluster, node, launch)
+    def _run(self, queue: PoolQueue) -> None:
+        self._queues[queue.pool.key] = queue
+        for request_id in list(self._mirror.requests):
+            queue.offer(request_id)
+        name = f"serve pool {queue.pool.key}"
+        self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
 
-    async def _serve_provider(self, name: str, clusters: Clusters, queues: list[PoolQueue]) -> None:
-        cluster = await clusters.ready(name)
-        self._serving.spawn(f"upkeep of provider {name}", self._upkeep.run_for(cluster))
-        # Only now it shows which of the ready ones were lost while nobody looked.
-        for node in list(self._mirror.nodes.values()):
-            if node.provider == name and node.unused:
-                self._deleter.consider(node.id)
-        for queue in queues:
-            self._taking.spawn(f"serve pool {queue.pool.key}", queue.run())
+    def _is_usable(self, site: LaunchSite, node: Node) -> bool:
+        # One in the cluster that the provider had before is of no use to a new request.
+        launch = site.pool.labels[node.type[0]].launch
+        here = self._clusters.of(node) is site.cluster
+        return here and reuse.is_usable(site.cluster, node, launch)
+
+    async def _stop_serving(self, key: str) -> None:
+        """Leave a pool's requests to others; those in flight go on."""
+        queue = self._queues.pop(key)
+        queue.stop()
+        await asyncio.wait({self._runs.pop(key)})
+        await self._store.deregister(queue.component_path)
+        queue.capacity.waiting.remove(queue)
+
+    def _on_cluster(self, cluster: Cluster) -> None:
+        name = f"attend to the cluster of provider {cluster.provider.name}"
+        self._serving.spawn(name, self._attend_to(cluster))
+
+    async def _attend_to(self, cluster: Cluster) -> None:
+        await cluster.synced()
+        for queue in self._queues.values():
+            queue.wake()
+        self._consider_all()
+        await self._upkeep.run_for(cluster)
+
+    def _consider_all(self) -> None:
+        for node_id in list(self._mirror.nodes):
+            self._deleter.consider(node_id)
 
     # --- what happens in ZooKeeper -----------------------------------------------------------
 
@@ -171,11 +256,12 @@ class SessionScope:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def _on_claim(self, queue: PoolQueue, claim: Claim) -> None:
-        site = self._sites[queue.pool.provider]
+    def _on_claim(self, queue: PoolQueue, site: LaunchSite, claim: Claim) -> None:
         fulfilment = Fulfilment(queue, claim, site, self._store, self._deleter.delete)
         self._fulfilments[claim.request.id] = fulfilment
-        self._work.spawn(f"fulfil {claim.request.id}", self._fulfil(claim.request.id, fulfilment))
+        self._fulfilling.spawn(
+            f"fulfil {claim.request.id}", self._fulfil(claim.request.id, fulfilment)
+        )
         if claim.request.id not in self._mirror.requests:
             fulfilment.abandon("the request is gone")
 
@@ -191,22 +277,52 @@ class SessionScope:
 
     # --- stopping --------------------------------------------------------------------------
 
-    async def drain(self, timeout: float) -> None:
-        """Take no more requests, give back those in flight, and let deletions finish."""
+    async def drain(self, timeout: float, why: str) -> None:
+        """Take no more requests, and finish or give back those in flight, in so many seconds.
+
+        Launches may finish for two thirds of it; the rest is for what has to be given back
+        and deleted. Giving back is tried for a moment even where there is no time.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            async with asyncio.timeout(max(timeout, GIVING_BACK_SECONDS)):
+                await self._take_no_more()
+                await self._finish_launches(timeout * LAUNCHES_SHARE)
+                for fulfilment in list(self._fulfilments.values()):
+                    fulfilment.abandon(why)
+                await self._fulfilling.finished()
+            async with asyncio.timeout_at(deadline):
+                await self._work.finished()
+        except TimeoutError:
+            log.warning(
+                "Stopping with %d requests in flight and %d deletions under way; "
+                "the next start gives back and finishes them",
+                len(self._fulfilling),
+                len(self._work),
+            )
+
+    async def _take_no_more(self) -> None:
+        """From now on others neither yield to our pools nor wait for them."""
+        self._deleter.close()
         for queue in self._queues.values():
             queue.stop()
         await self._taking.finished()
+        self._listen_to_clusters(listening=False)
         await self._serving.cancel()
-        for fulfilment in list(self._fulfilments.values()):
-            fulfilment.abandon("the launcher stops")
-        try:
+        for queue in self._queues.values():
+            await self._store.deregister(queue.component_path)
+
+    async def _finish_launches(self, timeout: float) -> None:
+        if not self._fulfilling or timeout <= 0:
+            return
+        log.info("Requests in flight: %d; they have %g s to finish", len(self._fulfilling), timeout)
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._work.finished()
-        except TimeoutError:
-            log.warning("Stopping with deletions under way; the next start finishes them")
+                await self._fulfilling.finished()
 
     async def end(self) -> None:
         """End whatever still runs."""
+        self._listen_to_clusters(listening=False)
         self._deleter.close()
-        for tasks in (self._serving, self._taking, self._work):
+        for tasks in (self._serving, self._taking, self._fulfilling, self._work):
             await tasks.cancel()

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nodepool_k8s.model import Namespace, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.config.settings import Provider
+from nodepool_k8s.model import (
+    Component,
+    Namespace,
+    Node,
+    NodeRequest,
+    NodeState,
+    RequestState,
+)
 from nodepool_k8s.wire import hold_expiration, own_data
 
 _REMOVABLE = {
@@ -102,6 +111,41 @@ def is_lost_draft(node: Node, now: float) -> bool:
 def is_left_behind(request: NodeRequest, *, locked: bool) -> bool:
     """Whether a request was taken by a launcher that is gone."""
     return request.state is RequestState.PENDING and not locked
+
+
+def is_served_elsewhere(
+    provider: str | None, ours: Iterable[Provider], components: Iterable[Component]
+) -> bool:
+    """Whether a provider is another launcher's and not ours, by what is registered now."""
+    if any(entry.name == provider for entry in ours):
+        return False
+    return any(component.provider_name == provider for component in components)
+
+
+def is_unoffered(node: Node, components: Iterable[Component], *, moved: bool) -> bool:
+    """Whether a ready node of ours that nobody has is of no use to any registered pool.
+
+    ``moved``: its provider has another cluster by now.
+    """
+    if not node.unused or node.claimed is None:
+        return False
+    return moved or not any(
+        component.provider_name == node.provider
+        # An old launcher does not say which pool it is.
+        and component.pool in ("", node.pool)
+        and component.supported_labels >= set(node.type)
+        for component in components
+    )
+
+
+def stuck_for(namespace: Namespace, now: float) -> float | None:
+    """Seconds that a namespace has been Terminating; None where it is not."""
+    return None if namespace.deleted_at is None else max(0.0, now - namespace.deleted_at)
+
+
+def next_report(age: float, first: float) -> float:
+    """The age at which to report anew what was reported at ``age``: ever more seldom."""
+    return max(first, 2 * age)
 
 
 def is_suspect(namespace: Namespace, node: Node | None) -> bool:

@@ -97,7 +97,7 @@ class ZooKeeperClient:
     """A connection to ZooKeeper for one event loop."""
 
     def __init__(self, settings: ZooKeeperSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.Event()
         self._news = asyncio.Event()
@@ -162,13 +162,13 @@ class ZooKeeperClient:
             await self._news.wait()
 
     async def _make_chroot(self, timeout: float | None) -> None:
-        chroot = self._settings.servers[0].chroot.strip("/")
+        chroot = self.settings.servers[0].chroot.strip("/")
         if not chroot:
             return
         bare = TreeClient(
-            hosts=self._settings.hosts.rpartition(f"/{chroot}")[0],
-            timeout=self._settings.timeout,
-            **_tls_options(self._settings),
+            hosts=self.settings.hosts.rpartition(f"/{chroot}")[0],
+            timeout=self.settings.timeout,
+            **_tls_options(self.settings),
         )
 
         def make() -> None:
@@ -186,7 +186,7 @@ class ZooKeeperClient:
 
     def _unreachable(self, timeout: float | None) -> ConnectionLost:
         return ConnectionLost(
-            f"no ZooKeeper answered at {self._settings.hosts} within {timeout:g} s; check "
+            f"no ZooKeeper answered at {self.settings.hosts} within {timeout:g} s; check "
             "zookeeper-servers, and zookeeper-tls if the port speaks TLS"
         )
 

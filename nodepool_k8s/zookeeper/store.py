@@ -119,6 +119,15 @@ class Store:
             _, stat = await self._client.get(path)
             await self._client.transaction([SetData(path, data, stat.version)])
 
+    async def request_locks(self) -> list[str]:
+        """Ids of the requests that have a lock, held or not, whether they exist or not."""
+        return await self._client.children(wire.REQUEST_LOCKS)
+
+    async def deregister(self, path: str) -> None:
+        """Remove a pool's record: from now on nobody yields to it, or waits for it."""
+        with suppress(Conflict):
+            await self._client.transaction([Delete(path)])
+
     # --- spare nodes -----------------------------------------------------------------------
 
     async def take_min_ready(self, label: str) -> bool:

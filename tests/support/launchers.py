@@ -16,6 +16,7 @@ from kazoo.protocol.connection import _CONNECTION_DROP  # kazoo's own tests use 
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.launcher import daemon
 from nodepool_k8s.launcher.daemon import Launcher
+from nodepool_k8s.launcher.intervals import NORMAL, Intervals
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
 from tests.support.site import Site
@@ -28,8 +29,11 @@ STOP_S = 45.0
 class RunningLauncher:
     """A launcher in this event loop."""
 
-    def __init__(self, site: Site, clients: list[ZooKeeperClient]) -> None:
-        self.launcher = Launcher(site.settings())
+    def __init__(
+        self, site: Site, clients: list[ZooKeeperClient], intervals: Intervals = NORMAL
+    ) -> None:
+        files = site.files()
+        self.launcher = Launcher(files.load(), files=files, intervals=intervals)
         self._clients = clients
         """This launcher's connections, one a session."""
         self._others = asyncio.all_tasks()
@@ -89,6 +93,8 @@ class LauncherProcess:
     def __init__(self, site: Site, log: Path, *options: str) -> None:
         self.log = log
         command = [sys.executable, "-m", "nodepool_k8s", "launcher", "-d", "-c", str(site.path)]
+        if site.secure_path is not None:
+            command += ["-s", str(site.secure_path)]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [*command, *options],
@@ -136,11 +142,11 @@ class Launchers:
         self._running: list[RunningLauncher] = []
         self._processes: list[LauncherProcess] = []
 
-    async def start(self, site: Site) -> RunningLauncher:
+    async def start(self, site: Site, intervals: Intervals = NORMAL) -> RunningLauncher:
         """Start one in this event loop, and wait until it serves."""
-        return await self.start_unready(site).ready()
+        return await self.start_unready(site, intervals).ready()
 
-    def start_unready(self, site: Site) -> RunningLauncher:
+    def start_unready(self, site: Site, intervals: Intervals = NORMAL) -> RunningLauncher:
         clients: list[ZooKeeperClient] = []
 
         def connect(settings: ZooKeeperSettings) -> ZooKeeperClient:
@@ -148,7 +154,7 @@ class Launchers:
             return clients[-1]
 
         self._monkeypatch.setattr(daemon, "ZooKeeperClient", connect)
-        running = RunningLauncher(site, clients)
+        running = RunningLauncher(site, clients, intervals)
         self._running.append(running)
         return running
 

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from cluster import LocalCluster
 
-from nodepool_k8s import config
 from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.launcher.reload import ConfigFiles
 from tests.support.admin import MANUAL
 
 Options = dict[str, Any]
@@ -24,6 +24,7 @@ class Site:
     cluster: LocalCluster
     chroot: str
     path: Path
+    secure_path: Path | None = None
 
     @property
     def hosts(self) -> str:
@@ -31,7 +32,15 @@ class Site:
         return f"{self.cluster.zookeeper}{self.chroot}"
 
     def settings(self) -> Settings:
-        return config.load(str(self.path))
+        return self.files().load()
+
+    def files(self) -> ConfigFiles:
+        """What the launcher is started with."""
+        return ConfigFiles(str(self.path), str(self.secure_path) if self.secure_path else None)
+
+    def become(self, other: Site) -> None:
+        """Change the file into another site's, as an admin's editor does: at once."""
+        other.path.replace(self.path)
 
 
 class SiteMaker:

@@ -10,6 +10,8 @@ import pytest
 
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
+from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.model import (
     MIN_READY,
@@ -106,6 +108,14 @@ class FakeStore:
 
 
 @dataclass
+class FakeCluster:
+    """One that can be used, or cannot yet."""
+
+    uid: str = "cluster"
+    in_sync: bool = True
+
+
+@dataclass
 class Bench:
     """A queue with everything around it."""
 
@@ -190,11 +200,15 @@ def a_bench(
         return True
 
     hooks = Hooks(
-        on_claim=lambda _queue, _claim: None,
-        is_usable=lambda _pool, node: node.id not in unusable,
+        on_claim=lambda _queue, _site, _claim: None,
+        is_usable=lambda _site, node: node.id not in unusable,
         remove_spare=remove_spare,
     )
-    queue = PoolQueue(pool, component, capacity, cast(Store, store), mirror, hooks, tenants or {})
+    cluster = cast(Cluster, FakeCluster())
+    site = LaunchSite(
+        capacity.provider, pool, cluster, cast(Store, store), lambda _request, _node, _reason: None
+    )
+    queue = PoolQueue(site, component, capacity, cast(Store, store), mirror, hooks, tenants or {})
     queue.component_path = "/component"
     return Bench(queue, store, mirror, rereads, unusable, removed)
 

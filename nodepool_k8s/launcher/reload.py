@@ -1,0 +1,167 @@
+"""Takes up a changed configuration: notices it, loads it, and says what is different.
+
+Owns the files, not what is done about them. What it hands on was checked whole; of a
+configuration that cannot be used everything is reported, and the one in use stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from nodepool_k8s import config
+from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.errors import ConfigError
+from nodepool_k8s.launcher.notify import Notifier
+
+log = logging.getLogger(__name__)
+
+Stamp: TypeAlias = tuple[tuple[int, ...] | None, ...]
+
+
+class ConfigFiles:
+    """The configuration's files: ``nodepool.yaml`` and, where there is one, the secure file."""
+
+    def __init__(self, path: str, secure_path: str | None = None) -> None:
+        self._path = path
+        self._secure_path = secure_path
+        self._loaded: Stamp = ()
+        self._before: Stamp = ()
+
+    def load(self) -> Settings:
+        """Read and check both. Raises ConfigError with everything that is wrong."""
+        # Before reading: what is written meanwhile is a change of its own.
+        self._loaded = self._stamp()
+        return config.load(self._path, self._secure_path)
+
+    def have_changed(self) -> bool:
+        """Whether a file is another one than when loaded, and the same as when last asked.
+
+        Not yet while somebody writes it: half a file can look like a whole one.
+        """
+        now = self._stamp()
+        settled = now != self._loaded and now == self._before
+        self._before = now
+        return settled
+
+    def _stamp(self) -> Stamp:
+        return tuple(_stamp(path) for path in (self._path, self._secure_path) if path is not None)
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    try:
+        # Through links: a mounted ConfigMap changes by a link that points elsewhere.
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+class Reloader:
+    """Looks for changes, and loads them."""
+
+    def __init__(
+        self,
+        files: ConfigFiles,
+        settings: Settings,
+        take: Callable[[Settings], None],
+        interval: float,
+        notifier: Notifier,
+    ) -> None:
+        self._files = files
+        self._settings = settings
+        self._take = take
+        self._interval = interval
+        self._notifier = notifier
+        self._asked = asyncio.Event()
+        self._reported = ""
+        """What was wrong when last loaded; empty when nothing was."""
+
+    def ask(self) -> None:
+        """Load now, changed or not, and say what comes of it."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Look for changes for ever."""
+        while True:
+            asked = await self._is_asked()
+            if asked or self._files.have_changed():
+                with self._notifier.reloading():
+                    await self._load(asked=asked)
+
+    async def _is_asked(self) -> bool:
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._asked.wait()
+        except TimeoutError:
+            return False
+        self._asked.clear()
+        return True
+
+    async def _load(self, *, asked: bool) -> None:
+        try:
+            settings = await asyncio.to_thread(self._files.load)
+        except ConfigError as error:
+            self._report(error, asked=asked)
+            return
+        self._reported = ""
+        if settings == self._settings:
+            log.info("The configuration was read again; nothing is different")
+            return
+        for change in changes(self._settings, settings):
+            log.info("The configuration has changed: %s", change)
+        self._settings = settings
+        self._take(settings)
+
+    def _report(self, error: ConfigError, *, asked: bool) -> None:
+        if str(error) == self._reported and not asked:
+            return
+        self._reported = str(error)
+        log.error("The changed configuration cannot be used; the one before stays in use")
+        for problem in error.problems:
+            log.error("%s", problem)
+
+
+# --- what is different -----------------------------------------------------------------------
+
+
+def changes(old: Settings, new: Settings) -> list[str]:
+    """Say what is different, a sentence each, without any value."""
+    found = [
+        *_differences("provider", _providers(old), _providers(new)),
+        *_differences("pool", _by_key(old), _by_key(new)),
+        *_differences("label", old.labels, new.labels),
+        *_differences("limits of tenant", old.tenant_limits, new.tenant_limits),
+    ]
+    if old.max_hold_age != new.max_hold_age:
+        found.append("max-hold-age")
+    if old.zookeeper != new.zookeeper:
+        found.append("how to reach ZooKeeper; connecting anew")
+    if old.webapp != new.webapp:
+        found.append("where the web server listens")
+    return found or ["nothing that matters here"]
+
+
+def _providers(settings: Settings) -> dict[str, Any]:
+    # Without its pools, which are told by themselves.
+    return {each.name: dataclasses.replace(each, pools=()) for each in settings.providers}
+
+
+def _by_key(settings: Settings) -> dict[str, Any]:
+    return {pool.key: pool for pool in settings.pools}
+
+
+def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    both = old.keys() & new.keys()
+    yield from _sentence(what, new.keys() - old.keys(), "is new")
+    yield from _sentence(what, (name for name in both if old[name] != new[name]), "is different")
+    yield from _sentence(what, old.keys() - new.keys(), "is gone")
+
+
+def _sentence(what: str, names: Iterable[str], verb: str) -> Iterator[str]:
+    for name in sorted(names):
+        yield f"{what} {name} {verb}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 import click
 
@@ -41,7 +41,7 @@ def command(path: str, secure_path: str | None, as_json: bool, provider: str) ->
     _section("Nodes", found["nodes"], status.NODE_COLUMNS)
 
 
-def _section(title: str, rows: list[status.Row], columns: dict[str, str] | Any) -> None:
+def _section(title: str, rows: list[status.Row], columns: Mapping[str, str]) -> None:
     click.echo(f"{title}:" if rows else f"{title}: none")
     if rows:
         tables.show(rows, columns, as_json=False)
@@ -71,8 +71,12 @@ async def _quota(viewer: Viewer, settings: Settings, provider: str) -> list[stat
                 "pool": name,
                 "resource": resource,
                 "used": used.get(resource, 0),
-                "limit": limits[resource] / MILLI if resource in limits else None,
+                "limit": _whole(limits[resource]) if resource in limits else None,
             }
             for resource in sorted({*used, *limits})
         ]
     return rows
+
+
+def _whole(milli: int) -> int | float:
+    return milli / MILLI if milli % MILLI else milli // MILLI

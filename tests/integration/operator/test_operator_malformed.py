@@ -77,6 +77,23 @@ class Bench:
     def warnings(self) -> str:
         return "\n".join(r.getMessage() for r in self.caplog.records if r.levelname == "WARNING")
 
+    async def reload(self, content: bytes) -> str:
+        """The launcher's own file becomes another and it is asked to read it; its errors."""
+        good, settings = self.site.path.read_bytes(), self.launcher.launcher.settings
+
+        def lines(level: str) -> list[str]:
+            return [r.getMessage() for r in self.caplog.records if r.levelname == level]
+
+        self.site.path.write_bytes(content)
+        try:
+            self.launcher.launcher.reload()
+            await eventually(lambda: len(lines("ERROR")) > 1, "the launcher names what is wrong")
+        finally:
+            self.site.path.write_bytes(good)
+        assert self.launcher.launcher.settings is settings
+        await self.serve()
+        return "\n".join(lines("ERROR"))
+
     async def run(self, *arguments: str) -> tuple[int, str]:
         """Run the program; its status, and what it printed."""
         process = await asyncio.create_subprocess_exec(
@@ -140,7 +157,10 @@ class Input:
 
 
 def configuration(name: str, change: Callable[[bytes], bytes], *told: str) -> Input:
-    """A changed configuration: config-validate names what is wrong, no launcher starts on it."""
+    """A changed configuration: config-validate names what is wrong, no launcher starts on it.
+
+    And the running one keeps to its own when it is asked to read that.
+    """
 
     async def give(bench: Bench) -> str:
         path = bench.folder / "malformed.yaml"
@@ -153,9 +173,10 @@ def configuration(name: str, change: Callable[[bytes], bytes], *told: str) -> In
             assert status == 1, out
             assert path.name in out
             said.append(out)
-        checked, started = said
+        said.append(await bench.reload(content))
+        checked, *others = said
         for words in told:
-            assert words in started
+            assert all(words in each for each in others)
         return checked
 
     return Input(CONFIGURATIONS, name, told, give)
@@ -266,7 +287,7 @@ def _wrong_node() -> bytes:
 
 
 INPUTS = (
-    configuration("no YAML", lambda c: c + b"\nlabels: [", "malformed.yaml:", "expected"),
+    configuration("no YAML", lambda c: c + b"\nlabels: [", ".yaml:", "expected"),
     configuration("bytes that are no text", lambda c: b"\x00\xff" + c, "not UTF-8"),
     configuration("nothing", lambda c: b"", "is empty", "expected a mapping with"),
     configuration("a list", lambda c: b"- zookeeper-servers\n", "expected a mapping"),

@@ -46,6 +46,13 @@ class Scope(Protocol):
     def fulfilments(self) -> Mapping[str, Fulfilment]:
         """The requests being served, by id."""
 
+    @property
+    def stuck(self) -> Mapping[str, str]:
+        """What holds the nodes whose deletion takes too long, by id."""
+
+    on_failure: Callable[[NodeRequest, Node, str], None] | None
+    """To be told why an attempt to launch a node failed."""
+
 
 class View:
     """The launcher as the web server sees it; a ``web.source.Source``.
@@ -81,6 +88,7 @@ class View:
     def serve(self, mirror: Mirror, scope: Scope) -> None:
         """The session's records are known, and its pools registered."""
         self._mirror, self._scope = mirror, scope
+        scope.on_failure = self._launch_failed
         mirror.listen(self._on_change)
         for request_id in mirror.requests:
             self._on_change(Kind.REQUEST, request_id)
@@ -102,7 +110,7 @@ class View:
         for reason in reasons[known:]:
             self._remember(request, request.node_types, None, reason)
 
-    def launch_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+    def _launch_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
         """An attempt to launch a node failed."""
         self._remember(request, node.type, node.id, reason)
 
@@ -254,19 +262,21 @@ class View:
         return list(self._scope.fulfilments.values()) if self._scope else []
 
     def _stuck(self, now: float) -> list[Row]:
-        nodes = self._mirror.nodes.values() if self._mirror else ()
+        """Nodes whose deletion takes long: this launcher's, and others' with the same pools."""
+        if self._mirror is None or self._scope is None:
+            return []
+        held_by = self._scope.stuck
         return [
             {
                 "namespace": node.external_id,
                 "provider": node.provider,
                 "node": node.id,
                 "age": status.age(node.state_time, now),
-                "reason": "",
+                "reason": held_by.get(node.id, "its launcher's log says what"),
             }
-            for node in nodes
-            if node.state is NodeState.DELETING
-            and node.external_id
-            and now - node.state_time > STUCK_SECONDS
+            for node in self._mirror.nodes.values()
+            if node.id in held_by
+            or (node.state is NodeState.DELETING and now - node.state_time > STUCK_SECONDS)
         ]
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from nodepool_k8s import telemetry
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.web import formats, page
 from nodepool_k8s.web.cache import SECONDS, Answer, Cache
@@ -36,6 +37,7 @@ def application(source: Source) -> web.Application:
     paths: dict[str, Handler] = {
         "/": handlers.page,
         "/api/status": handlers.status,
+        "/metrics": handlers.metrics,
         "/ready": handlers.ready,
         "/live": handlers.live,
     }
@@ -65,6 +67,11 @@ class Handlers:
         if obstacles:
             return _uncached("".join(f"{each}\n" for each in obstacles), status=503)
         return _uncached("OK")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Figures for Prometheus."""
+        headers = {"Content-Type": telemetry.CONTENT_TYPE, "Cache-Control": "no-store"}
+        return web.Response(body=telemetry.render(), headers=headers)
 
     async def listing(self, listing: Listing, request: web.Request) -> web.StreamResponse:
         """One of Nodepool's lists, as JSON or as text."""

@@ -37,7 +37,7 @@ def render(status: Data, links: Sequence[str]) -> str:
         *_section("Stuck namespaces", _STUCK, status["stuck"], len(status["stuck"])),
         "<h2>More</h2><p>",
         " ".join(f'<a href="{escape(path)}">{escape(path)}</a>' for path in links),
-        '<a href="/api/status">/api/status</a></p></body></html>',
+        '<a href="/api/status">/api/status</a> <a href="/metrics">/metrics</a></p></body></html>',
     ]
     return "\n".join(parts) + "\n"
 

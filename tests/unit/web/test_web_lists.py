@@ -1,6 +1,8 @@
 """Queries, filters, and that the lists have Nodepool's keys."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from nodepool_k8s import status
 from nodepool_k8s.config.settings import TopLabel
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.web.handlers import application
 from nodepool_k8s.web.lists import LABELS, LISTINGS, NODES, REQUESTS, Listing, parse_query
 
 NODEPOOL_NODE_KEYS = [
@@ -195,3 +198,14 @@ def test_a_nodes_row_says_who_has_it_locked() -> None:
     row = rows(NODES, SITE, ("node_id", "0000000001"))[0]
     assert (row["locked"], row["label"]) == ("locked", ["pod", "big"])
     assert row["age"] == status.age(0, 1)
+
+
+def test_the_documentation_names_every_path_and_every_filter() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operate.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Web\n")[2].partition("\n## ")[0]
+    for resource in application(SITE).router.resources():
+        assert f"`{resource.canonical}`" in section
+    for path, listing in LISTINGS.items():
+        # The images' lists share a row, and have no filters.
+        (row,) = (line for line in section.splitlines() if line.startswith("|") and path in line)
+        assert set(re.findall(r"`([a-z_]+)`", row)) == set(listing.filters)

@@ -274,7 +274,11 @@ def stages(text: str) -> list[list[tuple[str, str]]]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The first stage, step by step in a folder: no container engine is needed for that."""
     folder = tmp_path_factory.mktemp("image")
-    environment = {**os.environ, "EXTRAS": "", "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "EXTRAS": "[nodepool]",
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+    }
     environment.pop("PYTHONPATH", None)
     environment.pop("VIRTUAL_ENV", None)
     # Only `python3` of the environment that the tests run in, and not what is installed there.
@@ -300,7 +304,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def copy(sources: list[str], target: Path) -> None:
     for source in sources:
         if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / source, target)
@@ -323,6 +329,7 @@ def run(*command: str | Path) -> tuple[int, str]:
 def test_the_containerfiles_steps_make_a_program_that_runs(built: Path) -> None:
     program = f"{built}{HOME}/bin/nodepool-k8s"
     assert run(program, "--version") == (0, f"nodepool-k8s, version {__version__}\n")
+    assert run(f"{built}{HOME}/bin/nodepool", "--version")[0] == 0
     # Every module is there, and all that any of them imports.
     modules = "import pkgutil, nodepool_k8s; print(len([__import__(m.name) for m in "
     modules += "pkgutil.walk_packages(nodepool_k8s.__path__, 'nodepool_k8s.') "

@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 Row = Mapping[str, Any]
 
-PIECE = 50
-"""Rows between two chances for others: a few milliseconds of work."""
+PIECE = 20
+"""Rows between two chances for others: a millisecond or two of work."""
 
 
 class Format(Enum):

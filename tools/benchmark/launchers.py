@@ -161,7 +161,9 @@ def configuration(place: Place, zookeeper: dict[str, Any]) -> dict[str, Any]:
         "pools": [pool],
     }
     labels = [{"name": name} for name in LABELS]
-    return {**zookeeper, "labels": labels, "providers": [provider]}
+    # Another launcher on this machine may have the usual port.
+    webapp = {"port": 0, "listen_address": "127.0.0.1"}
+    return {**zookeeper, "webapp": webapp, "labels": labels, "providers": [provider]}
 
 
 def _write(place: Place, name: str, document: dict[str, Any]) -> str:

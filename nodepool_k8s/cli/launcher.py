@@ -196,8 +196,7 @@ def _obey_signals(launcher: Launcher, options: Options) -> None:
     loop = asyncio.get_running_loop()
     for number in STOPPING:
         loop.add_signal_handler(number, stop, number)
-    if (reload := getattr(launcher, "reload", None)) is not None:
-        loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, launcher.reload)
     loop.add_signal_handler(signal.SIGUSR2, _log_dump, launcher)
 
 

@@ -122,7 +122,8 @@ def _parsed(path: str, text: str) -> configparser.ConfigParser:
                 raise _problem(path, f"lacks section [{section}] with an entry keys")
     except configparser.Error as error:
         line = getattr(error, "lineno", None)
-        raise _problem(path, f"is not an INI file: {error.message}", line) from error
+        message = error.message.partition("\n")[0]
+        raise _problem(path, f"is not an INI file: {message}", line) from error
     return parser
 
 
@@ -159,7 +160,8 @@ def _chain(error: BaseException) -> str:
     """The error with what caused it: "cannot configure handler" has its reason there."""
     words = [_described(error)]
     while (cause := error.__cause__) is not None:
-        words.append(_described(cause))
+        if _described(cause) not in words[-1]:
+            words.append(_described(cause))
         error = cause
     return ": ".join(words)
 

@@ -24,8 +24,8 @@ def summary(status: Status) -> str:
         return f"Cannot serve: {status['obstacles'][0]}"
     states = ", ".join(f"{count} {state}" for state, count in status["nodes"].items())
     return (
-        f"{len(status['pools'])} pools, {sum(status['nodes'].values())} nodes"
-        f"{f' ({states})' if states else ''}, requests: {status['waiting_count']} wait, "
+        f"pools: {len(status['pools'])}, nodes: {sum(status['nodes'].values())}"
+        f"{f' ({states})' if states else ''}, requests: {status['waiting_count']} waiting, "
         f"{status['in_flight_count']} being served"
     )
 
@@ -51,7 +51,7 @@ def _waits(status: Status) -> Iterator[str]:
         yield f"Cannot serve: {obstacle}"
     for pool in status["pools"]:
         why = f"; the first waits for {pool['waits_for']}" if pool["waits_for"] else ""
-        yield f"Pool {pool['pool']}: {pool['waiting']} requests wait{why}"
+        yield f"Pool {pool['pool']}: waiting requests: {pool['waiting']}{why}"
     for entry in status["waiting"]:
         yield f"Request {entry['request']} in pool {entry['pool']}: waits for {entry['waits_for']}"
     for entry in status["in_flight"]:

@@ -39,6 +39,9 @@ MAKING_AT_ONCE = 32
 """Nodes of a pool whose objects are made at the same time. More of them only get in one
 another's way at the API server, and each pod starts later: see ``tools/bench``."""
 
+CONNECTING_SECONDS = 5.0
+"""How long others of lower priority wait for a pool whose cluster is being connected to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
@@ -59,6 +62,8 @@ class Capacity:
     provider: Provider
     launching: int = 0
     waiting: list[PoolQueue] = field(default_factory=list)
+    _held_back: list[PoolQueue] = field(default_factory=list)
+    """Those that found it full since there was room the last time."""
 
     @property
     def full(self) -> bool:
@@ -66,10 +71,20 @@ class Capacity:
         limit = self.provider.max_concurrency
         return limit is not None and self.launching >= limit
 
+    def hold_back(self, queue: PoolQueue) -> None:
+        """A queue is to be woken when there is room."""
+        self._held_back.append(queue)
+
+    def reserve(self, launches: int) -> None:
+        """Launches are about to be claimed: from now on they count for all pools."""
+        self.launching += launches
+
     def free(self, launches: int) -> None:
-        """Launches have ended, one way or the other."""
+        """Launches have ended, one way or the other, or were not claimed after all."""
         self.launching -= launches
-        self.wake()
+        held_back, self._held_back = self._held_back, []
+        for queue in held_back:
+            queue.wake()
 
     def reconfigure(self, provider: Provider) -> None:
         """Count by another ``max-concurrency`` from now on."""
@@ -101,6 +116,9 @@ class PoolQueue:
         self.component_path = ""
         self.waits_for = ""
         """What the first request in the queue is waiting for; empty when nothing waits."""
+        self._pauses = False
+        """Whether that is a reason for others not to wait for this pool."""
+        self._connecting_until: float | None = None
         self._store = store
         self._mirror = mirror
         self._hooks = hooks
@@ -127,6 +145,8 @@ class PoolQueue:
         """
         if site == self._claims.site and tenant_limits == self._claims.tenant_limits:
             return
+        if site.cluster is not self._claims.site.cluster:
+            self._connecting_until = None
         self.pool = site.pool
         self._claims = Claims(site, self.component.id, tenant_limits, self._store, self._mirror)
         self.component = dataclasses.replace(
@@ -243,8 +263,11 @@ class PoolQueue:
             if not await self._serve(request):
                 break
         else:
-            self.waits_for = ""
-        await self._show(paused=bool(self.waits_for))
+            self._wait_for("", pauses=False)
+        await self._show(paused=self._pauses)
+
+    def _wait_for(self, reason: str, *, pauses: bool) -> None:
+        self.waits_for, self._pauses = reason, pauses
 
     def _first(self) -> NodeRequest | None:
         """The request whose turn it is; who may have it can have changed while it waited."""
@@ -260,10 +283,10 @@ class PoolQueue:
         ready = self._ready_nodes(request)
         if None in ready and self._held_back():
             return False
+        # What is configured while it waits for ZooKeeper is for the next one.
+        claims = self._claims
         try:
-            # What is configured while it waits for ZooKeeper is for the next one.
-            claims = self._claims
-            claim = await claims.claim(request, ready)
+            claim = await self._claim(claims, request, ready)
         except AtQuota as full:
             return await self._without_room(request, ready, full)
         except NodeTaken as taken:
@@ -283,22 +306,44 @@ class PoolQueue:
             self._forget(request.id)
         else:
             self._forget(request.id)
-            self.waits_for = ""
-            self.capacity.launching += ready.count(None)
+            self._wait_for("", pauses=False)
             self._hooks.on_claim(self, claims.site, claim)
         return True
+
+    async def _claim(
+        self, claims: Claims, request: NodeRequest, ready: Sequence[Node | None]
+    ) -> Claim:
+        # The provider's other pools claim while we wait for ZooKeeper.
+        launches = ready.count(None)
+        self.capacity.reserve(launches)
+        try:
+            return await claims.claim(request, ready)
+        except BaseException:
+            self.capacity.free(launches)
+            raise
 
     def _held_back(self) -> bool:
         """Whether nothing may be launched now, quota or not."""
         if not self._claims.site.cluster.in_sync:
-            self.waits_for = f"the cluster of provider {self.pool.provider}"
+            reason = f"the cluster of provider {self.pool.provider}"
+            self._wait_for(reason, pauses=self._connects_too_long())
         elif self._refused_by_cluster:
-            self.waits_for = "a ResourceQuota of the cluster"
+            self._wait_for("a ResourceQuota of the cluster", pauses=True)
         elif self.capacity.full:
-            self.waits_for = f"max-concurrency: {self.capacity.launching} launches under way"
+            # Busy and not full: whoever is to be served here is served here, and soon.
+            reason = f"max-concurrency: {self.capacity.launching} launches under way"
+            self._wait_for(reason, pauses=False)
+            self.capacity.hold_back(self)
         else:
             return False
         return True
+
+    def _connects_too_long(self) -> bool:
+        loop = asyncio.get_running_loop()
+        if self._connecting_until is None:
+            self._connecting_until = loop.time() + CONNECTING_SECONDS
+            loop.call_at(self._connecting_until, self.wake)
+        return loop.time() >= self._connecting_until
 
     # --- ready nodes -----------------------------------------------------------------------
 
@@ -338,7 +383,8 @@ class PoolQueue:
             log.debug("Request %s waits for its tenant's %s", request.id, self.why_waits(request))
             return True
         wanted = self._claims.wanted(labels_to_launch(request, ready))
-        self.waits_for = quota.waits_for(self.pool.limits, self._claims.used(), wanted)
+        reason = quota.waits_for(self.pool.limits, self._claims.used(), wanted)
+        self._wait_for(reason, pauses=True)
         self._foreign_seen[self._claims.ledger] = self._mirror.usage(self._claims.ledger).foreign
         if request.for_spare:
             # It is for whoever comes; making whoever is here wait for it helps nobody.

@@ -336,9 +336,58 @@ async def test_max_concurrency_holds_claims_back() -> None:
     await bench.queue.step()
     assert len(bench.store.claimed) == 2
     assert "max-concurrency" in bench.queue.waits_for
+    assert not bench.queue.component.paused
     bench.queue.capacity.free(1)
     await bench.queue.step()
     assert len(bench.store.claimed) == 3
+
+
+async def test_launches_count_for_a_providers_other_pools_from_before_the_claim() -> None:
+    bench = a_bench(max_concurrency=1)
+    seen: list[bool] = []
+    bench.store.while_reading = lambda: seen.append(bench.queue.capacity.full)
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("error", [Held("it is held"), ConnectionLost("it dropped")])
+async def test_launches_that_were_not_claimed_count_no_more(error: NodepoolK8sError) -> None:
+    bench = a_bench(max_concurrency=1)
+    bench.store.errors.append(error)
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert bench.queue.capacity.launching == 0
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+    assert bench.queue.capacity.launching == 1
+
+
+async def test_who_waits_for_quota_and_not_for_launches_is_not_woken_by_their_end() -> None:
+    bench = a_bench(max_servers=1, max_concurrency=2)
+    bench.add("200-0000000001")
+    bench.add("200-0000000002")
+    await bench.queue.step()
+    assert "quota" in bench.queue.waits_for
+    assert not bench.is_woken(lambda: bench.queue.capacity.free(1))
+
+
+async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_takes_long() -> None:
+    bench = a_bench()
+    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    cluster.in_sync = False
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert bench.queue.waits_for == "the cluster of provider local"
+    assert not bench.queue.component.paused
+    bench.queue._connecting_until = 0.0
+    await bench.queue.step()
+    assert bench.queue.component.paused
+    cluster.in_sync = True
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+    assert not bench.queue.component.paused
 
 
 async def test_a_clusters_own_quota_holds_claims_back() -> None:

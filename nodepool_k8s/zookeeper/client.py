@@ -105,6 +105,7 @@ class ZooKeeperClient:
         """How often a connection was made: watches are to be set after each."""
         self._callback: EventCallback | None = None
         self._closing = False
+        self._stopping: asyncio.Future[None] | None = None
         self.session = Session()
         self._kazoo = TreeClient(
             hosts=settings.hosts,
@@ -135,7 +136,10 @@ class ZooKeeperClient:
         """End the session, which frees every lock it holds."""
         self._closing = True
         self.session.end()
-        await asyncio.to_thread(self._stop_kazoo)
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(asyncio.to_thread(self._stop_kazoo))
+        # Once, to its end: a second close, when the first was cancelled, waits for it.
+        await asyncio.shield(self._stopping)
 
     def _stop_kazoo(self) -> None:
         self._kazoo.stop()

@@ -47,21 +47,12 @@ class Figures:
 
     def start(self, spawn: Spawn) -> None:
         """Begin to tell and to send, until the tasks are cancelled."""
-        spawn("tell figures", self._tell())
+        telemetry.observe(self)
+        watch = spawn("watch the event loop", _watch_loop())
+        watch.add_done_callback(lambda _: telemetry.forget(self))
         server = telemetry.statsd_server()
         if server is not None:
             spawn("send figures", self._send(server))
-
-    async def _tell(self) -> None:
-        loop = asyncio.get_running_loop()
-        telemetry.observe(self)
-        try:
-            while True:
-                due = loop.time() + LAG_SECONDS
-                await asyncio.sleep(LAG_SECONDS)
-                telemetry.loop_lagged(loop.time() - due)
-        finally:
-            telemetry.forget(self)
 
     # --- statsd ------------------------------------------------------------------------------
 
@@ -150,3 +141,12 @@ class Figures:
             for name in self._providers()
             if name in self._clusters and self._clusters[name].in_sync
         }
+
+
+async def _watch_loop() -> None:
+    """Look how late we are woken, for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS)
+        telemetry.loop_lagged(loop.time() - due)

@@ -20,7 +20,15 @@ from nodepool_k8s.telemetry import metrics, statsd, tracing
 
 _statsd: statsd.Statsd | None = None
 
-_STATSD_RESULTS = {Failure.QUOTA: "error.quota", Failure.SESSION: "error.zksession"}
+_STATSD_RESULTS = {
+    Failure.QUOTA: "error.quota",
+    Failure.SESSION: "error.zksession",
+    Failure.API: "error.unknown",
+    Failure.REFUSED: "error.unknown",
+    Failure.UNKNOWN: "error.unknown",
+}
+_POD_NOT_READY = "error.nodepool"
+"""Nodepool's word for a pod that did not come up, whatever held it."""
 
 ANSWERS = {RequestState.FULFILLED: "fulfilled", RequestState.FAILED: "failed"}
 
@@ -155,7 +163,7 @@ class LaunchFigures:
 
     def _failed(self, failure: str, reason: str) -> None:
         self._trace.ends(failure, reason)
-        result = _STATSD_RESULTS.get(Failure(failure), "error.unknown")
+        result = _STATSD_RESULTS.get(Failure(failure), _POD_NOT_READY)
         self._send(result, time.monotonic() - self._began)
 
     def _send(self, result: str, seconds: float) -> None:

@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import pytest
+from kazoo.client import KazooClient
 from kazoo.recipe.lock import Lock
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_strictly
@@ -114,6 +116,24 @@ async def test_what_a_live_launcher_renders_passes_the_format_checks(
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
+async def test_the_web_server_has_the_metrics_in_prometheus_format(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    launcher = await launchers.start(make_site(pod_label()))
+    await zuul.answered(await zuul.submit("pod"))
+    web = launcher.launcher.web
+    assert web is not None
+    host, port = await eventually(lambda: web.address, "the web server listens")
+    url = f"http://{host}:{port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == telemetry.CONTENT_TYPE
+        text = await response.text()
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"nodepool_k8s_requests", "nodepool_k8s_launch_seconds"} <= names
+    assert f'pool="{make_site.pool}"' in text
+
+
 async def test_requests_launches_and_deletions_are_counted_and_timed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, readings: Readings
 ) -> None:
@@ -156,8 +176,11 @@ async def test_a_lost_zookeeper_session_is_counted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, readings: Readings
 ) -> None:
     launcher = await launchers.start(make_site(pod_label()))
-    client = launcher.clients[-1]
-    client._kazoo._session_callback("EXPIRED_SESSION")
+    # As somebody can who has its session's id and password.
+    twin = KazooClient(hosts=zuul.hosts, client_id=launcher.kazoo.client_id)
+    await asyncio.to_thread(twin.start)
+    await asyncio.to_thread(twin.stop)
+    await asyncio.to_thread(twin.close)
     await eventually(lambda: readings.grown("zookeeper_sessions_lost_total") == 1)
 
 
@@ -286,7 +309,7 @@ async def test_a_failed_launch_arrives_at_statsd_as_an_error(
     short = {"launch-retries": 1, "unschedulable-timeout": 1}
     await launchers.start(make_site(label, provider=short))
     await zuul.answered(await zuul.submit("pod"), "failed")
-    await statsd.counted("nodepool.launch.provider.local.error.unknown")
+    await statsd.counted("nodepool.launch.provider.local.error.nodepool")
 
 
 async def test_the_gauges_arrive_at_statsd_under_nodepools_names(

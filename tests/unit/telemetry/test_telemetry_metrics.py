@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,6 +215,36 @@ def test_how_a_launch_fails_is_passed_on(error: BaseException) -> None:
     figures = telemetry.LaunchFigures(request(), POOL, "pod", "0000000001")
     with pytest.raises(type(error)), figures.launching():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("failure", "result"),
+    [
+        *(
+            (failure, "error.nodepool")
+            for failure in Failure
+            if failure.value not in ("quota", "session", "api", "refused", "unknown")
+        ),
+        (Failure.QUOTA, "error.quota"),
+        (Failure.API, "error.unknown"),
+        (Failure.REFUSED, "error.unknown"),
+        (Failure.UNKNOWN, "error.unknown"),
+    ],
+)
+async def test_statsd_hears_of_a_failed_launch_in_nodepools_words(
+    failure: Failure, result: str, udp: socket.socket
+) -> None:
+    host, port = udp.getsockname()[:2]
+    telemetry.start({"STATSD_HOST": host, "STATSD_PORT": str(port)})
+    server = telemetry.statsd_server()
+    assert server is not None
+    await server.resolve()
+    figures = telemetry.LaunchFigures(request(), POOL, "pod", "0000000001")
+    with pytest.raises(LaunchError), figures.launching():
+        raise LaunchError("no", failure=failure)
+    assert f"nodepool.launch.{result}:1|c" in udp.recv(2048).decode().splitlines()
+    await telemetry.stop()
+    assert telemetry.statsd_server() is None
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,15 @@ class Peer:
         assert self.process.poll() is None, self.text()[-3000:]
         return "Finished handler assignment" in self.text()
 
+    async def looked(self) -> None:
+        """Wait until it has looked at all requests once more, and for what to ask itself."""
+        before = self._rounds()
+        # The round under way may be past what we wait for; its loops take turns of a second.
+        await eventually(lambda: self._rounds() > before + 2, "Nodepool has looked around")
+
+    def _rounds(self) -> int:
+        return self.text().count("Finished handler assignment")
+
     async def upkeep_done(self) -> None:
         """Wait until it has been through its upkeep, which it does at its start."""
 

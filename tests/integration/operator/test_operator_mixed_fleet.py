@@ -23,7 +23,7 @@ from tests.support.launchers import Launchers
 from tests.support.peer import Peers
 from tests.support.site import Options, Site, SiteMaker, namespace_label, pod_label, spec_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, Record, Recorder, Zuul
+from tests.support.zuul import NODES, REQUESTS, Record, Recorder, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -349,6 +349,53 @@ async def stays(zuul: Zuul, peers: Peers, node: Record, state: str) -> bool:
 async def is_gone(admin: Admin, name: str) -> bool:
     found = await admin.namespace(name)
     return found is None or "deletionTimestamp" in found["metadata"]
+
+
+# --- ready nodes -------------------------------------------------------------------------------
+
+
+async def test_spare_nodes_that_both_sides_keep_are_made_once_and_handed_out_by_their_maker(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
+) -> None:
+    keeping = {"labels": [{"name": "node", "min-ready": 2}, {"name": "other"}]}
+    our_side = fleet.provider(OURS, pool(OUR_LABEL, pod_label("other")))
+    theirs = peers.start_unready(fleet.provider(THEIRS, pool(THEIR_LABEL)), top=keeping)
+    ours = await launchers.start(make_site.of([our_side]))
+    await theirs.ready()
+    # They ask, and ours is the quicker to serve it. Now and then they ask for one too many, as
+    # what they have just freed is not in their cache yet.
+    await eventually(lambda: spare_nodes(zuul), "two spare nodes")
+    await theirs.looked()
+    spare = await eventually(lambda: spare_nodes(zuul), "two spare nodes or more")
+    assert {node["provider"] for node in spare.values()} == {OURS}
+    # Now both keep two, and there they are.
+    await ours.stop()
+    ours = await launchers.start(make_site.of([our_side], top=keeping))
+    await eventually(lambda: zuul.children("/nodepool-k8s/min-ready"), "ours has counted them")
+    await maker_of(zuul, await zuul.submit("other"))
+    await theirs.looked()
+    assert await spare_nodes(zuul) == spare
+    # All are taken, and replaced.
+    taken = [await node_of(zuul, await zuul.submit("node", provider=OURS)) for _ in spare]
+    assert spare.keys() == {node["id"] for node in taken}
+    again = await eventually(lambda: spare_nodes(zuul), "two spare nodes again")
+    assert {node["id"] for node in taken}.isdisjoint(again)
+    await ours.stop()
+
+
+async def spare_nodes(zuul: Zuul) -> dict[str, Record]:
+    """The ready nodes that are nobody's, if there are two and no request for one more."""
+    nodes = await zuul.nodes()
+    found = {
+        node_id: node
+        for node_id, node in nodes.items()
+        if node["state"] == "ready" and node["allocated_to"] is None
+    }
+    return found if len(found) >= 2 and not await asked_for_spare(zuul) else {}
+
+
+async def asked_for_spare(zuul: Zuul) -> list[str]:
+    return [name for name in await zuul.children(REQUESTS) if name.startswith("900-")]
 
 
 # --- commands -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.min_ready import MinReady
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
-from nodepool_k8s.launcher.upkeep import Upkeep
+from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
 from nodepool_k8s.manifests import node_id_in
 from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
 from nodepool_k8s.zookeeper.homes import Homes
@@ -93,6 +93,11 @@ class SessionScope:
     def stuck(self) -> Mapping[str, str]:
         """What holds the nodes whose deletion takes too long, by id."""
         return self._deleter.stuck
+
+    @property
+    def stuck_namespaces(self) -> tuple[Stuck, ...]:
+        """Namespaces that stay Terminating, their nodes' records gone or not."""
+        return self._upkeep.stuck
 
     def _failed(self, request: NodeRequest, node: Node, reason: str) -> None:
         if self.on_failure is not None:

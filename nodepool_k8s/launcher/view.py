@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from nodepool_k8s.config.settings import Pool, Provider, Settings, TopLabel
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.upkeep import Stuck
 from nodepool_k8s.model import MILLI, Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
@@ -40,7 +41,7 @@ class Scope(Protocol):
 
     @property
     def queues(self) -> Mapping[str, PoolQueue]:
-        """The pools' queues, by the pool's component id."""
+        """The pools' queues, by ``provider/pool``."""
 
     @property
     def fulfilments(self) -> Mapping[str, Fulfilment]:
@@ -49,6 +50,10 @@ class Scope(Protocol):
     @property
     def stuck(self) -> Mapping[str, str]:
         """What holds the nodes whose deletion takes too long, by id."""
+
+    @property
+    def stuck_namespaces(self) -> Iterable[Stuck]:
+        """Namespaces that stay Terminating, their nodes' records gone or not."""
 
     on_failure: Callable[[NodeRequest, Node, str], None] | None
     """To be told why an attempt to launch a node failed."""
@@ -194,8 +199,7 @@ class View:
         }
 
     def _queue(self, pool: Pool) -> PoolQueue | None:
-        queues = self._scope.queues.values() if self._scope else ()
-        return next((queue for queue in queues if queue.pool.key == pool.key), None)
+        return self._scope.queues.get(pool.key) if self._scope else None
 
     def _resources(self, pool: Pool) -> dict[str, Row]:
         used = self._used(pool)
@@ -262,11 +266,11 @@ class View:
         return list(self._scope.fulfilments.values()) if self._scope else []
 
     def _stuck(self, now: float) -> list[Row]:
-        """Nodes whose deletion takes long: this launcher's, and others' with the same pools."""
+        """Namespaces that do not go, and nodes whose deletion takes long."""
         if self._mirror is None or self._scope is None:
             return []
         held_by = self._scope.stuck
-        return [
+        rows = [
             {
                 "namespace": node.external_id,
                 "provider": node.provider,
@@ -278,6 +282,20 @@ class View:
             if node.id in held_by
             or (node.state is NodeState.DELETING and now - node.state_time > STUCK_SECONDS)
         ]
+        known = {row["namespace"] for row in rows}
+        # A pod's record is gone long before a namespace that something holds.
+        rows += [
+            {
+                "namespace": stuck.namespace,
+                "provider": stuck.provider,
+                "node": None,
+                "age": status.age(stuck.since, now),
+                "reason": "; ".join(stuck.blockers),
+            }
+            for stuck in self._scope.stuck_namespaces
+            if stuck.namespace not in known
+        ]
+        return rows
 
 
 def _whole(milli: int) -> int | float:

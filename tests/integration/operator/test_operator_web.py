@@ -19,6 +19,7 @@ from cluster import LocalCluster
 from prometheus_client.parser import text_string_to_metric_families
 
 from nodepool_k8s.launcher import delete
+from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.model import Node, NodeState
 from tests.support.admin import MERGE, Admin
 from tests.support.launchers import Launchers, RunningLauncher
@@ -715,6 +716,33 @@ async def test_the_page_shows_namespaces_that_do_not_go_and_what_holds_them(
         text = await page(browser)
         for words in (namespace, "example.org/nobody"):
             assert words in text
+    finally:
+        await admin.call("PATCH", f"{path}/held", {"metadata": {"finalizers": None}}, MERGE)
+    await shown(browser, lambda status: not status["stuck"])
+
+
+async def test_the_page_shows_a_pods_namespace_that_does_not_go_when_its_record_is_gone(
+    make_site: SiteMaker,
+    launchers: Launchers,
+    zuul: Zuul,
+    admin: Admin,
+    http: aiohttp.ClientSession,
+) -> None:
+    often = Intervals(upkeep=0.3, stuck=1.0)
+    launcher = await launchers.start(make_site(pod_label()), often)
+    browser = await browse(launcher, http)
+    request_id = await zuul.submit("pod")
+    (node_id,) = (await zuul.answered(request_id))["nodes"]
+    path = f"/api/v1/namespaces/{make_site.namespace(node_id)}/configmaps"
+    held = {"metadata": {"name": "held", "finalizers": ["example.org/nobody"]}}
+    await admin.call("POST", path, held)
+    try:
+        await zuul.use_and_return(request_id)
+        await zuul.gone(node_id)
+        status = await shown(browser, lambda status: "example.org/nobody" in str(status["stuck"]))
+        (stuck,) = status["stuck"]
+        assert (stuck["provider"], stuck["namespace"]) == ("local", make_site.namespace(node_id))
+        assert "example.org/nobody" in await page(browser)
     finally:
         await admin.call("PATCH", f"{path}/held", {"metadata": {"finalizers": None}}, MERGE)
     await shown(browser, lambda status: not status["stuck"])

@@ -240,12 +240,13 @@ async def test_a_record_removed_by_hand_gives_its_namespace_back(
 async def test_sigterm_gives_back_what_is_in_flight(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
-    launcher = await launchers.spawn(make_site(pod_label(), manual_label("slow")))
+    site = make_site(pod_label(), manual_label("slow"))
+    launcher = await launchers.spawn(site, "--drain-timeout", "6")
     done = await zuul.submit("pod")
     await zuul.answered(done)
     locks = await zuul.accept(done)
-    in_flight = await zuul.submit("pod", "slow")
-    await zuul.building(in_flight)
+    in_flight = await zuul.submit("slow", "slow")
+    await zuul.building(in_flight, 2)
     assert await launcher.terminate() == 0
     request = await zuul.request(in_flight)
     assert request is not None

@@ -87,6 +87,24 @@ async def test_what_is_not_finished_in_time_is_given_back_and_removed(
     await zuul.cancel(request_id)
 
 
+async def test_what_is_ready_of_a_request_that_is_given_back_is_left_for_whoever_comes(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    site = make_site(pod_label(), manual_label("slow"))
+    launcher = await launchers.spawn(site, "--drain-timeout", "6")
+    request_id = await zuul.submit("pod", "slow")
+    await eventually(lambda: " is ready: " in launcher.text(), "one of its nodes ready")
+    assert await launcher.terminate() == 0
+    ((spare, node),) = (await zuul.nodes()).items()
+    assert (node["state"], node["type"], node["allocated_to"]) == ("ready", ["pod"], None)
+    assert not await zuul.held_locks()
+    await zuul.cancel(request_id)
+    await launchers.start(site)
+    again = await zuul.submit("pod")
+    assert (await zuul.answered(again))["nodes"] == [spare]
+    await zuul.use_and_return(again)
+
+
 async def test_with_a_drain_timeout_of_0_everything_is_given_back_at_once(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:

@@ -181,7 +181,12 @@ class Cluster:
     @property
     def server_url(self) -> str:
         """The address of the API server for requestors."""
-        return self.provider.api_server_url or str(self._client.configuration.host)
+        return self.provider.api_server_url or self.api_url
+
+    @property
+    def api_url(self) -> str:
+        """The address at which we reach the API server ourselves."""
+        return str(self._client.configuration.host)
 
     @property
     def ca_crt(self) -> str | None:

@@ -50,6 +50,11 @@ class Clusters:
         return self._live[provider]
 
     @property
+    def open(self) -> list[Cluster]:
+        """Those that can be used now, of providers that are configured and of others."""
+        return [each for each in (*self._live.values(), *self._retired) if each.in_sync]
+
+    @property
     def retired(self) -> list[Cluster]:
         """Those that no provider of the configuration uses any more."""
         return list(self._retired)

@@ -76,10 +76,12 @@ class Launcher:
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
-        self._clusters = Clusters(self._tasks)
+        self.clusters = Clusters(self._tasks)
+        self.scope: SessionScope | None = None
+        """What is served in this ZooKeeper session; None while there is none."""
         self._client: ZooKeeperClient
         self._webapp = webapp
-        self.view = View(lambda: self._settings, self._clusters, self._stopping)
+        self.view = View(lambda: self._settings, self.clusters, self._stopping)
         self.web: WebServer | None = None
         """The web server; None with ``webapp=False``."""
         self.ready = asyncio.Event()
@@ -159,7 +161,7 @@ class Launcher:
             await self._serve_sessions()
         finally:
             await self._tasks.cancel()
-            await self._clusters.close()
+            await self.clusters.close()
             await self._client.close()
         if self._crash is not None:
             task, error = self._crash
@@ -218,7 +220,7 @@ class Launcher:
             self._identity,
             store,
             mirror,
-            self._clusters,
+            self.clusters,
             Homes(client),
             self._intervals,
             self._crashed,
@@ -227,13 +229,15 @@ class Launcher:
             deployment = await store.prepare()
             seen = client.connections
             await mirror.load()
-            await self._clusters.begin(deployment)
+            await self.clusters.begin(deployment)
             tasks.spawn("keep the mirror", _keep(client, mirror, seen))
+            self.scope = scope
             await self._or_stopping(self._serve(client, scope, mirror, tasks))
             if not session.over:
                 why = "the launcher stops" if self._stopping.is_set() else "ZooKeeper is another"
                 await scope.drain(self._drain_timeout, why)
         finally:
+            self.scope = None
             await scope.end()
             await tasks.cancel()
 
@@ -244,7 +248,7 @@ class Launcher:
         session, applied = client.session, self._settings
         await scope.start(applied)
         self.view.serve(mirror, scope)
-        Figures(lambda: self._settings, self._clusters, client, mirror, scope).start(tasks.spawn)
+        Figures(lambda: self._settings, self.clusters, client, mirror, scope).start(tasks.spawn)
         self.ready.set()
         self._notifier.ready()
         while True:

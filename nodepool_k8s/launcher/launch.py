@@ -296,7 +296,7 @@ def ready_fields(
     connection: dict[str, Any] = {
         "name": objects.namespace_name,
         "namespace": objects.namespace_name,
-        "host": site.provider.api_server_url or cluster.server_url,
+        "host": site.provider.api_server_url or cluster.api_url,
         "skiptls": cluster.skip_tls,
         "token": access.token,
         "user": "zuul-worker",

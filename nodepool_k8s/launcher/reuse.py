@@ -38,7 +38,9 @@ def why_unusable(cluster: Cluster, node: Node, launch: LaunchSettings) -> str | 
 
 async def why_lost(cluster: Cluster, node: Node, launch: LaunchSettings) -> str | None:
     """Why a ready node may not be handed out, asked of the API server; raises KubernetesError."""
-    name = node.external_id or ""
+    name = node.external_id
+    if not name:
+        return "its record names no namespace"
     return _why(node, await cluster.get_namespace(name), await cluster.list_pods(name), launch)
 
 

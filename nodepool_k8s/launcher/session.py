@@ -76,7 +76,7 @@ class SessionScope:
         self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
         """Whom to tell why an attempt to launch a node failed."""
         self._deleter = Deleter(settings, clusters, store, mirror, self._work)
-        self._upkeep = Upkeep(settings, clusters, self._deleter, store, mirror, homes, intervals)
+        self.upkeep = Upkeep(settings, clusters, self._deleter, store, mirror, homes, intervals)
         self._min_ready: MinReady
 
     @property
@@ -97,7 +97,7 @@ class SessionScope:
     @property
     def stuck_namespaces(self) -> tuple[Stuck, ...]:
         """Namespaces that stay Terminating, their nodes' records gone or not."""
-        return self._upkeep.stuck
+        return self.upkeep.stuck
 
     def _failed(self, request: NodeRequest, node: Node, reason: str) -> None:
         if self.on_failure is not None:
@@ -108,7 +108,7 @@ class SessionScope:
         self._min_ready = MinReady(settings, self._store, self._mirror)
         self._mirror.listen(self._on_change)
         await self.apply(settings)
-        self._serving.spawn("upkeep", self._upkeep.run())
+        self._serving.spawn("upkeep", self.upkeep.run())
         self._serving.spawn("ask for spare nodes", self._min_ready.run())
         self._listen_to_clusters(listening=True)
 
@@ -126,7 +126,7 @@ class SessionScope:
         """
         await self._clusters.apply(settings.providers)
         self._deleter.reconfigure(settings)
-        self._upkeep.reconfigure(settings)
+        self.upkeep.reconfigure(settings)
         self._min_ready.reconfigure(settings)
         limits = settings.tenant_limits
         sites = [
@@ -199,7 +199,7 @@ class SessionScope:
         for queue in self._queues.values():
             queue.wake()
         self._consider_all()
-        await self._upkeep.run_for(cluster)
+        await self.upkeep.run_for(cluster)
 
     def _consider_all(self) -> None:
         for node_id in list(self._mirror.nodes):
@@ -245,7 +245,7 @@ class SessionScope:
         if request is None:
             self._on_request_gone(request_id)
         elif request.state is RequestState.PENDING and not self._mirror.request_locked(request_id):
-            self._work.spawn(f"reset {request_id}", self._upkeep.reset_request(request))
+            self._work.spawn(f"reset {request_id}", self.upkeep.reset_request(request))
         self._offer(request_id)
 
     def _on_request_gone(self, request_id: str) -> None:

@@ -87,26 +87,31 @@ class Upkeep:
     async def run(self) -> None:
         """A pass over ZooKeeper now, and one every minute."""
         while True:
-            await self.reset_requests()
-            await self.drop_lost_drafts(time.time())
-            await self.drop_empty_nodes()
-            await self.drop_stale_locks()
-            await self.correct_ledgers()
-            self.consider_nodes()
-            await self.delete_unoffered_nodes()
-            await self.connect_to_homes()
+            await self.step()
             await asyncio.sleep(self._intervals.upkeep)
+
+    async def step(self) -> None:
+        """One pass over ZooKeeper."""
+        await self.reset_requests()
+        await self.drop_lost_drafts(time.time())
+        await self.drop_empty_nodes()
+        await self.drop_stale_locks()
+        await self.correct_ledgers()
+        self.consider_nodes()
+        await self.delete_unoffered_nodes()
+        await self.connect_to_homes()
 
     async def run_for(self, cluster: Cluster) -> None:
         """A pass over a cluster now, and one every minute, for as long as it is open."""
         try:
             while self._clusters.is_open(cluster):
-                await self._look_over(cluster)
+                await self.step_for(cluster)
                 await asyncio.sleep(self._intervals.upkeep)
         finally:
             self._stuck.pop(cluster, None)
 
-    async def _look_over(self, cluster: Cluster) -> None:
+    async def step_for(self, cluster: Cluster) -> None:
+        """One pass over a cluster."""
         home = Home(cluster.provider.name, cluster.provider.context, cluster.uid)
         if self._is_served_here(home):
             await self._homes.remember(home)

@@ -38,7 +38,7 @@ def _rights(resource: str, *verbs: str, group: str = "") -> tuple[Right, ...]:
 
 
 NEEDED = (
-    *_rights("namespaces", "create", "delete", "get", "list", "watch"),
+    *_rights("namespaces", "create", "delete", "get", "list", "patch", "watch"),
     *_rights("pods", "create", "delete", "deletecollection", "get", "list", "patch", "watch"),
     *_rights("serviceaccounts", "create"),
     *_rights("configmaps", "create"),

@@ -210,7 +210,7 @@ async def test_a_reused_node_gets_a_fresh_token_and_its_annotations(
     assert access.expires is not None
     assert again.expires >= access.expires
     patch = {"metadata": {"annotations": {"a": "b"}}}
-    await cluster.annotate_pod(namespace.name, objects.pod_name, patch)
+    await cluster.patch_pod(namespace.name, objects.pod_name, patch)
     pod = await admin.get(path_of(objects, "pods", objects.pod_name))
     assert pod["metadata"]["annotations"]["a"] == "b"
     assert pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"

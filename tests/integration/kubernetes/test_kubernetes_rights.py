@@ -194,9 +194,10 @@ async def test_the_shipped_manifest_is_enough(bench: Bench, account: Accounts) -
         assert access.expires is not None
         assert await launcher.events(namespace.name) == []
         if kind is LabelType.POD:
-            patch = manifests.allocation_patch(objects.label)
-            assert patch is not None
-            await launcher.annotate_pod(namespace.name, objects.pod_name, patch)
+            patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=True)
+            await launcher.patch_pod(namespace.name, objects.pod_name, patch)
+        patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=False)
+        await launcher.patch_namespace(namespace.name, patch)
         await launcher.delete_node(namespace.name, 1.0)
         await launcher.pods_gone(namespace.name)
     assert launcher._role_kind == "ClusterRole"

@@ -31,6 +31,7 @@ from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import LabelType, Node, NodeState
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.ledger import freed
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Delete, Operation
@@ -227,6 +228,7 @@ class Operator(Viewer):
                 held = await self._take(node.id, lambda node: _deleting(node, "erased"))
                 await self._remove(held)
         await self._drop_ledgers(provider)
+        await Homes(self.client).forget_all(provider)
         return len(nodes)
 
     async def require_erasable(self, provider: str, nodes: Sequence[tuple[Node, bool]]) -> None:

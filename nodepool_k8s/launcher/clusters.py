@@ -152,8 +152,8 @@ class Clusters:
         elif wire.home_path(home) not in self._refused:
             self._refused.add(wire.home_path(home))
             log.warning(
-                "Provider %s was taken out of the configuration, and what is left of it cannot "
-                "be removed: %s. Bring the context back, or give its records up with "
+                "What is left of provider %s, which was taken out of the configuration or moved, "
+                "cannot be removed: %s. Bring the context back, or give the records up with "
                 "'nodepool-k8s erase %s'",
                 home.provider,
                 obstacle,

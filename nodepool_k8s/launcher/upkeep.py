@@ -71,7 +71,7 @@ class Upkeep:
         self._empty_before: set[str] = set()
         self._stale_before: set[str] = set()
         self._unoffered_before: set[str] = set()
-        self._report_at: dict[str, float] = {}
+        self._report_at: dict[Cluster, dict[str, float]] = {}
         """By UID: the age at which a stuck namespace is reported again."""
         self._stuck: dict[Cluster, tuple[Stuck, ...]] = {}
 
@@ -109,6 +109,7 @@ class Upkeep:
                 await asyncio.sleep(self._intervals.upkeep)
         finally:
             self._stuck.pop(cluster, None)
+            self._report_at.pop(cluster, None)
 
     async def step_for(self, cluster: Cluster) -> None:
         """One pass over a cluster."""
@@ -202,7 +203,8 @@ class Upkeep:
         self, cluster: Cluster, namespaces: Iterable[Namespace], now: float
     ) -> None:
         """Say what holds the namespaces that stay Terminating, again after ever longer."""
-        found = []
+        found, before = [], self._report_at.get(cluster, {})
+        report_at: dict[str, float] = {}
         for namespace in namespaces:
             age = upkeep.stuck_for(namespace, now)
             if age is None or age < self._intervals.stuck:
@@ -214,8 +216,9 @@ class Upkeep:
                 await _blockers(cluster, namespace.name),
             )
             found.append(stuck)
-            if age >= self._report_at.get(namespace.uid, 0.0):
-                self._report_at[namespace.uid] = upkeep.next_report(age, self._intervals.stuck)
+            report_at[namespace.uid] = before.get(namespace.uid, 0.0)
+            if age >= report_at[namespace.uid]:
+                report_at[namespace.uid] = upkeep.next_report(age, self._intervals.stuck)
                 log.warning(
                     "Namespace %s of provider %s has been Terminating for %.0f s: %s",
                     stuck.namespace,
@@ -223,7 +226,7 @@ class Upkeep:
                     age,
                     "; ".join(stuck.blockers) or "Kubernetes does not say what holds it",
                 )
-        self._stuck[cluster] = tuple(found)
+        self._stuck[cluster], self._report_at[cluster] = tuple(found), report_at
 
     # --- providers that were taken out ----------------------------------------------------------
 
@@ -262,7 +265,7 @@ class Upkeep:
         )
 
     def _is_served_here(self, home: Home) -> bool:
-        if self._settings.provider(home.provider) is None:
+        if home.provider not in self._clusters:
             return False
         cluster = self._clusters[home.provider]
         if cluster.uid:
@@ -271,7 +274,7 @@ class Upkeep:
 
     def _is_built_anew(self, home: Home) -> bool:
         """Whether the cluster that was meant is no more, and another one has its name."""
-        if self._settings.provider(home.provider) is None:
+        if home.provider not in self._clusters:
             return False
         cluster = self._clusters[home.provider]
         return cluster.provider.context == home.context and cluster.uid not in ("", home.cluster)
@@ -279,7 +282,7 @@ class Upkeep:
     def _has_moved(self, node: Node) -> bool:
         """Whether a node's provider is served here, with another cluster than the node's."""
         home = wire.home_of(node)
-        if home is None or self._settings.provider(home.provider) is None:
+        if home is None or home.provider not in self._clusters:
             return False
         return self._clusters[home.provider].uid not in ("", home.cluster)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 EventCallback = Callable[[str, str], None]
 
 CONNECT_TIMEOUT = 15.0
+
+LOOK_SECONDS = 0.1
+"""How often a thread that waits for a connection looks whether anybody still wants it."""
 
 _CONFLICTS: dict[type[Exception], type[Conflict]] = {
     kazoo_errors.NoNodeError: Vanished,
@@ -175,18 +179,28 @@ class ZooKeeperClient:
             **_tls_options(self.settings),
         )
 
-        def make() -> None:
-            bare.start(timeout=timeout or CONNECT_TIMEOUT)
+        given_up = threading.Event()
+
+        def make() -> bool:
+            limit = time.monotonic() + (timeout or CONNECT_TIMEOUT)
+            connected = bare.start_async()
             try:
+                while not connected.wait(LOOK_SECONDS):
+                    if given_up.is_set() or time.monotonic() > limit:
+                        return False
                 bare.ensure_path(f"/{chroot}")
+                return True
             finally:
                 bare.stop()
                 bare.close()
 
         try:
-            await asyncio.to_thread(make)
-        except bare.handler.timeout_exception as error:
-            raise self._unreachable(timeout) from error
+            made = await asyncio.to_thread(make)
+        finally:
+            # Who stops while nobody answers does not wait for that thread.
+            given_up.set()
+        if not made:
+            raise self._unreachable(timeout)
 
     def _unreachable(self, timeout: float | None) -> ConnectionLost:
         return ConnectionLost(

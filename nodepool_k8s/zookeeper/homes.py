@@ -66,3 +66,9 @@ class Homes:
         """Nothing of the provider is left in that cluster. Raises SessionLost."""
         with suppress(Conflict):
             await self._client.transaction([Delete(wire.home_path(home))])
+
+    async def forget_all(self, provider: str) -> None:
+        """Whatever is left of the provider is nobody's to look for. Raises SessionLost."""
+        for home in await self.all():
+            if home.provider == provider:
+                await self.forget(home)

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from nodepool_k8s import wire
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
+from nodepool_k8s.model import Home
+from nodepool_k8s.operating import Operator
 from tests.support.admin import DEPLOYMENT, Admin, Object
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import Options, SiteMaker, namespace_label, pod_label
@@ -133,14 +136,20 @@ async def test_what_cannot_be_removed_for_want_of_its_context_is_said_once(
 ) -> None:
     node = left_node("lost", "pool", state="used", context="no-such-context", cluster="x")
     path = await zuul.create(f"{NODES}/", node, sequence=True)
-    launcher = await launchers.start(make_site(pod_label()), QUICK)
+    home = Home("lost", "no-such-context", "x")
+    await zuul.create(wire.home_path(home), wire.encode_home(home), makepath=True)
+    site = make_site(pod_label())
+    launcher = await launchers.start(site, QUICK)
     await passes(launcher, 3)
     said = [each.getMessage() for each in caplog.records if "taken out" in each.getMessage()]
     assert len(said) == 1
     assert "kube/config has no context no-such-context" in said[0]
     assert "erase lost" in said[0]
     assert await zuul.get(path) is not None
-    await zuul.delete(path)
+    async with Operator.connected(site.settings().zookeeper) as operator:
+        assert await operator.erase("lost", force=False, say=lambda _: None) == 1
+    assert await zuul.get(path) is None
+    assert await zuul.get(wire.home_path(home)) is None
 
 
 def left_node(provider: str, pool: str, *, state: str, **own: object) -> Record:

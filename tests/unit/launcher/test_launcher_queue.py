@@ -677,3 +677,76 @@ async def test_nodes_that_a_tenant_has_of_other_launchers_count() -> None:
     assert bench.is_woken(bench.queue.nodes_changed)
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001"]
+
+
+# --- other settings ------------------------------------------------------------------------------
+
+
+def reconfigured(bench: Bench, tenants: TenantLimits | None = None, **fields: Any) -> None:
+    """The pool gets other settings."""
+    site = bench.queue._claims.site
+    site = replace(site, pool=replace(site.pool, **fields))
+    bench.queue.reconfigure(site, tenants or {})
+
+
+async def test_other_limits_are_looked_at_at_once() -> None:
+    bench = a_bench(max_servers=1)
+    bench.add("200-0000000001")
+    bench.add("200-0000000002")
+    await bench.queue.step()
+    bench.remove("200-0000000001")
+    assert bench.is_woken(lambda: reconfigured(bench, limits={"instances": 2000}))
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001", "200-0000000002"]
+
+
+async def test_the_same_settings_wake_nobody() -> None:
+    bench = a_bench(max_servers=1)
+    assert not bench.is_woken(lambda: reconfigured(bench))
+
+
+async def test_labels_and_priority_are_shown_under_the_same_id() -> None:
+    bench = a_bench()
+    labels = {"new": Label("new", LabelType.POD, image="x")}
+    reconfigured(bench, labels=labels, priority=7)
+    await bench.queue.step()
+    assert bench.store.components == [Component(ME, "local", frozenset({"new"}), priority=7)]
+    await bench.queue.step()
+    assert len(bench.store.components) == 1
+
+
+async def test_a_request_for_a_label_that_is_gone_is_declined_and_for_a_new_one_served() -> None:
+    bench = a_bench()
+    bench.register("theirs", "new")
+    bench.add("200-0000000001", "large")
+    bench.add("200-0000000002", "new")  # Left to the other one.
+    labels = {"new": Label("new", LabelType.POD, image="x")}
+    reconfigured(bench, labels=labels)
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000002"]
+    assert [request.id for request in bench.store.rewritten] == ["200-0000000001"]
+
+
+async def test_a_tenants_raised_limit_calls_back_what_stood_aside() -> None:
+    bench = a_bench(tenants={"one": {"instances": 1000}})
+    for number in range(3):
+        bench.add(f"200-000000000{number}", tenant_name="one")
+    await bench.queue.step()
+    assert len(bench.store.claimed) == 1
+    reconfigured(bench, tenants={"one": {"instances": 3000}})
+    await bench.queue.step()
+    assert len(bench.store.claimed) == 3
+
+
+async def test_nothing_is_claimed_until_the_cluster_can_be_used() -> None:
+    bench = a_bench()
+    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    cluster.in_sync = False
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert not bench.store.claimed
+    assert "cluster of provider local" in bench.queue.waits_for
+    cluster.in_sync = True
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+    assert not bench.queue.component.paused

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.model import (
+    Component,
     Namespace,
     Node,
     NodeRequest,
@@ -173,3 +175,71 @@ def test_a_namespace_that_no_record_names_is_suspect(
 ) -> None:
     namespace = Namespace("main-1", "uid", deleting=deleting)
     assert upkeep.is_suspect(namespace, node) == suspect
+
+
+# --- providers and labels that were taken out -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "elsewhere"),
+    [("ours", False), ("both", False), ("theirs", True), ("nobodys", False), (None, False)],
+)
+def test_a_provider_is_another_launchers_if_that_one_lives(
+    provider: str | None, elsewhere: bool
+) -> None:
+    ours = [Provider(name, None, ()) for name in ("ours", "both")]
+    components = [Component(name, name, frozenset()) for name in ("both", "theirs")]
+    assert upkeep.is_served_elsewhere(provider, ours, components) is elsewhere
+
+
+@pytest.mark.parametrize(
+    ("component", "offered"),
+    [
+        ({}, True),
+        ({"pool": ""}, True),  # An old launcher does not say which it is.
+        ({"pool": "other"}, False),
+        ({"provider_name": "other"}, False),
+        ({"supported_labels": frozenset({"large"})}, False),
+        ({"paused": True}, True),
+    ],
+)
+def test_an_unused_ready_node_stays_while_its_pool_offers_its_label(
+    component: dict[str, Any], offered: bool
+) -> None:
+    fields = {"supported_labels": frozenset({"pod", "large"}), "pool": "main", **component}
+    fields = {"provider_name": "local", **fields}
+    node = a_node("ready", type=("pod",), provider="local", pool="main")
+    registered = [Component("x", **fields)]
+    assert upkeep.is_unoffered(node, registered, moved=False) is not offered
+    assert upkeep.is_unoffered(node, registered, moved=True)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        a_node("ready", allocated_to="200-1"),
+        a_node("in-use"),
+        a_node("hold"),
+        a_node("ready", claimed=None),
+    ],
+)
+def test_a_node_that_somebody_has_is_never_unoffered(node: Node) -> None:
+    assert not upkeep.is_unoffered(node, [], moved=True)
+
+
+# --- Terminating --------------------------------------------------------------------------------
+
+
+def test_how_long_a_namespace_is_terminating() -> None:
+    assert upkeep.stuck_for(Namespace("x", "1"), 100.0) is None
+    assert upkeep.stuck_for(Namespace("x", "1", deleting=True, deleted_at=40.0), 100.0) == 60.0
+    # A clock that is behind the API server's.
+    assert upkeep.stuck_for(Namespace("x", "1", deleting=True, deleted_at=140.0), 100.0) == 0.0
+
+
+def test_what_is_stuck_is_reported_ever_more_seldom() -> None:
+    ages = [61.0]
+    while ages[-1] < 3600:
+        ages.append(upkeep.next_report(ages[-1], 60.0))
+    assert len(ages) < 8
+    assert upkeep.next_report(1.0, 60.0) == 60.0

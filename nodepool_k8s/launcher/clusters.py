@@ -37,6 +37,8 @@ class Clusters:
         self._retired: list[Cluster] = []
         self._starting: dict[Cluster, asyncio.Task[None]] = {}
         self._on_started: OnStarted | None = None
+        self._found: dict[tuple[str, str | None], str] = {}
+        """By provider and context: which cluster that was when we last connected."""
         self._refused: set[str] = set()
         """Contexts of which was said that they cannot be used."""
         self._troubles: dict[str, str] = {}
@@ -135,6 +137,7 @@ class Clusters:
                 await asyncio.sleep(backoff.delay(failures, random.random()))
             else:
                 del self._starting[cluster]
+                self._found[cluster.provider.name, cluster.provider.context] = cluster.uid
                 self._troubles.pop(cluster.provider.name, None)
                 log.info("Connected to the cluster of provider %s", cluster.provider.name)
                 if self._on_started is not None:
@@ -142,10 +145,13 @@ class Clusters:
 
     def connect_again(self, home: Home) -> None:
         """Begin to connect to the cluster of a provider that is configured no more."""
-        there = [each for each in (*self._live.values(), *self._retired) if _is_at(each, home)]
-        if there and not (there[0].in_sync and there[0].uid != home.cluster):
+        if any(_is_at(cluster, home) for cluster in (*self._live.values(), *self._retired)):
             return
-        obstacle = f"context {home.context} is another cluster now" if there else _obstacle(home)
+        found = self._found.get((home.provider, home.context), home.cluster)
+        if found == home.cluster:
+            obstacle = _obstacle(home)
+        else:
+            obstacle = f"context {home.context or '(current)'} is another cluster now"
         if obstacle is None:
             provider = Provider(home.provider, home.context, pools=())
             self._retired.append(self._connect(provider))

@@ -128,23 +128,33 @@ async def test_nodes_of_a_removed_provider_go_after_a_restart_too(
     await eventually(closed, "the connection closed, when nothing was left")
 
 
-async def test_what_cannot_be_removed_for_want_of_its_context_is_said_once(
+@pytest.mark.parametrize("gone", [True, False])
+async def test_what_cannot_be_removed_for_want_of_its_cluster_is_said_once(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
     caplog: pytest.LogCaptureFixture,
+    gone: bool,
 ) -> None:
-    node = left_node("lost", "pool", state="used", context="no-such-context", cluster="x")
+    """Its context is gone, or its name has come to mean another cluster."""
+    caplog.set_level("INFO")
+    context = "no-such-context" if gone else make_site.cluster.context
+    home = Home("lost", context, "another-cluster")
+    node = left_node("lost", "pool", state="used", context=context, cluster=home.cluster)
     path = await zuul.create(f"{NODES}/", node, sequence=True)
-    home = Home("lost", "no-such-context", "x")
     await zuul.create(wire.home_path(home), wire.encode_home(home), makepath=True)
     site = make_site(pod_label())
     launcher = await launchers.start(site, QUICK)
+
+    def said(what: str) -> list[str]:
+        return [each.getMessage() for each in caplog.records if what in each.getMessage()]
+
+    (warning,) = await eventually(lambda: said("What is left of provider lost"), "a warning")
     await passes(launcher, 3)
-    said = [each.getMessage() for each in caplog.records if "taken out" in each.getMessage()]
-    assert len(said) == 1
-    assert "kube/config has no context no-such-context" in said[0]
-    assert "erase lost" in said[0]
+    assert len(said("What is left of provider lost")) == 1
+    assert len(said("Connected to the cluster of provider lost")) == (0 if gone else 1)
+    assert ("has no context no-such-context" if gone else "is another cluster now") in warning
+    assert "erase lost" in warning
     assert await zuul.get(path) is not None
     async with Operator.connected(site.settings().zookeeper) as operator:
         assert await operator.erase("lost", force=False, say=lambda _: None) == 1

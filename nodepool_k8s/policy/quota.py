@@ -48,7 +48,7 @@ def spare_to_remove(
 
     One at a time, and none as long as ``leaving``, what is on its way out already, makes
     the room. The first of ``unused`` (the oldest) that makes it alone is chosen; where only
-    several together do, the first, and the next when that is gone.
+    several together do, the first of those that are needed, and the next when that is gone.
     """
     coming = used - leaving
     if fits(limits, coming, wanted):
@@ -58,9 +58,16 @@ def spare_to_remove(
         if fits(limits, coming - claimed, wanted):
             return node
     together = sum((claimed for _, claimed in counted), Resources())
-    if counted and not leaving and fits(limits, coming - together, wanted):
-        return counted[0][0]
-    return None
+    if leaving or not fits(limits, coming - together, wanted):
+        return None
+    first = None
+    for node, claimed in reversed(counted):
+        # One without which the others make the room may stay.
+        if fits(limits, coming - (together - claimed), wanted):
+            together -= claimed
+        else:
+            first = node
+    return first
 
 
 def waits_for(limits: Mapping[str, int], used: Resources, wanted: Resources) -> str:

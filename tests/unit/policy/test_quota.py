@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_k8s.model import Resources
+from nodepool_k8s.model import Node, NodeState, Resources
 from nodepool_k8s.policy import quota
 
 Numbers = dict[str, float]
@@ -65,3 +65,14 @@ def test_what_a_request_waits_for_is_told_with_numbers() -> None:
         {"instances": 2000}, Resources.of(instances=2), Resources.of(instances=1)
     )
     assert told == "quota: 2 of 2 instances in use, 1 needed"
+
+
+def test_no_spare_node_is_removed_whose_room_nobody_needs() -> None:
+    limits = milli({"cores": 8})
+    spare = [
+        Node("1", NodeState.READY, claimed=Resources.of(instances=1)),
+        Node("2", NodeState.READY, claimed=Resources.of(instances=1, cores=4)),
+        Node("3", NodeState.READY, claimed=Resources.of(instances=1, cores=4)),
+    ]
+    used, wanted = Resources.of(instances=3, cores=8), Resources.of(instances=1, cores=8)
+    assert quota.spare_to_remove(limits, used, Resources(), wanted, spare) == spare[1]

@@ -1,0 +1,76 @@
+"""How hard the tests in tests/unit/fuzz try, and the junk that they try with.
+
+By default the same few histories every time, in seconds. ``FUZZ=long`` takes fifty times as
+many, others each time; a number in its place takes that many times as many.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+LONG = 50
+
+
+def _times() -> int:
+    wanted = os.environ.get("FUZZ", "1")
+    return LONG if wanted == "long" else int(wanted)
+
+
+def fuzzed(examples: int, steps: int = 30) -> settings:
+    """The settings of a test: ``examples`` histories, of ``steps`` steps where it has steps."""
+    times = _times()
+    return settings(
+        max_examples=examples * times,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=times == 1,
+        database=None,
+        print_blob=times > 1,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+            HealthCheck.function_scoped_fixture,
+        ],
+    )
+
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ6dXVsIn0.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
+"""A token as a service account has it."""
+
+texts = st.text(max_size=6)
+any_texts = st.one_of(
+    texts,
+    # Half of a pair is no character, but JSON can say it, and Python reads it.
+    st.sampled_from(["\ud800", "a\udfff", "\x00", "\u202e", "a/b", "%2F", "..", "9" * 5000, "²"]),
+    st.text(st.characters(), max_size=4),
+)
+numbers: st.SearchStrategy[Any] = st.one_of(
+    st.integers(-5, 100),
+    st.floats(),
+    st.sampled_from([2**63, -(2**63), 10**400, -(10**400), 1e308, 0.1, -1]),
+)
+
+
+def _nested(depth: int) -> Any:
+    value: Any = "bottom"
+    for _ in range(depth):
+        value = [value] if depth % 2 else {"a": value}
+    return value
+
+
+scalars = st.none() | st.booleans() | numbers | any_texts
+values: st.SearchStrategy[Any] = st.one_of(
+    scalars,
+    st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from([100, 301, 700]).map(_nested),
+)
+"""Whatever JSON can say, and Python's JSON reads."""

@@ -1,0 +1,188 @@
+"""The judge's eyes: its own session at ZooKeeper, its own watches at the API server.
+
+Straight at the servers, past everything that is broken on purpose. When a server itself is
+restarted there is a gap, after which everything is read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+from kazoo.exceptions import KazooException
+from kazoo.protocol.states import KazooState
+from kazoo.retry import KazooRetry
+
+from faults.judge import Judge
+from nodepool_k8s.zookeeper.persistent import TreeClient
+
+ROOT = "/nodepool"
+REQUESTS = f"{ROOT}/requests"
+NODES = f"{ROOT}/nodes"
+SESSION_S = 60.0
+AGAIN_S = 0.2
+QUIET_S = 60.0
+"""A watch that says nothing for so long is asked for anew."""
+DEPLOYMENT = "nodepool-k8s/deployment"
+NODE_ID = "nodepool_node_id"
+
+Record = dict[str, Any]
+
+
+class ZooKeeperWatch:
+    """Tells the judge of every request and node, in ZooKeeper's order.
+
+    Events and answers come on one thread of the connection, and are handed to the event loop
+    in their order there.
+    """
+
+    def __init__(self, hosts: str, judge: Judge) -> None:
+        self._judge = judge
+        self._loop = asyncio.get_running_loop()
+        retry = KazooRetry(max_tries=-1, max_delay=0.5)
+        self._client: Any = TreeClient(hosts=hosts, timeout=SESSION_S, connection_retry=retry)
+        self._client.tree_callback = self._event
+        self._client.add_listener(self._connected)
+
+    def start(self) -> None:
+        """Connect; blocks."""
+        self._client.start()
+        for path in (REQUESTS, NODES):
+            self._client.ensure_path(path)
+        self._loop.call_soon_threadsafe(self._read_all)
+
+    def stop(self) -> None:
+        """Blocks."""
+        self._client.remove_listener(self._connected)
+        self._client.stop()
+        self._client.close()
+
+    def _connected(self, state: str) -> None:
+        if state == KazooState.CONNECTED:
+            self._loop.call_soon_threadsafe(self._read_all)
+
+    def _read_all(self) -> None:
+        self._judge.catching_up = True
+        self._client.add_tree_watch_async(ROOT)
+        for parent in (REQUESTS, NODES):
+            listed = self._client.get_children_async(parent)
+            listed.rawlink(lambda result, parent=parent: self._listed(parent, result))
+
+    def _listed(self, parent: str, result: Any) -> None:
+        with suppress(KazooException):
+            names = result.get()
+            tell = self._judge.only_nodes if parent == NODES else self._judge.only_requests
+            self._call(tell, set(names))
+            for name in names:
+                self._read(f"{parent}/{name}")
+            if parent == NODES:
+                # Answered after all that was asked before.
+                self._client.exists_async(ROOT).rawlink(lambda _: self._call(self._caught_up))
+
+    def _caught_up(self) -> None:
+        self._judge.catching_up = False
+
+    def _event(self, kind: str, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        if parent not in (REQUESTS, NODES):
+            return
+        if kind in ("CREATED", "CHANGED"):
+            self._read(path)
+        elif kind == "DELETED":
+            gone = self._judge.node_gone if parent == NODES else self._judge.request_gone
+            self._call(gone, name)
+
+    def _read(self, path: str) -> None:
+        self._client.get_async(path).rawlink(lambda result: self._answered(path, result))
+
+    def _answered(self, path: str, result: Any) -> None:
+        # What is gone by now, its event tells; what was asked over a lost connection is asked anew.
+        with suppress(KazooException):
+            data, _ = result.get()
+            if data:
+                parent, _, name = path.rpartition("/")
+                judge = self._judge
+                changed = judge.node_changed if parent == NODES else judge.request_changed
+                self._call(changed, name, json.loads(data))
+
+    def _call(self, function: Callable[..., None], *given: Any) -> None:
+        self._loop.call_soon_threadsafe(function, *given)
+
+
+class ClusterWatch:
+    """Tells the judge of the deployment's namespaces and pods, each in the API server's order."""
+
+    def __init__(self, session: aiohttp.ClientSession, deployment: str, judge: Judge) -> None:
+        self._session = session
+        self._selector = {"labelSelector": f"{DEPLOYMENT}={deployment}"}
+        self._judge = judge
+
+    async def watch_namespaces(self) -> None:
+        """Until cancelled."""
+        await self._watch("/api/v1/namespaces", self._namespace, self._only_namespaces)
+
+    async def watch_pods(self) -> None:
+        """Until cancelled."""
+        await self._watch("/api/v1/pods", self._pod, self._only_pods)
+
+    async def _watch(
+        self,
+        path: str,
+        tell: Callable[[str, Record], None],
+        only: Callable[[list[Record]], None],
+    ) -> None:
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                await self._watch_once(path, tell, only)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _watch_once(
+        self,
+        path: str,
+        tell: Callable[[str, Record], None],
+        only: Callable[[list[Record]], None],
+    ) -> None:
+        async with self._session.get(path, params=self._selector) as answer:
+            answer.raise_for_status()
+            found = await answer.json()
+        only(found["items"])
+        for item in found["items"]:
+            tell("ADDED", item)
+        version = found["metadata"]["resourceVersion"]
+        params = {**self._selector, "watch": "1", "resourceVersion": version}
+        patience = aiohttp.ClientTimeout(total=None, sock_read=QUIET_S)
+        async with self._session.get(path, params=params, timeout=patience) as answer:
+            answer.raise_for_status()
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return
+                tell(event["type"], event["object"])
+
+    def _namespace(self, kind: str, item: Record) -> None:
+        meta = item["metadata"]
+        if kind == "DELETED":
+            self._judge.namespace_gone(meta["name"])
+            return
+        deleting = "deletionTimestamp" in meta
+        node = meta.get("labels", {}).get(NODE_ID, "")
+        self._judge.namespace_changed(meta["name"], node, deleting=deleting)
+
+    def _pod(self, kind: str, item: Record) -> None:
+        meta = item["metadata"]
+        if kind == "DELETED":
+            self._judge.pod_gone(meta["uid"])
+            return
+        ended = item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        deleting = "deletionTimestamp" in meta or ended
+        self._judge.pod_changed(meta["uid"], meta["namespace"], deleting=deleting)
+
+    def _only_namespaces(self, items: Iterable[Record]) -> None:
+        self._judge.only_namespaces({item["metadata"]["name"] for item in items})
+
+    def _only_pods(self, items: Iterable[Record]) -> None:
+        self._judge.only_pods({item["metadata"]["uid"] for item in items})

@@ -128,7 +128,7 @@ class Deleter:
         return upkeep.Ages(ready=ready, hold=self._settings.max_hold_age)
 
     def consider_nodes_of(self, request_id: str) -> None:
-        """Look at the nodes allocated to a request that is gone."""
+        """Look at the nodes allocated to a request that is gone, or was left by its launcher."""
         for node_id in self._mirror.allocated_to(request_id):
             self.consider(node_id)
 
@@ -172,18 +172,20 @@ class Deleter:
         return upkeep.is_freed(
             node,
             locked=self._mirror.node_locked(node.id),
-            request_exists=node.allocated_to in self._mirror.requests,
+            request=self._mirror.requests.get(node.allocated_to or ""),
         )
 
     async def _free(self, node_id: str) -> None:
-        """Make a ready node, whose request is gone, whoever's comes next."""
+        """Make a ready node, whose request is gone or was left, whoever's comes next."""
         request_id = self._mirror.nodes[node_id].allocated_to or ""
         with self._passing_over(node_id):
-            if await self._store.request_exists(request_id):
-                # The mirror only lacks it still.
+            request = await self._store.read_request(request_id)
+            if request is not None and not upkeep.has_no_nodes(request):
+                # The mirror only lacks it, or its answer, still.
                 return
-            if await self._store.free_node(node_id, self._is_freed):
-                log.info("Node %s is free: request %s is gone", node_id, request_id)
+            if await self._store.free_node(node_id, request, self._is_freed):
+                what = "is gone" if request is None else f"is {request.state} without it"
+                log.info("Node %s is free: request %s %s", node_id, request_id, what)
 
     @contextmanager
     def _passing_over(self, node_id: str) -> Iterator[None]:
@@ -200,7 +202,11 @@ class Deleter:
     # --- the way of one deletion ---------------------------------------------------------------
 
     async def remove_spare(self, node: Node, reason: str) -> bool:
-        """Begin to delete an unused ready node; False where it cannot be had any more."""
+        """Begin to delete an unused ready node; False where somebody else has it.
+
+        True also where somebody else was faster to delete it. Whoever hears False finds in
+        the mirror what has become of it, which may be that room is on its way.
+        """
         if node.id in self._under_way:
             return True
         self._under_way.add(node.id)
@@ -208,9 +214,10 @@ class Deleter:
             held = await self._take(node.id, lambda found: reason if found.unused else None)
         finally:
             self._under_way.discard(node.id)
-        if held is not None:
-            self._begin(node.id, self._delete(held, reason))
-        return held is not None
+        if held is None:
+            return not await self._store.refresh_node(node.id)
+        self._begin(node.id, self._delete(held, reason))
+        return True
 
     async def remove_unoffered(self, node_id: str, reason: str) -> None:
         """Begin to delete an unused ready node, if it is ours to delete."""

@@ -149,6 +149,7 @@ class Upkeep:
             self._mirror.reread(wire.request_path(request.id))
         else:
             log.info("Request %s was left by a launcher that is gone; asking anew", request.id)
+            self._deleter.consider_nodes_of(request.id)
 
     async def drop_lost_drafts(self, now: float) -> None:
         """Delete drafts that were never claimed."""

@@ -72,14 +72,21 @@ def due_at(node: Node, ages: Ages) -> float | None:
     return min((node.state_time + limit for limit in limits if limit), default=None)
 
 
-def is_freed(node: Node, *, locked: bool, request_exists: bool) -> bool:
-    """Whether a ready node's request is gone, and the node is whoever's comes next.
+def is_freed(node: Node, *, locked: bool, request: NodeRequest | None) -> bool:
+    """Whether a ready node is allocated to a request that does not have it.
 
-    ``request_exists`` is about the request that the node is allocated to.
+    Then it is whoever's comes next. ``request`` is the one that it is allocated to, None
+    where that is gone. A request that a dead launcher had claimed is requested again, and
+    what was ready for it by then would only be in its own way.
     """
     if locked or node.claimed is None or node.state is not NodeState.READY:
         return False
-    return node.allocated_to is not None and not request_exists
+    return node.allocated_to is not None and (request is None or has_no_nodes(request))
+
+
+def has_no_nodes(request: NodeRequest) -> bool:
+    """Whether nobody has claimed a request, or it came to nothing."""
+    return request.state in (RequestState.REQUESTED, RequestState.FAILED)
 
 
 TOKEN_SECONDS = 24 * 3600.0

@@ -377,6 +377,15 @@ class Store:
             raise NodeTaken(node_id)
         return node
 
+    async def refresh_node(self, node_id: str) -> bool:
+        """Have the mirror show a node as it is by now; False where it is gone."""
+        await self._client.sync(wire.NODES)
+        try:
+            self._mirror.put_node(await self._get_node(node_id))
+        except (Vanished, MalformedRecord):
+            return False
+        return True
+
     async def _get_node(self, node_id: str) -> Node:
         data, stat = await self._client.get(wire.node_path(node_id))
         return wire.parse_node(node_id, data, stat.version)
@@ -399,9 +408,12 @@ class Store:
         self._written(HeldNode(node, held.lock))
         self._mirror.disown(wire.node_path(node.id))
 
-    async def free_node(self, node_id: str, is_due: Callable[[Node], bool]) -> bool:
+    async def free_node(
+        self, node_id: str, request: NodeRequest | None, is_due: Callable[[Node], bool]
+    ) -> bool:
         """Make a ready node that nobody holds nobody's, if it is due; whether it was.
 
+        ``request`` is what it is allocated to, which must stand as given; None: it is gone.
         Raises Held, Vanished, Outdated, SessionLost.
         """
         node = await self._get_node(node_id)
@@ -410,7 +422,10 @@ class Store:
         taking = locks.Taking()
         taking.probe(wire.node_lock_path(node_id), fresh=False)
         free = _freed(node)
-        await self._transact(freed_for_tenant(node), [_write(free)], taking)
+        operations: list[Operation] = [_write(free)]
+        if request is not None:
+            operations.append(Check(wire.request_path(request.id), request.version))
+        await self._transact(freed_for_tenant(node), operations, taking)
         self._mirror.put_node(dataclasses.replace(free, version=free.version + 1))
         return True
 
@@ -470,6 +485,18 @@ class Store:
         """Whether a request exists, asked of the leader, not of the mirror."""
         await self._client.sync(wire.REQUESTS)
         return await self._client.exists(wire.request_path(request_id)) is not None
+
+    async def read_request(self, request_id: str) -> NodeRequest | None:
+        """A request, asked of the leader, not of the mirror; None where it is not there.
+
+        Raises MalformedRecord, SessionLost.
+        """
+        await self._client.sync(wire.REQUESTS)
+        try:
+            data, stat = await self._client.get(wire.request_path(request_id))
+        except Vanished:
+            return None
+        return wire.parse_request(request_id, data, stat.version)
 
     async def read_node(self, node_id: str) -> Node | None:
         """A node's record, asked of the leader, not of the mirror; None where it is not there.

@@ -172,6 +172,22 @@ async def test_a_pending_request_that_nobody_holds_is_served(
     await zuul.use_and_return(left)
 
 
+async def test_a_ready_node_that_a_dead_launcher_had_taken_does_not_keep_its_request_waiting(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    """It had taken that one, of two, and died with the request: there is no room for two more."""
+    site = make_site(pod_label(), pool={"max-servers": 2})
+    first = await launchers.start(site)
+    (node_id,) = (await zuul.answered(await zuul.submit("pod")))["nodes"]
+    await first.stop()
+    await zuul.cancel((await zuul.node(node_id) or {})["allocated_to"])
+    left = await zuul.submit_raw(zuul_request(["pod", "pod"], state="pending"))
+    await zuul.set_node(node_id, allocated_to=left)
+    await launchers.start(site)
+    assert node_id in (await zuul.answered(left))["nodes"]
+    await zuul.use_and_return(left)
+
+
 async def test_a_pending_request_that_another_launcher_holds_is_left_alone(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:

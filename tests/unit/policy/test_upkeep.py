@@ -44,32 +44,40 @@ def test_an_unlocked_node_is_deleted_in_some_states(state: NodeState) -> None:
 def test_a_locked_node_is_somebodys(state: NodeState) -> None:
     node = a_node(state)
     assert why_delete(node, locked=True, unusable="its pod is gone") is None
-    assert not upkeep.is_freed(node, locked=True, request_exists=False)
+    assert not upkeep.is_freed(node, locked=True, request=None)
 
 
 @pytest.mark.parametrize("state", list(NodeState))
 def test_a_node_that_we_never_claimed_is_another_launchers(state: NodeState) -> None:
     node = a_node(state, claimed=None)
     assert why_delete(node, unusable="its pod is gone") is None
-    assert not upkeep.is_freed(node, locked=False, request_exists=False)
+    assert not upkeep.is_freed(node, locked=False, request=None)
 
 
 @pytest.mark.parametrize(
-    ("allocated_to", "request_exists", "freed"),
-    [("200-1", False, True), ("200-1", True, False), (None, False, False)],
+    ("allocated_to", "answer", "freed"),
+    [
+        ("200-1", None, True),
+        ("200-1", RequestState.REQUESTED, True),
+        ("200-1", RequestState.FAILED, True),
+        ("200-1", RequestState.PENDING, False),
+        ("200-1", RequestState.FULFILLED, False),
+        (None, None, False),
+    ],
 )
-def test_a_ready_node_whose_request_is_gone_is_set_free(
-    allocated_to: str | None, request_exists: bool, freed: bool
+def test_a_ready_node_whose_request_is_gone_or_does_not_have_it_is_set_free(
+    allocated_to: str | None, answer: RequestState | None, freed: bool
 ) -> None:
     node = a_node("ready", allocated_to=allocated_to)
-    assert upkeep.is_freed(node, locked=False, request_exists=request_exists) == freed
+    request = NodeRequest("200-1", answer, ("pod",)) if answer else None
+    assert upkeep.is_freed(node, locked=False, request=request) == freed
     assert why_delete(node) is None
 
 
 @pytest.mark.parametrize("state", sorted(set(NodeState) - {NodeState.READY}))
 def test_only_ready_nodes_are_set_free(state: NodeState) -> None:
     node = a_node(state, allocated_to="200-1")
-    assert not upkeep.is_freed(node, locked=False, request_exists=False)
+    assert not upkeep.is_freed(node, locked=False, request=None)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,11 @@ def answer(
     ``components`` are all registered pools; ``usage`` says what one node of each of
     the pool's labels counts.
     """
-    if request.state is not RequestState.REQUESTED or me in request.declined_by:
+    if request.state is not RequestState.REQUESTED:
         return Ignore()
+    components = list(components)
+    if me in request.declined_by:
+        return _once_declined(request, me, components)
     wanted_labels = set(request.node_types)
     candidates = [
         component
@@ -82,6 +85,16 @@ def answer(
         or (Yield("it lacks labels that another pool has") if missing and others else None)
         or _judge(request, pool, missing, usage)
     )
+
+
+def _once_declined(request: NodeRequest, me: str, components: Iterable[Component]) -> Answer:
+    """What becomes of a request that ``me`` has declined, and others may have not.
+
+    One of them may go without an answer: then nobody is left who would say that it failed.
+    """
+    if {component.id for component in components} <= {me, *request.declined_by}:
+        return Decline("every pool that is left has declined it")
+    return Yield("it has declined it, and others have not")
 
 
 def _yield_to_provider(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
@@ -132,6 +145,6 @@ def after_decline(
     FAILED once every registered pool has declined, which is Nodepool's rule; else
     requested, for the others.
     """
-    declined_by = (*request.declined_by, me)
+    declined_by = tuple(dict.fromkeys((*request.declined_by, me)))
     waiting = {component.id for component in components} - set(declined_by)
     return (RequestState.REQUESTED if waiting else RequestState.FAILED), declined_by

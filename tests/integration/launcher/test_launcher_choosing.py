@@ -137,7 +137,7 @@ async def test_a_launcher_that_leaves_holds_back_nothing(
 async def test_we_do_not_fail_what_another_launcher_has_not_declined(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
-    await zuul.register(id="other-launcher", supported_labels=["unrelated"])
+    other = await zuul.register(id="other-launcher", supported_labels=["unrelated"])
     await launchers.start(make_site(pod_label()))
     request_id = await zuul.submit("nonesuch")
 
@@ -149,6 +149,10 @@ async def test_we_do_not_fail_what_another_launcher_has_not_declined(
     request = await zuul.request(request_id)
     assert request is not None
     assert request["state"] == "requested"
+    # When it goes without an answer, nobody else would ever give one.
+    await zuul.delete(other)
+    failed = await zuul.answered(request_id, "failed")
+    assert failed["declined_by"] == request["declined_by"]
 
 
 async def test_another_launcher_of_higher_priority_goes_first_until_it_pauses(

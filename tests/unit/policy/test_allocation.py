@@ -39,8 +39,19 @@ def test_only_requested_requests_wait(state: RequestState) -> None:
     assert asked(a_request("a", state=state), a_pool("a")) == Ignore()
 
 
-def test_what_we_declined_does_not_wait_for_us() -> None:
-    assert asked(a_request("a", declined_by=(ME,)), a_pool("a")) == Ignore()
+def test_what_we_declined_waits_for_those_who_have_not() -> None:
+    declined, another = a_request("a", declined_by=(ME,)), component("it", "b")
+    assert isinstance(asked(declined, a_pool("a"), another), Yield)
+
+
+@pytest.mark.parametrize("declined_by", [(ME,), ("it", ME), (ME, "gone")])
+def test_what_everybody_declined_who_is_left_fails(declined_by: tuple[str, ...]) -> None:
+    declined = a_request("a", declined_by=declined_by)
+    others = [component("it")] if "it" in declined_by else []
+    assert isinstance(asked(declined, a_pool("a"), *others), Decline)
+    registered = [component(ME), *others]
+    answer = allocation.after_decline(declined, ME, registered)
+    assert answer == (RequestState.FAILED, declined_by)
 
 
 def test_what_fits_is_taken_with_what_it_counts() -> None:

@@ -75,7 +75,7 @@ class MinReady:
 
     def nodes_changed(self) -> None:
         """A node came, changed or went."""
-        if self._wanted:
+        if self._wanted or self._owned:
             self._wake.set()
 
     def request_changed(self, request_id: str) -> None:
@@ -107,8 +107,11 @@ class MinReady:
     async def step(self) -> None:
         """Ask for what is missing of the labels that are ours to ask for."""
         for label in sorted(self._owned - self._wanted.keys()):
-            self._owned.discard(label)
-            await self._store.give_up_min_ready(label)
+            await self._clear_answered(label)
+            # Nobody else would remove what is still to be answered.
+            if not self._under_way(label):
+                self._owned.discard(label)
+                await self._store.give_up_min_ready(label)
         for label, number in sorted(self._wanted.items()):
             if await self._is_ours(label):
                 await self._clear_answered(label)

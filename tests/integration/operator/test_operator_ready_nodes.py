@@ -126,6 +126,24 @@ async def test_when_the_launcher_that_asks_dies_another_takes_over(
     await stop_asking(zuul, site, launchers)
 
 
+async def test_what_was_asked_for_is_cleared_away_when_spare_nodes_are_wanted_no_more(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
+) -> None:
+    site = make_site(manual_label(), top=top(min_ready=1))
+    await launchers.start(site)
+    (request_id,) = await eventually(lambda: zuul.children("/nodepool/requests"), "asked for")
+    (node_id,) = await zuul.building(request_id)
+    await eventually(lambda: admin.pod(make_site.namespace(node_id)), "its pod")
+    site.become(make_site(manual_label(), pod_label("more")))
+
+    async def taken_up() -> bool:
+        return any("more" in each["supported_labels"] for each in await zuul.components())
+
+    await eventually(taken_up, "the changed configuration")
+    await admin.make_ready(make_site.namespace(node_id))
+    await eventually(lambda: _no_requests(zuul), "no request is left")
+
+
 async def test_a_spare_node_that_was_taken_is_replaced_at_once(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:

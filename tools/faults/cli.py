@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import shutil
@@ -57,6 +58,8 @@ def main(
 
     Exit status 1: a promise was broken; what happened to the objects involved is printed.
     """
+    # That connections drop is the point.
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = random.SystemRandom().randrange(LARGEST_SEED) if seed is None else seed
     kept = folder or Path(tempfile.mkdtemp(prefix="nodepool-k8s-chaos-"))

@@ -16,7 +16,8 @@ from cluster import LocalCluster
 
 from faults.judge import Judge
 from faults.launchers import Launcher
-from faults.plan import Plan
+from faults.plan import SESSION_S, Plan
+from faults.wire import Wire
 
 PAUSES = (0.5, 2.5)
 """Seconds between two faults, at least and at most."""
@@ -38,6 +39,8 @@ class Nemesis:
     times: list[tuple[float, str]] = field(default_factory=list)
     """When each began, in seconds since the beginning, and its kind."""
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    _server: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One server is away at a time: their processes' list is one file."""
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"{self.plan.seed} nemesis")
@@ -60,14 +63,15 @@ class Nemesis:
         await asyncio.gather(*self._under_way)
 
     def _begin(self, kind: str) -> None:
-        if kind in SERVERS:
-            self._start(kind, SERVERS[kind](self, self._rng))
+        rng = random.Random(self._rng.random())
+        if kind in SERVERS or kind in OTHERS:
+            self._start(kind, (SERVERS | OTHERS)[kind](self, rng))
             return
         idle = [each for each in self.launchers if not each.busy]
         if idle:
             launcher = self._rng.choice(idle)
             launcher.busy = True
-            self._start(kind, self._on(launcher, kind), launcher.name)
+            self._start(kind, self._on(launcher, kind, rng), launcher.name)
 
     def _start(self, kind: str, fault: Awaitable[None], *objects: str) -> None:
         self.injected[kind] += 1
@@ -75,9 +79,17 @@ class Nemesis:
         self.judge.history.note(kind, "faults", *objects)
         self._under_way.add(asyncio.ensure_future(_run(fault)))
 
-    async def _on(self, launcher: Launcher, kind: str) -> None:
+    async def restart(self, service: str, away: float) -> None:
+        """Stop one of the cluster's servers, and start it after so many seconds."""
+        assert self.cluster is not None
+        async with self._server:
+            await asyncio.to_thread(self.cluster.stop, service)
+            await asyncio.sleep(away)
+            await asyncio.to_thread(self.cluster.start, service)
+
+    async def _on(self, launcher: Launcher, kind: str, rng: random.Random) -> None:
         try:
-            await LAUNCHERS[kind](launcher, self._rng)
+            await LAUNCHERS[kind](launcher, rng)
             self.judge.history.note(f"{kind}: mended", "faults", launcher.name)
         finally:
             launcher.busy = False
@@ -98,13 +110,120 @@ async def kill(launcher: Launcher, rng: random.Random) -> None:
     launcher.start()
 
 
+async def freeze(launcher: Launcher, rng: random.Random) -> None:
+    """SIGSTOP for longer than its session lasts: it wakes up and believes that it has one."""
+    asleep = SESSION_S + rng.uniform(1.0, 4.0)
+    launcher.freeze()
+    await asyncio.sleep(asleep)
+    launcher.thaw()
+
+
+async def nap(launcher: Launcher, rng: random.Random) -> None:
+    """SIGSTOP for less than its session lasts."""
+    asleep = rng.uniform(0.2, SESSION_S / 2)
+    launcher.freeze()
+    await asyncio.sleep(asleep)
+    launcher.thaw()
+
+
+async def cut_zookeeper(launcher: Launcher, rng: random.Random) -> None:
+    """Its connection drops, and the next one comes to be at once."""
+    await launcher.zookeeper.cut()
+
+
+async def lose_zookeeper(launcher: Launcher, rng: random.Random) -> None:
+    """It cannot connect for a while; sometimes its session ends meanwhile."""
+    await _lose(launcher.zookeeper, rng.uniform(0.5, SESSION_S + 3.0))
+
+
+async def slow_zookeeper(launcher: Launcher, rng: random.Random) -> None:
+    """Whatever is said to ZooKeeper, and what it answers, takes its time."""
+    await _slow(launcher.zookeeper, rng)
+
+
+async def cut_api(launcher: Launcher, rng: random.Random) -> None:
+    """Every connection to the API server drops, in the midst of calls."""
+    await launcher.api.cut()
+
+
+async def lose_api(launcher: Launcher, rng: random.Random) -> None:
+    """The API server cannot be reached for a while."""
+    await _lose(launcher.api, rng.uniform(0.5, 5.0))
+
+
+async def slow_api(launcher: Launcher, rng: random.Random) -> None:
+    """Calls and their answers take their time."""
+    await _slow(launcher.api, rng)
+
+
+async def api_errors(launcher: Launcher, rng: random.Random) -> None:
+    """A share of the calls is answered with 409, 410, 429, 500 or 503."""
+    launcher.injector.share = rng.uniform(0.05, 0.4)
+    await asyncio.sleep(rng.uniform(1.0, 5.0))
+    launcher.injector.share = 0.0
+
+
+async def lost_answers(launcher: Launcher, rng: random.Random) -> None:
+    """A share of the calls is done, and the connection drops before the answer."""
+    launcher.injector.lost = rng.uniform(0.05, 0.3)
+    await asyncio.sleep(rng.uniform(1.0, 5.0))
+    launcher.injector.lost = 0.0
+
+
+async def cut_watches(launcher: Launcher, rng: random.Random) -> None:
+    """Every watch at the API server ends in the midst."""
+    await launcher.injector.cut_watches()
+
+
+async def _lose(wire: Wire, seconds: float) -> None:
+    wire.refusing = True
+    await wire.cut()
+    await asyncio.sleep(seconds)
+    wire.refusing = False
+
+
+async def _slow(wire: Wire, rng: random.Random) -> None:
+    wire.delay = rng.uniform(0.02, 0.5)
+    await asyncio.sleep(rng.uniform(1.0, 4.0))
+    wire.delay = 0.0
+
+
 LAUNCHERS: dict[str, Callable[[Launcher, random.Random], Awaitable[None]]] = {
     "kill": kill,
+    "freeze": freeze,
+    "nap": nap,
+    "zookeeper-cut": cut_zookeeper,
+    "zookeeper-lost": lose_zookeeper,
+    "zookeeper-slow": slow_zookeeper,
+    "api-cut": cut_api,
+    "api-lost": lose_api,
+    "api-slow": slow_api,
+    "api-errors": api_errors,
+    "api-answers-lost": lost_answers,
+    "watches-cut": cut_watches,
 }
 
 # --- faults of the servers -----------------------------------------------------------------------
 
-SERVERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {}
 
-KINDS = (*LAUNCHERS, *SERVERS)
+async def restart_zookeeper(nemesis: Nemesis, rng: random.Random) -> None:
+    """Away for a moment; sessions outlive it."""
+    await nemesis.restart("zookeeper", rng.uniform(0.1, 2.0))
+
+
+async def restart_api(nemesis: Nemesis, rng: random.Random) -> None:
+    """Away for some seconds."""
+    await nemesis.restart("kube-apiserver", rng.uniform(0.1, 2.0))
+
+
+SERVERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {
+    "zookeeper-restart": restart_zookeeper,
+    "api-restart": restart_api,
+}
+
+# --- faults of pods and files --------------------------------------------------------------------
+
+OTHERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {}
+
+KINDS = (*LAUNCHERS, *SERVERS, *OTHERS)
 """Every kind of fault."""

@@ -22,6 +22,7 @@ from faults.launchers import Launcher
 from faults.load import NODES, REQUEST_LOCKS, REQUESTS, Load
 from faults.nemesis import Nemesis
 from faults.plan import END_S, POOL, PROVIDER, Limits, Plan
+from faults.pods import Pods
 from faults.session import Session
 from faults.site import Place
 from faults.watching import ClusterWatch, ZooKeeperWatch
@@ -133,7 +134,8 @@ class Run:
         eyes = ClusterWatch(api, deployment, self._judge)
         load = Load(self._place.hosts, self._plan, self._judge)
         cluster = self._cluster if self._ours else None
-        nemesis = Nemesis(self._plan, self._launchers, cluster, self._judge)
+        pods = Pods(api, self._judge)
+        nemesis = Nemesis(self._plan, self._launchers, cluster, self._judge, pods)
         outcome = Outcome(self._plan, self._judge, load, nemesis)
         background = [
             asyncio.create_task(each)
@@ -160,6 +162,9 @@ class Run:
         load.stop()
         running[1].cancel()
         await nemesis.calm()
+        self._judge.limits.set(self._limits)
+        for launcher in self._launchers:
+            launcher.configure(self._limits, 1)
         await asyncio.gather(running[0])
         for each in done:
             each.result()

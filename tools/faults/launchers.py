@@ -47,12 +47,22 @@ class Launcher:
         self._judge = judge
         self._config = place.folder / f"{name}.yaml"
         self._kubeconfig = place.folder / f"{name}.kubeconfig"
+        self._configured = Limits(), 1
         self._process: subprocess.Popen[bytes] | None = None
         site.write_kubeconfig(self._kubeconfig, f"http://{api.address}")
 
     def configure(self, limits: Limits, spare: int) -> None:
         """Change its configuration, which it takes up by itself."""
+        self._configured = limits, spare
         site.write_config(self._config, self._place, self.zookeeper.address, limits, spare)
+
+    def break_configuration(self) -> None:
+        """Put an error into it."""
+        self._config.write_text("providers: [what is this\n", encoding="utf-8")
+
+    def mend_configuration(self) -> None:
+        """Make it again what it was, or ought to be by now."""
+        self.configure(*self._configured)
 
     def start(self) -> None:
         """Start it; its log is appended to."""

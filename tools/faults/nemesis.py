@@ -16,7 +16,8 @@ from cluster import LocalCluster
 
 from faults.judge import Judge
 from faults.launchers import Launcher
-from faults.plan import SESSION_S, Plan
+from faults.plan import LAUNCH_S, SESSION_S, Limits, Plan
+from faults.pods import Pods
 from faults.wire import Wire
 
 PAUSES = (0.5, 2.5)
@@ -34,6 +35,7 @@ class Nemesis:
     cluster: LocalCluster | None
     """Whose servers may be restarted; None: they are not ours."""
     judge: Judge
+    pods: Pods
     injected: Counter[str] = field(default_factory=Counter)
     """Faults by kind."""
     times: list[tuple[float, str]] = field(default_factory=list)
@@ -86,6 +88,16 @@ class Nemesis:
             await asyncio.to_thread(self.cluster.stop, service)
             await asyncio.sleep(away)
             await asyncio.to_thread(self.cluster.start, service)
+
+    async def pause(self, service: str, away: float) -> None:
+        """Freeze one of the cluster's processes for so many seconds."""
+        assert self.cluster is not None
+        async with self._server:
+            await asyncio.to_thread(self.cluster.pause, service)
+            try:
+                await asyncio.sleep(away)
+            finally:
+                await asyncio.to_thread(self.cluster.resume, service)
 
     async def _on(self, launcher: Launcher, kind: str, rng: random.Random) -> None:
         try:
@@ -188,6 +200,13 @@ async def _slow(wire: Wire, rng: random.Random) -> None:
     wire.delay = 0.0
 
 
+async def break_configuration(launcher: Launcher, rng: random.Random) -> None:
+    """Its configuration has an error for a while."""
+    launcher.break_configuration()
+    await asyncio.sleep(rng.uniform(1.0, 4.0))
+    launcher.mend_configuration()
+
+
 LAUNCHERS: dict[str, Callable[[Launcher, random.Random], Awaitable[None]]] = {
     "kill": kill,
     "freeze": freeze,
@@ -201,6 +220,7 @@ LAUNCHERS: dict[str, Callable[[Launcher, random.Random], Awaitable[None]]] = {
     "api-errors": api_errors,
     "api-answers-lost": lost_answers,
     "watches-cut": cut_watches,
+    "configuration-broken": break_configuration,
 }
 
 # --- faults of the servers -----------------------------------------------------------------------
@@ -216,14 +236,56 @@ async def restart_api(nemesis: Nemesis, rng: random.Random) -> None:
     await nemesis.restart("kube-apiserver", rng.uniform(0.1, 2.0))
 
 
+async def pause_scheduler(nemesis: Nemesis, rng: random.Random) -> None:
+    """No pod is scheduled for a while; sometimes for longer than a launch may take."""
+    await nemesis.pause("kube-scheduler", rng.uniform(1.0, LAUNCH_S + 3.0))
+
+
+async def pause_kubelet(nemesis: Nemesis, rng: random.Random) -> None:
+    """Pods are scheduled and don't start."""
+    await nemesis.pause("kwok", rng.uniform(1.0, LAUNCH_S + 3.0))
+
+
 SERVERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {
     "zookeeper-restart": restart_zookeeper,
     "api-restart": restart_api,
+    "scheduler-paused": pause_scheduler,
+    "kubelet-paused": pause_kubelet,
 }
 
 # --- faults of pods and files --------------------------------------------------------------------
 
-OTHERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {}
+
+async def fail_pods(nemesis: Nemesis, rng: random.Random) -> None:
+    """Some of the pods that come are reported as failed."""
+    await nemesis.pods.while_they_come(rng, nemesis.pods.fail)
+
+
+async def evict_pods(nemesis: Nemesis, rng: random.Random) -> None:
+    """Some of the pods that come are evicted, as by a kubelet that runs out of memory."""
+    await nemesis.pods.while_they_come(rng, nemesis.pods.evict)
+
+
+async def remove_pods(nemesis: Nemesis, rng: random.Random) -> None:
+    """Some of the pods that come vanish."""
+    await nemesis.pods.while_they_come(rng, nemesis.pods.remove)
+
+
+async def change_limits(nemesis: Nemesis, rng: random.Random) -> None:
+    """Other limits in every launcher's configuration, at much the same time."""
+    limits = rng.choice((Limits(), Limits(7, 4), Limits(12, 8), Limits(5, 3)))
+    nemesis.judge.limits.set(limits)
+    for launcher in nemesis.launchers:
+        launcher.configure(limits, 1)
+        await asyncio.sleep(rng.uniform(0, 0.3))
+
+
+OTHERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {
+    "pods-fail": fail_pods,
+    "pods-evicted": evict_pods,
+    "pods-vanish": remove_pods,
+    "limits-changed": change_limits,
+}
 
 KINDS = (*LAUNCHERS, *SERVERS, *OTHERS)
 """Every kind of fault."""

@@ -14,6 +14,8 @@ LABELS = ("pod", "namespace")
 
 SESSION_S = 4
 """The launchers' ``zookeeper-timeout``: the least that ZooKeeper agrees to."""
+LAUNCH_S = 8
+"""The ``launch-timeout``: pods that never come cost a run too much of its time otherwise."""
 BOUND_S = 30.0
 """How long a launcher may take, beyond what it waits for on purpose, while all around it breaks."""
 END_S = 60.0

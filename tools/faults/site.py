@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from faults.plan import LABELS, LIMITED_TENANT, POOL, PROVIDER, SESSION_S, Limits
+from faults.plan import LABELS, LAUNCH_S, LIMITED_TENANT, POOL, PROVIDER, SESSION_S, Limits
 
 CONTEXT = "chaos"
 
@@ -56,8 +56,7 @@ def _provider(place: Place, limits: Limits) -> dict[str, Any]:
         "name": PROVIDER,
         "driver": "kubernetes",
         "context": CONTEXT,
-        # Pods that never come cost a run too much of its time otherwise.
-        "launch-timeout": 8,
+        "launch-timeout": LAUNCH_S,
         "pools": [{"name": POOL, "max-servers": limits.pool, "labels": labels}],
     }
 

@@ -147,6 +147,9 @@ class Run:
             await load.finish(END_S)
             outcome.calm_s = time.monotonic() - calm
             await self._empty_the_house(session)
+            for each in background:
+                if each.done():
+                    each.result()
         finally:
             for each in background:
                 each.cancel()

@@ -78,6 +78,8 @@ class Judge:
         self._namespaces: dict[str, str] = {}
         """Those that nobody deletes, and the node that each is for."""
         self._orphans: dict[str, float] = {}
+        self._locks: dict[str, dict[str, float]] = {}
+        """By request: the contenders for its lock, and since when each is one without it."""
         self._pods: dict[str, str] = {}
         """Pods by UID, and the namespace of each."""
         self._crowded: float | None = None
@@ -139,6 +141,20 @@ class Judge:
         """After a gap: these are there, of what changed all is told anew."""
         for request in self._requests.keys() - requests:
             self.request_gone(request)
+
+    def lock_changed(self, request: str, contender: str, *, there: bool) -> None:
+        """Somebody came to a request's lock, or left it."""
+        contenders = self._locks.setdefault(request, {})
+        if there:
+            contenders[contender] = self.history.now()
+        else:
+            contenders.pop(contender, None)
+        if not contenders:
+            del self._locks[request]
+
+    def forget_locks(self) -> None:
+        """After a gap: only what comes from now on is known."""
+        self._locks.clear()
 
     def _fulfilled(self, request: str, nodes: list[str]) -> None:
         if not is_spare(self._requests[request]):
@@ -241,6 +257,17 @@ class Judge:
         """To be called now and then: what has been so for too long."""
         self._look_at_namespaces()
         self._look_at_pods()
+        self._look_at_locks()
+
+    def _look_at_locks(self) -> None:
+        now = self.history.now()
+        for request, contenders in self._locks.items():
+            for contender, since in contenders.items():
+                if request in self._requests:
+                    contenders[contender] = now
+                elif now - since > self._orphan_s:
+                    what = f"{contender} has the lock of request {request}, which is gone"
+                    self.accuse("no lock without an owner", what, request)
 
     def _look_at_namespaces(self) -> None:
         now = self.history.now()

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -22,6 +23,7 @@ from nodepool_k8s.zookeeper.persistent import TreeClient
 
 ROOT = "/nodepool"
 REQUESTS = f"{ROOT}/requests"
+REQUEST_LOCKS = f"{ROOT}/requests-lock"
 NODES = f"{ROOT}/nodes"
 SESSION_S = 60.0
 AGAIN_S = 0.2
@@ -67,6 +69,7 @@ class ZooKeeperWatch:
 
     def _read_all(self) -> None:
         self._judge.catching_up = True
+        self._judge.forget_locks()
         self._client.add_tree_watch_async(ROOT)
         for parent in (REQUESTS, NODES):
             listed = self._client.get_children_async(parent)
@@ -88,6 +91,10 @@ class ZooKeeperWatch:
 
     def _event(self, kind: str, path: str) -> None:
         parent, _, name = path.rpartition("/")
+        if path.startswith(f"{REQUEST_LOCKS}/") and parent != REQUEST_LOCKS:
+            request = parent.rpartition("/")[2]
+            change = partial(self._judge.lock_changed, request, name, there=kind == "CREATED")
+            self._call(change)
         if parent not in (REQUESTS, NODES):
             return
         if kind in ("CREATED", "CHANGED"):

@@ -8,7 +8,7 @@ it was read. Pure: reads and makes bytes, knows no client. Sources of the form:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -119,12 +119,40 @@ def _decode(data: bytes, what: str) -> dict[str, Any]:
     if not data:
         raise MalformedRecord(f"{what} is empty; expected a JSON object")
     try:
-        value = json.loads(data)
+        value = _loads(data)
     except (ValueError, RecursionError) as error:
         raise MalformedRecord(f"{what} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise MalformedRecord(f"{what} holds a {type(value).__name__}; expected a JSON object")
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value):
+        raise MalformedRecord(f"{what} is nested more than {DEEPEST} deep")
     return value
+
+
+def _loads(data: bytes) -> Any:
+    value = json.loads(data.decode())
+    if b"\\u" not in data:
+        return value
+    # Half of a surrogate pair can be written in JSON, and then nowhere else: neither to a
+    # path or a terminal nor into another record. A question mark can.
+    return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+
+
+DEEPEST = 100
+"""Levels of a record; what goes through its values calls itself for each."""
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:
@@ -345,7 +373,7 @@ def _resources(value: object) -> Resources | None:
         return None
     numbers = {str(name): _number(amount) for name, amount in value.items()}
     return Resources.from_numbers(
-        {name: amount for name, amount in numbers.items() if amount is not None}
+        {name: amount for name, amount in numbers.items() if amount is not None and amount > 0}
     )
 
 
@@ -426,8 +454,8 @@ def slim(node: Node) -> Node:
 def hold_expiration(node: Node) -> float | None:
     """Seconds that whoever holds the node wants to have it held; None: for ever."""
     value = node.extra.get("hold_expiration")
-    if isinstance(value, str) and value.isdecimal():  # Zuul once wrote it as text.
-        value = int(value)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)  # Zuul once wrote it as text.
     seconds = _number(value)
     return seconds if seconds is not None and seconds > 0 else None
 
@@ -484,9 +512,14 @@ def encode_ledger(claimed: Resources) -> bytes:
 
 
 def _milli(value: object, what: str) -> dict[str, int]:
-    if not isinstance(value, dict) or not all(isinstance(item, int) for item in value.values()):
+    if not isinstance(value, dict) or not all(map(_is_amount, value.values())):
         raise MalformedRecord(f"{what} is {value!r:.80}; expected whole thousandths by name")
     return value
+
+
+def _is_amount(value: object) -> bool:
+    # Nobody holds less than nothing: what says so would make room that there is not.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 # --- components ----------------------------------------------------------------------------

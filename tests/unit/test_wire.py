@@ -240,3 +240,28 @@ def test_reasons_that_are_none_are_left_out(own: object) -> None:
     extra = {wire.DRIVER_KEY: own}
     request = NodeRequest("200-1", RequestState.REQUESTED, ("pod",), extra=extra)
     assert wire.refusal_reasons(request) == ()
+
+
+def test_half_a_character_does_not_get_into_paths_and_tables() -> None:
+    record = (
+        b'{"state": "ready", "provider": "a\\ud800", "user_data": {"\\udfff": "\\ud83d\\ude00"}}'
+    )
+    node = wire.parse_node("1", record, 0)
+    assert (node.provider, node.extra["user_data"]) == ("a?", {"?": "\N{GRINNING FACE}"})
+    assert wire.ledger_path(node.provider or "", "main").endswith("/a%3F/main")
+
+
+@pytest.mark.parametrize("claimed", [-1, True, 10**400])
+def test_a_claim_of_no_amount_is_malformed(claimed: int) -> None:
+    with pytest.raises(MalformedRecord, match="whole thousandths"):
+        wire.parse_ledger(json.dumps({"claimed": {"cores": claimed}}).encode())
+
+
+def test_a_bottomless_record_is_malformed() -> None:
+    with pytest.raises(MalformedRecord, match="nested more than 100 deep"):
+        wire.parse_node("1", b'{"state": "hold", "comment": ' + b"[" * 300 + b"]" * 300 + b"}", 0)
+
+
+def test_a_hold_of_a_googol_seconds_has_no_end() -> None:
+    node = Node("1", NodeState.HOLD, extra={"hold_expiration": "9" * 5000})
+    assert wire.hold_expiration(node) is None

@@ -242,7 +242,8 @@ def age(since: float | None, now: float) -> str:
 def redacted(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what lets one in, however deep in it."""
     return {
-        key: REDACTED if _is_secret(key, value) else _shown(value) for key, value in record.items()
+        _shown(key): REDACTED if _is_secret(key, value) else _shown(value)
+        for key, value in record.items()
     }
 
 
@@ -272,5 +273,7 @@ def _shown(value: Any) -> Any:
 def _port(value: object) -> object:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
+    if isinstance(value, str) and value.isdecimal() and len(value) <= 5:
+        return int(value)
     # A cluster's address, with the account's token in it.
-    return int(value) if isinstance(value, str) and value.isdecimal() else REDACTED
+    return REDACTED

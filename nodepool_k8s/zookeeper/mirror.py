@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
@@ -201,8 +201,9 @@ class Mirror:
 
     async def _load_branch(self, root: str, known: dict[str, Any], gate: asyncio.Semaphore) -> None:
         names = set(await self._client.children(root))
-        for gone in known.keys() - names:
-            self._removed(f"{root}/{gone}")
+        for path in self._known_below(root, known):
+            if path.rpartition("/")[2] not in names:
+                self._removed(path)
 
         async def read(name: str) -> None:
             path = f"{root}/{name}"
@@ -211,6 +212,12 @@ class Mirror:
                     await self._read_until_current(path)
 
         await asyncio.gather(*(read(name) for name in names))
+
+    def _known_below(self, root: str, known: Iterable[str]) -> set[str]:
+        """Paths of the records that were read, and of those that could not be."""
+        names = {*known, *self.empty_nodes} if root == wire.NODES else {*known}
+        unread = {path for path in self._reported if path.rpartition("/")[0] == root}
+        return {f"{root}/{name}" for name in names} | unread
 
     async def _load_locks(self, kind: Kind, gate: asyncio.Semaphore) -> None:
         is_node = kind is Kind.NODE_LOCK
@@ -336,7 +343,7 @@ class Mirror:
 
     def _report(self, path: str, data: bytes, error: MalformedRecord) -> None:
         """Say once that a record cannot be read, and go on without it."""
-        self._removed(path)
+        self._drop(path)
         if not data and _kind_of(path) is Kind.NODE:
             # What a contender's lock leaves of a removed node; upkeep's to remove.
             self.empty_nodes.add(path.rpartition("/")[2])
@@ -359,6 +366,10 @@ class Mirror:
             self._tell(Kind.COMPONENT, name)
 
     def _removed(self, path: str) -> None:
+        self._reported.pop(path, None)
+        self._drop(path)
+
+    def _drop(self, path: str) -> None:
         kind, name = _kind_of(path), path.rpartition("/")[2]
         if kind is Kind.REQUEST and name in self.requests:
             self._set_request(name, None)
@@ -367,7 +378,7 @@ class Mirror:
         elif kind is Kind.COMPONENT and name in self.components:
             del self.components[name]
             self._tell(Kind.COMPONENT, name)
-        elif kind is Kind.NODE:
+        if kind is Kind.NODE:
             self.empty_nodes.discard(name)
         self._owned.discard(path)
 
@@ -382,6 +393,7 @@ class Mirror:
         old = self.nodes.pop(node_id, None)
         if node is not None:
             self.nodes[node_id] = node
+            self.empty_nodes.discard(node_id)
         self._recount(old, node)
         _move(self._allocated, node_id, _request_of(old), _request_of(node))
         _move(self._spare, node_id, _spare_label(old), _spare_label(node))

@@ -7,7 +7,8 @@ test can name the delay it expects.
 from __future__ import annotations
 
 FIRST_SECONDS = 0.1
-LONGEST_SECONDS = 10.0
+LONGEST_SECONDS = 3.0
+"""So that whoever waits goes on within seconds of the return of what was away."""
 
 
 def delay(failures: int, jitter: float, retry_after: float | None = None) -> float:

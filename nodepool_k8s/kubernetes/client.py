@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10.0
+WATCH_ANSWER_SECONDS = 15.0
+"""A watch is answered at once, though its first event may be a long time coming."""
 CONNECTIONS = 64
 
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -58,6 +60,7 @@ class ApiClient:
         self._calls: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
+        self._watching: set[aiohttp.ClientResponse] = set()
         self._reloading = asyncio.Lock()
         self._generation = 0
         self.authorities: str | None = None
@@ -122,17 +125,21 @@ class ApiClient:
         try:
             session, headers = await self._ready(self._streams)
             headers["Accept"] = accept
-            async with session.request(
-                "GET", self._url(path, query), headers=headers, timeout=timeout, **self._extra()
-            ) as response:
+            async with asyncio.timeout(WATCH_ANSWER_SECONDS):
+                response = await session.request(
+                    "GET", self._url(path, query), headers=headers, timeout=timeout, **self._extra()
+                )
+            async with response:
                 if response.status >= 400:
                     if response.status == 401:
                         await self._reload(generation)
                     raise _api_error(response, await response.read())
                 telemetry.watch_opened(self.provider, path)
+                self._watching.add(response)
                 try:
                     yield _lines(response.content)
                 finally:
+                    self._watching.discard(response)
                     _hang_up(response)
         except _UNREACHABLE as error:
             raise _unreachable(error) from error
@@ -182,10 +189,20 @@ class ApiClient:
                     raise _api_error(response, answer)
                 return answer
         except _UNREACHABLE as error:
+            if isinstance(error, TimeoutError):
+                self._doubt_watches()
             raise _unreachable(error) from error
         finally:
             seconds = time.monotonic() - began
             telemetry.api_called(self.provider, method, path, status, seconds)
+
+    def _doubt_watches(self) -> None:
+        """A server that went without a goodbye leaves watches that are silent as if all was well.
+
+        Opening them anew shows whether it is there, and when it is back.
+        """
+        for response in self._watching:
+            _hang_up(response)
 
     async def _ready(
         self, session: aiohttp.ClientSession | None

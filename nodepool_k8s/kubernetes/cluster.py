@@ -89,6 +89,7 @@ class Cluster:
         self._client = ApiClient(provider.context, provider.name)
         self._started: Mirror | None = None
         self._has_started = asyncio.Event()
+        self._wanted_since = asyncio.get_running_loop().time()
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._role_kind = "ClusterRole"
@@ -133,8 +134,13 @@ class Cluster:
 
     @property
     def out_of_touch_since(self) -> float | None:
-        """The loop's time since which the mirror may be stale; None while both watches work."""
-        return self._mirror.out_of_touch_since
+        """The loop's time since which the mirror may be stale; None while both watches work.
+
+        Before ``start`` is through, the time since which the cluster is wanted.
+        """
+        if self._started is None:
+            return self._wanted_since
+        return self._started.out_of_touch_since
 
     def subscribe(self, subscription: Subscription) -> None:
         """Tell that one about lost pods and namespaces that come and go, before start or after."""

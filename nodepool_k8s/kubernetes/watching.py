@@ -49,6 +49,8 @@ class Subscription:
     """A pod ended, is being removed, or is no longer ready."""
     namespace_appeared: Callable[[str], None]
     namespace_disappeared: Callable[[str], None]
+    touch_changed: Callable[[], None] = lambda: None
+    """A watch broke, or works again; called without a name."""
 
 
 class Malformed(KubernetesError):
@@ -69,6 +71,7 @@ class Stream(Generic[R]):
         selector: str,
         read: Callable[[dict[str, Any]], R],
         changed: Callable[[R | None, R | None], None],
+        touch_changed: Callable[[], None],
         *,
         metadata_only: bool,
     ) -> None:
@@ -77,6 +80,7 @@ class Stream(Generic[R]):
         self._selector = selector
         self._read = read
         self._changed = changed
+        self._touch_changed = touch_changed
         self._list_accept = METADATA_LIST if metadata_only else JSON
         self._watch_accept = METADATA if metadata_only else JSON
         self.records: dict[str, R] = {}
@@ -180,7 +184,7 @@ class Stream(Generic[R]):
     def _in_touch(self) -> None:
         if self.out_of_touch_since is not None and self._failures > 1:
             log.info("%s: in touch with the cluster again", self._path)
-        self.out_of_touch_since = None
+        self._set_out_of_touch_since(None)
 
     def _failed(self, error: KubernetesError) -> None:
         gone = isinstance(error, ApiError) and error.status == GONE
@@ -190,9 +194,14 @@ class Stream(Generic[R]):
             log.info("%s: the watch is too old to be resumed, listing again", self._path)
             return
         if self.out_of_touch_since is None:
-            self.out_of_touch_since = asyncio.get_running_loop().time()
+            self._set_out_of_touch_since(asyncio.get_running_loop().time())
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         log.log(level, "%s: the watch failed, trying again: %s", self._path, error)
+
+    def _set_out_of_touch_since(self, since: float | None) -> None:
+        if since != self.out_of_touch_since:
+            self.out_of_touch_since = since
+            self._touch_changed()
 
 
 def _stream_error(status: Mapping[str, Any]) -> KubernetesError:
@@ -217,10 +226,17 @@ class Mirror:
             selector,
             namespace_record,
             self._namespace_changed,
+            self._touch_changed,
             metadata_only=True,
         )
         self.pod_stream = Stream(
-            client, "/api/v1/pods", selector, pod_record, self._pod_changed, metadata_only=False
+            client,
+            "/api/v1/pods",
+            selector,
+            pod_record,
+            self._pod_changed,
+            self._touch_changed,
+            metadata_only=False,
         )
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -277,6 +293,14 @@ class Mirror:
             if not waiters and self._waiters.get(namespace) is waiters:
                 del self._waiters[namespace]
         return True
+
+    def _touch_changed(self) -> None:
+        for subscription in self._subscriptions:
+            try:
+                subscription.touch_changed()
+            except Exception:
+                # As in ``_tell``.
+                log.exception("telling that a watch broke, or works again, failed")
 
     def _wake(self, namespace: str) -> None:
         for waiter in self._waiters.get(namespace, ()):

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from nodepool_k8s import backoff, wire
 from nodepool_k8s.config import kubeconfig
@@ -44,6 +45,8 @@ class Clusters:
         self._troubles: dict[str, str] = {}
         self.on_lost: Callable[[str], None] | None = None
         """Whom to tell the name of a namespace that was lost, or that lost a pod."""
+        self.on_touch: Callable[[Cluster], None] | None = None
+        """Whom to tell that a cluster is in touch again, or no longer."""
 
     def __contains__(self, provider: object) -> bool:
         return provider in self._live
@@ -112,7 +115,8 @@ class Clusters:
 
     def _connect(self, provider: Provider) -> Cluster:
         cluster = Cluster(provider, self._deployment)
-        cluster.subscribe(Subscription(self._lost, _ignore, self._lost))
+        touched = partial(self._touched, cluster)
+        cluster.subscribe(Subscription(self._lost, _ignore, self._lost, touched))
         task = self._tasks.spawn(f"start provider {provider.name}", self._start(cluster))
         self._starting[cluster] = task
         return cluster
@@ -120,6 +124,10 @@ class Clusters:
     def _lost(self, namespace: str) -> None:
         if self.on_lost is not None:
             self.on_lost(namespace)
+
+    def _touched(self, cluster: Cluster) -> None:
+        if self.on_touch is not None:
+            self.on_touch(cluster)
 
     def trouble(self, provider: str) -> str:
         """Why the provider's cluster could not be connected to yet; empty where nobody knows."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nodepool_k8s import backoff, telemetry, wire
 from nodepool_k8s.config.settings import Label, Pool, Provider
-from nodepool_k8s.errors import KubernetesError, LaunchError, describe
+from nodepool_k8s.errors import ClusterUnreachable, KubernetesError, LaunchError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import uninterrupted
 from nodepool_k8s.logs import about
@@ -66,6 +66,7 @@ class Launch:
         """How many were made; each has a number, which is never used again."""
         self._steps: dict[str, float] = {}
         self._step_began = 0.0
+        self._attempt_began = 0.0
         self._figures = telemetry.LaunchFigures(request, queue.pool, self._label.name, held.node.id)
 
     async def run(self) -> None:
@@ -121,7 +122,8 @@ class Launch:
     # --- one attempt ------------------------------------------------------------------------
 
     async def _attempt(self, number: int) -> None:
-        self._steps, self._step_began = {}, time.monotonic()
+        self._steps = {}
+        self._attempt_began = self._step_began = time.monotonic()
         self._figures.attempt_begins()
         objects = self._objects(number)
         if number:
@@ -184,16 +186,23 @@ class Launch:
         self.held = await uninterrupted(self._site.store.write_node(self.held.evolve(**changes)))
 
     async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Make something in the cluster, to the end; waits where a ResourceQuota is used up.
+        """Make something in the cluster, to the end.
 
-        Raises LaunchError.
+        Waits where a ResourceQuota is used up, and, for no longer than ``launch-timeout``,
+        where the cluster cannot be reached. Raises LaunchError.
         """
-        refusals = 0
+        refusals = absences = 0
         try:
             while True:
                 try:
-                    return await uninterrupted(call())
+                    # When the session is over, the node is another launcher's to remove.
+                    return await uninterrupted(call(), lambda: self._site.store.session_over)
                 except KubernetesError as error:
+                    if self._may_come_back(error):
+                        absences += 1
+                        self.waits_for = describe(error)
+                        await asyncio.sleep(backoff.delay(absences, random.random()))
+                        continue
                     judgement = diagnosis.judge(error)
                     if not isinstance(judgement, diagnosis.QuotaWait):
                         permanent = isinstance(judgement, diagnosis.Hopeless)
@@ -211,6 +220,11 @@ class Launch:
         finally:
             if refusals:
                 self._queue.refused_by_cluster(refused=False)
+
+    def _may_come_back(self, error: KubernetesError) -> bool:
+        # All that is asked for here can be asked again: what is there already is taken over.
+        waited = time.monotonic() - self._attempt_began
+        return isinstance(error, ClusterUnreachable) and waited < self._label.launch.launch_timeout
 
     # --- waiting for the pod ----------------------------------------------------------------
 

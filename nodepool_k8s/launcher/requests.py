@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from nodepool_k8s import telemetry, wire
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
+from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.logs import about
@@ -41,6 +42,13 @@ another's way at the API server, and each pod starts later: see ``tools/bench``.
 
 CONNECTING_SECONDS = 5.0
 """How long others of lower priority wait for a pool whose cluster is being connected to."""
+
+LOST_SECONDS = 3.0
+"""How long a pool goes on, and others wait for it, when it has lost touch with its cluster.
+A watch that is cut is back within that."""
+
+WAKE_LATE = 0.01
+"""A timer may go off a moment too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,8 @@ class PoolQueue:
         """What the first request in the queue is waiting for; empty when nothing waits."""
         self._pauses = False
         """Whether that is a reason for others not to wait for this pool."""
-        self._connecting_until: float | None = None
+        self._patient_until = 0.0
+        """The loop's time at which it looks again whether its cluster is back."""
         self._store = store
         self._mirror = mirror
         self._hooks = hooks
@@ -145,8 +154,6 @@ class PoolQueue:
         """
         if site == self._claims.site and tenant_limits == self._claims.tenant_limits:
             return
-        if site.cluster is not self._claims.site.cluster:
-            self._connecting_until = None
         self.pool = site.pool
         self._claims = Claims(site, self.component.id, tenant_limits, self._store, self._mirror)
         self.component = dataclasses.replace(
@@ -225,6 +232,11 @@ class PoolQueue:
         self._refused_by_cluster += 1 if refused else -1
         self.wake()
 
+    def cluster_changed(self, cluster: Cluster) -> None:
+        """A cluster is in touch again, or no longer; it may be this pool's."""
+        if cluster is self._claims.site.cluster:
+            self.wake()
+
     def _enqueue(self, request: NodeRequest) -> None:
         self._line.add(request.id, allocation.order(request), self._group(request))
         self.wake()
@@ -264,7 +276,7 @@ class PoolQueue:
                 break
         else:
             self._wait_for("", pauses=False)
-        await self._show(paused=self._pauses)
+        await self._show(paused=self._pauses or self._is_cluster_away())
 
     def _wait_for(self, reason: str, *, pauses: bool) -> None:
         self.waits_for, self._pauses = reason, pauses
@@ -281,7 +293,7 @@ class PoolQueue:
     async def _serve(self, request: NodeRequest) -> bool:
         """Claim the first request of the line; False where the pool has to wait."""
         ready = self._ready_nodes(request)
-        if None in ready and self._held_back():
+        if self._waits_for_cluster() or (None in ready and self._held_back()):
             return False
         # What is configured while it waits for ZooKeeper is for the next one.
         claims = self._claims
@@ -324,10 +336,7 @@ class PoolQueue:
 
     def _held_back(self) -> bool:
         """Whether nothing may be launched now, quota or not."""
-        if not self._claims.site.cluster.in_sync:
-            reason = f"the cluster of provider {self.pool.provider}"
-            self._wait_for(reason, pauses=self._connects_too_long())
-        elif self._refused_by_cluster:
+        if self._refused_by_cluster:
             self._wait_for("a ResourceQuota of the cluster", pauses=True)
         elif self.capacity.full:
             # Busy and not full: whoever is to be served here is served here, and soon.
@@ -338,12 +347,26 @@ class PoolQueue:
             return False
         return True
 
-    def _connects_too_long(self) -> bool:
+    def _waits_for_cluster(self) -> bool:
+        if self._claims.site.cluster.in_sync and not self._is_cluster_away():
+            return False
+        self._wait_for(f"the cluster of provider {self.pool.provider}", pauses=False)
+        return True
+
+    def _is_cluster_away(self) -> bool:
+        """Whether the cluster has not answered for so long that nobody shall wait for it."""
+        cluster = self._claims.site.cluster
+        since = cluster.out_of_touch_since
+        if since is None:
+            return False
         loop = asyncio.get_running_loop()
-        if self._connecting_until is None:
-            self._connecting_until = loop.time() + CONNECTING_SECONDS
-            loop.call_at(self._connecting_until, self.wake)
-        return loop.time() >= self._connecting_until
+        until = since + (LOST_SECONDS if cluster.in_sync else CONNECTING_SECONDS)
+        if loop.time() >= until:
+            return True
+        if until != self._patient_until:
+            self._patient_until = until
+            loop.call_at(until + WAKE_LATE, self.wake)
+        return False
 
     # --- ready nodes -----------------------------------------------------------------------
 

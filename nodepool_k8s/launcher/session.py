@@ -114,6 +114,7 @@ class SessionScope:
 
     def _listen_to_clusters(self, *, listening: bool) -> None:
         self._clusters.on_lost = self._on_lost if listening else None
+        self._clusters.on_touch = self._on_touch if listening else None
         self._clusters.listen(self._on_cluster if listening else None)
 
     # --- the configuration -------------------------------------------------------------------
@@ -173,6 +174,8 @@ class SessionScope:
         self._queues[queue.pool.key] = queue
         for request_id in list(self._mirror.requests):
             queue.offer(request_id)
+        # Whether its cluster is there is to be shown also where nobody asks for anything.
+        queue.wake()
         name = f"serve pool {queue.pool.key}"
         self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
 
@@ -193,6 +196,10 @@ class SessionScope:
     def _on_cluster(self, cluster: Cluster) -> None:
         name = f"attend to the cluster of provider {cluster.provider.name}"
         self._serving.spawn(name, self._attend_to(cluster))
+
+    def _on_touch(self, cluster: Cluster) -> None:
+        for queue in self._queues.values():
+            queue.cluster_changed(cluster)
 
     async def _attend_to(self, cluster: Cluster) -> None:
         await cluster.synced()

@@ -114,7 +114,7 @@ class ZooKeeperClient:
         self._kazoo = TreeClient(
             hosts=settings.hosts,
             timeout=settings.timeout,
-            connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0),
+            connection_retry=_retry(),
             **_tls_options(settings),
         )
         self._kazoo.add_listener(self._on_kazoo_state)
@@ -176,6 +176,7 @@ class ZooKeeperClient:
         bare = TreeClient(
             hosts=self.settings.hosts.rpartition(f"/{chroot}")[0],
             timeout=self.settings.timeout,
+            connection_retry=_retry(),
             **_tls_options(self.settings),
         )
 
@@ -393,6 +394,11 @@ class ZooKeeperClient:
         except Vanished:
             return False
         return data == operation.data and stat.version == operation.version + 1
+
+
+def _retry() -> KazooRetry:
+    """Connect again, and again; kazoo's own would wait ever longer."""
+    return KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -84,9 +84,15 @@ class Store:
 
     def __init__(self, client: ZooKeeperClient, mirror: Mirror) -> None:
         self._client = client
+        self._session = client.session
         self._mirror = mirror
         self._hostname = socket.getfqdn()
         self.ledgers = Ledgers(client, mirror)
+
+    @property
+    def session_over(self) -> bool:
+        """Whether what was held when this store was made is somebody else's by now."""
+        return self._session.over
 
     # --- start-up -----------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class LauncherProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "KUBECONFIG": str(site.cluster.kubeconfig)},
+                env={"KUBECONFIG": str(site.cluster.kubeconfig), **os.environ},
             )
 
     async def ready(self) -> LauncherProcess:

@@ -134,6 +134,53 @@ async def test_a_server_that_never_answers_times_out(
     await client.close()
 
 
+async def test_a_call_without_an_answer_makes_watches_open_anew(
+    api: FakeApi, kube_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "CALL_TIMEOUT_SECONDS", 0.05)
+    over = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if request.path == "/watched":
+            await response.prepare(request)
+            await response.write(b"first\n")
+        await over.wait()
+        return response
+
+    api.handler = silent
+    client = ApiClient("ctx")
+    await client.connect()
+    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+        async with client.stream("/watched", {}, "application/json", 60) as lines:
+            assert await anext(lines) == b"first"
+            with pytest.raises(ClusterUnreachable, match="time"):
+                await client.get("/x")
+            await anext(lines)
+    over.set()
+    await client.close()
+
+
+async def test_a_watch_that_is_not_answered_is_given_up(
+    api: FakeApi, kube_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "WATCH_ANSWER_SECONDS", 0.05)
+    over = asyncio.Event()
+
+    async def silent(_: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    api.handler = silent
+    client = ApiClient("ctx")
+    await client.connect()
+    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+        async with client.stream("/watched", {}, "application/json", 60):
+            raise AssertionError("it was answered")
+    over.set()
+    await client.close()
+
+
 async def test_refused_credentials_are_read_again_once(
     api: FakeApi, client: ApiClient, kube_config: Path
 ) -> None:

@@ -38,11 +38,13 @@ class Scene:
         self.pods = Watched()
         self.mirror = Mirror(client, "a=b")
         self.told: list[tuple[str, str]] = []
+        self.touched: list[bool] = []
         self.mirror.subscribe(
             Subscription(
                 pod_lost=lambda name: self.told.append(("lost", name)),
                 namespace_appeared=lambda name: self.told.append(("appeared", name)),
                 namespace_disappeared=lambda name: self.told.append(("disappeared", name)),
+                touch_changed=lambda: self.touched.append(self.mirror.out_of_touch_since is None),
             )
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -272,6 +274,18 @@ async def test_out_of_touch_is_known_while_it_lasts(scene: Scene) -> None:
     assert scene.mirror.out_of_touch_since is not None
 
 
+async def test_who_listens_hears_that_a_watch_broke_and_that_it_works_again(scene: Scene) -> None:
+    scene.pods.watches = [
+        [event("ADDED", raw_pod("a", 5))],
+        status(503, "Unavailable"),
+        [event("ADDED", raw_pod("b", 6)), Watched.HOLD],
+    ]
+    await scene.start()
+    await scene.until("b", lambda: scene.mirror.pods("b"))
+    assert scene.mirror.out_of_touch_since is None
+    assert scene.touched[-2:] == [False, True]
+
+
 async def test_a_silent_stream_is_given_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,11 +314,15 @@ async def test_a_callback_that_fails_stops_nothing(
     def fail(name: str) -> None:
         raise RuntimeError(name)
 
-    scene.mirror.subscribe(Subscription(fail, fail, fail))
+    def fail_too() -> None:
+        raise RuntimeError
+
+    scene.mirror.subscribe(Subscription(fail, fail, fail, fail_too))
     scene.namespaces.watches = [[event("ADDED", raw_namespace("a", 5)), Watched.HOLD]]
     await scene.start()
     await scene.until("a", lambda: scene.mirror.namespace("a"))
     assert "telling about namespace a failed" in caplog.text
+    assert "telling that a watch broke, or works again, failed" in caplog.text
 
 
 class Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -56,6 +57,8 @@ class FakeStore:
     ready: dict[str, Node] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     """Ready nodes that others were faster to take."""
+    faster: set[str] = field(default_factory=set)
+    """Ready nodes that another launcher removes at the same moment."""
     while_reading: Callable[[], None] | None = None
     """What happens while the ledgers are read the next time."""
     errors: list[NodepoolK8sError] = field(default_factory=list)
@@ -113,6 +116,7 @@ class FakeCluster:
 
     uid: str = "cluster"
     in_sync: bool = True
+    out_of_touch_since: float | None = None
 
 
 @dataclass
@@ -193,7 +197,9 @@ def a_bench(
     removed: list[str] = []
 
     async def remove_spare(node: Node, reason: str) -> bool:
-        if node.id in store.taken:
+        if node.id in store.faster:
+            mirror.put_node(replace(node, state=NodeState.DELETING))
+        if node.id in store.taken | store.faster:
             return False
         mirror.put_node(replace(node, state=NodeState.DELETING))
         removed.append(node.id)
@@ -376,18 +382,43 @@ async def test_who_waits_for_quota_and_not_for_launches_is_not_woken_by_their_en
 async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_takes_long() -> None:
     bench = a_bench()
     cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
-    cluster.in_sync = False
+    now = asyncio.get_running_loop().time()
+    cluster.in_sync, cluster.out_of_touch_since = False, now
     bench.add("200-0000000001")
     await bench.queue.step()
     assert bench.queue.waits_for == "the cluster of provider local"
     assert not bench.queue.component.paused
-    bench.queue._connecting_until = 0.0
+    cluster.out_of_touch_since = now - 5
     await bench.queue.step()
     assert bench.queue.component.paused
-    cluster.in_sync = True
+    cluster.in_sync, cluster.out_of_touch_since = True, None
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001"]
     assert not bench.queue.component.paused
+
+
+async def test_a_pool_that_lost_touch_with_its_cluster_goes_on_for_a_moment_then_pauses() -> None:
+    bench = a_bench()
+    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    now = asyncio.get_running_loop().time()
+    cluster.out_of_touch_since = now
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+    cluster.out_of_touch_since = now - 3
+    await bench.queue.step()
+    assert bench.queue.component.paused, "although nobody asks for anything"
+    bench.add("200-0000000002")
+    bench.keep_ready("7")
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"], "not a ready node either"
+    assert bench.queue.waits_for == "the cluster of provider local"
+    cluster.out_of_touch_since = None
+    assert bench.is_woken(lambda: bench.queue.cluster_changed(cast(Cluster, cluster)))
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001", "200-0000000002"]
+    assert not bench.queue.component.paused
+    assert not bench.is_woken(lambda: bench.queue.cluster_changed(cast(Cluster, FakeCluster())))
 
 
 async def test_a_clusters_own_quota_holds_claims_back() -> None:
@@ -598,6 +629,17 @@ async def test_the_next_ready_node_goes_where_the_first_is_somebodys_by_now() ->
     bench.add("200-0000000001", "large")
     await bench.queue.step()
     assert bench.removed == ["0000000008"]
+
+
+async def test_no_second_ready_node_goes_where_another_launcher_was_faster_to_remove_one() -> None:
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.store.faster.add("0000000007")
+    bench.add("200-0000000001", "large")
+    await bench.queue.step()
+    assert not bench.removed
+    assert "instances" in bench.queue.waits_for
 
 
 async def test_a_spare_node_waits_for_no_room_and_takes_nobodys() -> None:

@@ -39,7 +39,7 @@ venv_make() {
     venv_say "installing this package and its pinned dependencies into .venv (a minute when new)"
     wanted=$(venv_wanted)
     "$PYTHON" -m pip install --quiet --disable-pip-version-check \
-        -c "$ROOT/constraints.txt" -e "$ROOT[test,docs]" >&2 || return 1
+        -c "$ROOT/constraints.txt" -e "$ROOT[test,docs,bench]" >&2 || return 1
     printf '%s\n' "$wanted" >"$ROOT/.venv/made-from"
 }
 

@@ -19,12 +19,14 @@ import peer
 from cluster import ClusterError, LocalCluster, Progress
 
 from benchmark import figures, launchers
+from benchmark import scale as growth
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
 from benchmark.floor import IN_FLIGHT
 from benchmark.launchers import Place, Recipe
 from benchmark.measures import (
     FULL,
+    QUICK,
     Cluster,
     FloorSubject,
     Found,
@@ -33,6 +35,7 @@ from benchmark.measures import (
     Subject,
     steps_for,
 )
+from benchmark.scale import Growth
 
 BUSY = 0.5
 """Load for each core from which on others' work shows in the figures."""
@@ -134,6 +137,15 @@ class Campaign:
             self.readings.add(run, name, found)
             return True
         return False
+
+    # --- growth ------------------------------------------------------------------------
+
+    def run_scale(self) -> Growth | None:
+        """What grows with what merely exists; None where that could not be measured."""
+        self._look_at_the_machine()
+        with self._noting("growth"), self._place("fake") as place:
+            return growth.measure(place, self.progress, quick=self.plan.scale is QUICK)
+        return None
 
     # --- a real node -------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import click
 from cluster import Progress
 from rich.console import Console
 
-from benchmark import report
+from benchmark import report, scale
 from benchmark.campaign import REAL, Campaign, Plan
 from benchmark.figures import NAMES
 from benchmark.floor import IN_FLIGHT
@@ -26,6 +26,19 @@ from benchmark.measures import FULL, QUICK
 @click.option("--quick", is_flag=True, help="One run with 30 nodes: whether it works at all.")
 @click.option("--peer", is_flag=True, help="Measure Nodepool 11.0.0, too (installs it apart).")
 @click.option("--real", is_flag=True, help="Measure deletion on a real node, too.")
+@click.option(
+    "--scale",
+    "growing",
+    is_flag=True,
+    help="Measure instead what grows with thousands of nodes and waiting requests.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/scale.png"),
+    show_default=True,
+    help="Where --scale writes its picture.",
+)
 @click.option(
     "--only",
     type=click.Choice(NAMES),
@@ -60,6 +73,8 @@ def main(
     quick: bool,
     peer: bool,
     real: bool,
+    growing: bool,
+    plot: Path,
     only: tuple[str, ...],
     json_file: Path | None,
     in_flight: int,
@@ -80,6 +95,9 @@ def main(
         profile=profile.absolute() if profile else None,
     )
     campaign = Campaign(plan, Progress())
+    if growing:
+        _grow(campaign, plot)
+        return
     campaign.run()
     _print(campaign)
     if json_file is not None:
@@ -90,12 +108,24 @@ def main(
         shutil.rmtree(plan.folder, ignore_errors=True)
 
 
+def _grow(campaign: Campaign, plot: Path) -> None:
+    found = campaign.run_scale()
+    if found is None:
+        raise click.ClickException("; ".join(campaign.failures))
+    _console().print(scale.table(found))
+    scale.plot(found, plot)
+    click.echo(f"the picture is {plot}")
+    shutil.rmtree(campaign.plan.folder, ignore_errors=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 def _print(campaign: Campaign) -> None:
     plan = campaign.plan
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    console.print(report.table(campaign.readings, plan.names, plan.peer, plan.runs))
+    _console().print(report.table(campaign.readings, plan.names, plan.peer, plan.runs))
 
 
 def _document(campaign: Campaign) -> dict[str, object]:

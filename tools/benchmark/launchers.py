@@ -5,6 +5,7 @@ Each one gets a ZooKeeper chroot of its own, so that none finds what another lef
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -53,6 +54,8 @@ class Recipe:
     argv: tuple[str, ...]
     kubeconfig: str
     log: Path
+    web: str = ""
+    """The address of its web server, where that is known before it starts."""
 
     def start(self) -> Launcher:
         """Start it."""
@@ -119,6 +122,21 @@ def own(place: Place, run: int, profile: Path | None) -> Recipe:
         python += ["-m", "cProfile", "-o", str(profile)]
     argv = (*python, "-m", "nodepool_k8s", "launcher", "-c", config)
     return _recipe("nodepool-k8s", place, chroot, argv)
+
+
+def own_with(place: Place, chroot: str, name: str, pool: dict[str, Any], port: int) -> Recipe:
+    """This repository's launcher with one pool more, and its web server on that port."""
+    document = configuration(
+        place, {"zookeeper-servers": [files.server(place.zookeeper, f"/{chroot}")]}
+    )
+    document["labels"] += [{"name": label["name"]} for label in pool["labels"]]
+    document["providers"][0]["pools"].append(pool)
+    document["webapp"]["port"] = port
+    config = _write(place, name, document)
+    argv = (sys.executable, "-m", "nodepool_k8s", "launcher", "-c", config)
+    recipe = _recipe(name, place, chroot, argv)
+    log = place.folder / f"{name}.log"
+    return dataclasses.replace(recipe, log=log, web=f"http://127.0.0.1:{port}")
 
 
 def peer(place: Place, run: int, environment: Path) -> Recipe:

@@ -159,7 +159,7 @@ class Requestor:
         """Create the requests without awaiting each one's creation; then watch them."""
         orders, created = [], []
         for _ in range(count):
-            data = _encode(_request(label))
+            data = _encode(request(label))
             orders.append(Order(submitted=time.monotonic()))
             created.append(
                 self._client.create_async(
@@ -279,7 +279,7 @@ def _encode(record: dict[str, Any]) -> bytes:
     return json.dumps(record, sort_keys=True).encode()
 
 
-def _request(label: str) -> dict[str, Any]:
+def request(label: str) -> dict[str, Any]:
     """A request with Zuul's keys."""
     now = time.time()
     return {

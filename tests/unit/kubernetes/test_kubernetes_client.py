@@ -151,12 +151,16 @@ async def test_a_call_without_an_answer_makes_watches_open_anew(
     api.handler = silent
     client = ApiClient("ctx")
     await client.connect()
-    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+
+    async def watch() -> None:
         async with client.stream("/watched", {}, "application/json", 60) as lines:
             assert await anext(lines) == b"first"
             with pytest.raises(ClusterUnreachable, match="time"):
                 await client.get("/x")
             await anext(lines)
+
+    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+        await watch()
     over.set()
     await client.close()
 

@@ -31,7 +31,7 @@ YAML = re.compile(
 """An example. Above an excerpt whose keys do not tell, a comment says what it is a part of."""
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"\bnodepool-k8s ([a-z][a-z-]+)\b")
-TOOL = re.compile(r"\b(tools/[a-z]+|\.ci/run)\b")
+TOOL = re.compile(r"\b(tools/[a-z-]+|\.ci/run)\b")
 REPOSITORY_PATH = re.compile(r"`((?:tests|etc|tools|nodepool_k8s)/[\w./-]+)`")
 MODULE = re.compile(r"`((?:[a-z_]+/)?[a-z_]+\.py)`")
 STAGE = re.compile(r"\btools/test ([a-z0-9]+)")

@@ -235,7 +235,7 @@ def test_the_binding_names_the_role_of_the_labels_type() -> None:
 
 
 def test_the_shipped_manifest_has_the_same_access_roles() -> None:
-    path = Path(__file__).parents[2] / "etc" / "kubernetes" / "rbac.yaml"
+    path = Path(__file__).parents[3] / "etc" / "kubernetes" / "rbac.yaml"
     shipped = [part for part in yaml.safe_load_all(path.read_text()) if part]
     roles = {part["metadata"]["name"]: part for part in shipped if part["kind"] == "ClusterRole"}
     for name in manifests.ACCESS_RULES:
@@ -243,7 +243,7 @@ def test_the_shipped_manifest_has_the_same_access_roles() -> None:
 
 
 def test_nothing_in_the_shipped_manifest_escalates() -> None:
-    path = Path(__file__).parents[2] / "etc" / "kubernetes" / "rbac.yaml"
+    path = Path(__file__).parents[3] / "etc" / "kubernetes" / "rbac.yaml"
     for part in yaml.safe_load_all(path.read_text()):
         for rule in part.get("rules", ()):
             assert "escalate" not in rule["verbs"]

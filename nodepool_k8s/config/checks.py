@@ -9,6 +9,7 @@ from typing import Any
 from nodepool_k8s.config import labels, schema
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.settings import DRIVER
 from nodepool_k8s.errors import ConfigError
 from nodepool_k8s.model import CORES, INSTANCES, RAM
 
@@ -76,7 +77,7 @@ def _other_providers(review: Review) -> None:
                 f"provider {_name(review, path)} passed over: it names no driver, which means "
                 "openstack; this launcher's is 'driver: kubernetes'",
             )
-        elif driver != schema.DRIVER and review.sound(path, "driver"):
+        elif driver != DRIVER and review.sound(path, "driver"):
             review.note(
                 path,
                 f"provider {_name(review, path)} passed over: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from nodepool_k8s.config import schema
+from nodepool_k8s.config import options, schema
 from nodepool_k8s.config.names import is_dns_label, is_subdomain, template_fields
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
@@ -19,7 +19,11 @@ WITH_SPEC = frozenset(
 """What a label with a raw spec may have."""
 
 WITH_NAMESPACE = frozenset(
-    {"name", "type", "labels", "dynamic-labels", "python-path", "shell-type", *schema.LAUNCH_KEYS}
+    {
+        *("name", "type", "labels", "dynamic-labels", "python-path", "shell-type"),
+        *options.IN_NAMESPACE,
+        *schema.LAUNCH_KEYS,
+    }
 )
 """What has an effect on a namespace label."""
 
@@ -61,7 +65,7 @@ def check(
     if not review.sound(path, "type"):
         return
     if label["type"] == "namespace":
-        _namespace(review, path, label)
+        _namespace(review, path, label, pool)
     else:
         _pod(review, path, label, pool)
 
@@ -93,10 +97,12 @@ def _names_request(field: str) -> bool:
     return root == "request" and rest.partition(".")[0].partition("[")[0] in REQUEST_FIELDS
 
 
-def _namespace(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _namespace(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
     idle = [key for key in label if key in schema.LABEL.keys and key not in WITH_NAMESPACE]
     if idle:
         review.note(path, f"no effect on a namespace label: {', '.join(idle)}")
+    kept = {key: label[key] for key in label if key in WITH_NAMESPACE}
+    options.check(review, path, kept, pool)
 
 
 def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
@@ -116,6 +122,7 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
     _gpu(review, path, label)
     _env(review, path)
     _mounts(review, path)
+    options.check(review, path, label, pool)
 
 
 def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.config import schema
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.problems import Path, Wrong, path_text
 from nodepool_k8s.config.sections import Section, errors_of
+from nodepool_k8s.config.settings import DRIVER
 from nodepool_k8s.errors import Problem
 
 
@@ -70,7 +70,7 @@ class Review:
     def providers(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The providers of our driver."""
         for path, provider in self.mappings(("providers",)):
-            if provider.get("driver") == schema.DRIVER:
+            if provider.get("driver") == DRIVER:
                 yield path, provider
 
     def unique(self, path: Path, key: str, what: str) -> None:

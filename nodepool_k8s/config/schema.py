@@ -10,12 +10,11 @@ from typing import Any
 
 from voluptuous import Invalid, MultipleInvalid
 
-from nodepool_k8s.config import values
+from nodepool_k8s.config import options, values
 from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
 from nodepool_k8s.config.problems import Missing, Wrong, nearest
 from nodepool_k8s.config.sections import Items, Section
-
-DRIVER = "kubernetes"
+from nodepool_k8s.config.settings import DRIVER
 
 OTHER_DRIVERS = (
     *("aws", "azure", "fake", "gce", "ibmvpc", "metastatic", "openshift", "openshiftpods"),
@@ -169,6 +168,7 @@ LABEL = Section(
         "volumes": Items("a list of Kubernetes volumes", _volume),
         "volume-mounts": Items("a list of Kubernetes volume mounts", _mount),
         "spec": pod_spec,
+        **options.KEYS,
         **LAUNCH_KEYS,
     },
     required=("name", "type"),
@@ -189,6 +189,7 @@ POOL = Section(
         "node-attributes": Entries("a mapping", any_key, json_value),
         **LIMIT_KEYS,
         **{f"default-label-{key}": check for key, check in RESOURCE_KEYS.items()},
+        **{f"default-label-{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
         "labels": Items("a list of labels", LABEL),
         **LAUNCH_KEYS,
     },

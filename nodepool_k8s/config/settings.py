@@ -14,6 +14,8 @@ from nodepool_k8s.model import LabelType, empty
 
 DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
 
+DRIVER = "kubernetes"
+
 UNLIMITED = None
 
 

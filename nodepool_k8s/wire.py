@@ -460,6 +460,12 @@ def hold_expiration(node: Node) -> float | None:
     return seconds if seconds is not None and seconds > 0 else None
 
 
+def token_times(node: Node) -> tuple[float | None, float]:
+    """When the node's token ends (None: never) and when it was granted, since the epoch."""
+    own = own_data(node)
+    return _number(own.get("token_expires")), _number(own.get("token_issued")) or node.state_time
+
+
 def wants_reuse(request: NodeRequest) -> bool:
     """Whether a ready node will do, or the request insists on new ones."""
     return request.extra.get("reuse") is not False

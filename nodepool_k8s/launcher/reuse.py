@@ -115,10 +115,9 @@ class Reuse:
             log.warning("Node %s: its labels stay as they were: %s", self.held.node.id, error)
 
     async def _refresh_token(self) -> None:
-        own = wire.own_data(self.held.node)
-        expires, issued = own.get("token_expires"), own.get("token_issued")
+        expires, issued = wire.token_times(self.held.node)
         now = time.time()
-        if not upkeep.needs_token(expires, issued or self.held.node.state_time, now):
+        if not upkeep.needs_token(expires, issued, now):
             return
         name = self.held.node.external_id or ""
         try:

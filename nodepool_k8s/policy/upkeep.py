@@ -94,13 +94,13 @@ TOKEN_SECONDS = 24 * 3600.0
 TOKEN_SHARE = 0.8
 
 
-def needs_token(expires: object, issued: float, now: float) -> bool:
+def needs_token(expires: float | None, issued: float, now: float) -> bool:
     """Whether a ready node is to get a fresh token before it is handed out.
 
-    Not while a day, or four fifths of what was granted, remain. ``expires`` is as the
-    node's record has it: seconds since the epoch, None for a token that does not expire.
+    Not while a day, or four fifths of what was granted, remain. Times are seconds since
+    the epoch; ``expires`` is None for a token that does not expire.
     """
-    if not isinstance(expires, int | float):
+    if expires is None:
         return False
     return expires - now < min(TOKEN_SECONDS, TOKEN_SHARE * (expires - issued))
 

@@ -265,3 +265,10 @@ def test_a_bottomless_record_is_malformed() -> None:
 def test_a_hold_of_a_googol_seconds_has_no_end() -> None:
     node = Node("1", NodeState.HOLD, extra={"hold_expiration": "9" * 5000})
     assert wire.hold_expiration(node) is None
+
+
+@pytest.mark.parametrize("junk", ["never", 10**400, True, [], None])
+def test_a_token_of_no_known_times_has_no_end_and_is_as_old_as_its_node(junk: object) -> None:
+    own = {"token_expires": junk, "token_issued": junk}
+    node = Node("1", NodeState.READY, state_time=7.0, driver_data={wire.DRIVER_KEY: own})
+    assert wire.token_times(node) == (None, 7.0)

@@ -233,6 +233,29 @@ class Home:
     cluster: str
 
 
+class Phase(StrEnum):
+    """How far a request is, for whoever waits for it."""
+
+    QUEUED = "queued"
+    LAUNCHING = "launching"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a request that wants to know is waiting for, in one pool (``provider/pool``).
+
+    ``why`` is for a person. ``position`` is the place in the pool's line, 1 for the first;
+    ``node`` (an id) and ``step`` belong to the first of its nodes that is not ready yet.
+    """
+
+    phase: Phase
+    pool: str
+    why: str
+    position: int | None = None
+    node: str | None = None
+    step: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """A quota ledger, a pool's or a tenant's, as it stood at ``version``."""

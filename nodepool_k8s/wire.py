@@ -22,6 +22,8 @@ from nodepool_k8s.model import (
     Node,
     NodeRequest,
     NodeState,
+    Phase,
+    Progress,
     RequestState,
     Resources,
 )
@@ -40,6 +42,8 @@ TENANT_LEDGERS = "/nodepool-k8s/tenants"
 MIN_READY_OWNERS = "/nodepool-k8s/min-ready"
 """One ephemeral znode a label, of the launcher that asks for its spare nodes."""
 HOMES = "/nodepool-k8s/clusters"
+PROGRESS = "/nodepool-k8s/progress"
+"""One ephemeral znode a request that asks to be told what it waits for."""
 
 LOCK_INFIX = "__lock__"
 """Between the contender's UUID and the sequence, in kazoo's lock recipe."""
@@ -110,6 +114,17 @@ def label_of_min_ready(path: str) -> str | None:
 def home_path(home: Home) -> str:
     """Where it is kept that a provider has, or had, nodes in a cluster."""
     return f"{HOMES}/{quote(f'{home.provider}@{home.cluster}', safe='')}"
+
+
+def progress_path(request_id: str) -> str:
+    """Where a launcher writes what a request waits for, if that wants to know."""
+    return f"{PROGRESS}/{request_id}"
+
+
+def request_of_progress(path: str) -> str | None:
+    """The request of such a path; None for another path."""
+    root, _, name = path.rpartition("/")
+    return name if root == PROGRESS and name else None
 
 
 # --- JSON ------------------------------------------------------------------------------
@@ -283,6 +298,57 @@ SPARE = MappingProxyType({"reuse": False, DRIVER_KEY: {"spare": True}})
 def is_own_spare(request: NodeRequest) -> bool:
     """Whether a launcher of ours asked for that spare node (as far as the request still says)."""
     return request.for_spare and _own(request).get("spare") is True
+
+
+def wants_progress(request: NodeRequest) -> bool:
+    """Whether the requestor wants to be told what the request waits for."""
+    return request.extra.get("progress") is True
+
+
+WITH_PROGRESS: Mapping[str, Any] = MappingProxyType({"progress": True})
+"""The ``extra`` of a request that wants that."""
+
+
+# --- progress -----------------------------------------------------------------------------
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """Write what a request waits for; what does not apply is left out."""
+    fields = {
+        "state": progress.phase.value,
+        "pool": progress.pool,
+        "position": progress.position,
+        "node": progress.node,
+        "step": progress.step,
+        "why": progress.why,
+    }
+    return _encode({key: value for key, value in fields.items() if value is not None})
+
+
+def parse_progress(request_id: str, data: bytes) -> Progress:
+    """Read what a request waits for.
+
+    Raises MalformedRecord where it is not a JSON object, or its state is none that is
+    known; all else that cannot be read is taken for missing.
+    """
+    what = f"the progress of request {request_id}"
+    raw = _decode(data, what)
+    try:
+        phase = Phase(str(raw.get("state")))
+    except ValueError as error:
+        expected = " or ".join(Phase)
+        raise MalformedRecord(
+            f"{what} has state {raw.get('state')!r:.40}; expected {expected}"
+        ) from error
+    position = _number(raw.get("position"))
+    return Progress(
+        phase=phase,
+        pool=_text(raw.get("pool")) or "",
+        why=_text(raw.get("why")) or "",
+        position=int(position) if position is not None and position >= 1 else None,
+        node=_text(raw.get("node")),
+        step=_text(raw.get("step")),
+    )
 
 
 # --- nodes --------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from nodepool_k8s.model import (
     Node,
     NodeRequest,
     NodeState,
+    Phase,
+    Progress,
     RequestState,
     Resources,
 )
@@ -272,3 +274,53 @@ def test_a_token_of_no_known_times_has_no_end_and_is_as_old_as_its_node(junk: ob
     own = {"token_expires": junk, "token_issued": junk}
     node = Node("1", NodeState.READY, state_time=7.0, driver_data={wire.DRIVER_KEY: own})
     assert wire.token_times(node) == (None, 7.0)
+
+
+PROGRESS = [
+    Progress(Phase.QUEUED, "local/main", "quota: 2 of 2 instances in use, 1 needed", position=3),
+    Progress(Phase.LAUNCHING, "local/main", "Pulling", node="0000000007", step="ready"),
+]
+
+
+@pytest.mark.parametrize("progress", PROGRESS)
+def test_progress_survives_the_wire(progress: Progress) -> None:
+    assert wire.parse_progress("200-1", wire.encode_progress(progress)) == progress
+
+
+def test_progress_has_a_place_for_each_request() -> None:
+    path = wire.progress_path("200-0000000001")
+    assert path == "/nodepool-k8s/progress/200-0000000001"
+    assert wire.request_of_progress(path) == "200-0000000001"
+    assert wire.request_of_progress("/nodepool-k8s/progress") is None
+    assert wire.request_of_progress(path + "/more") is None
+
+
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        (b"", "is empty; expected a JSON object"),
+        (b"soon", "is not JSON"),
+        (b"[]", "holds a list; expected a JSON object"),
+        (b"{}", "has state None; expected queued or launching"),
+        (b'{"state": "asleep"}', "has state 'asleep'; expected queued or launching"),
+    ],
+)
+def test_progress_that_cannot_be_read_says_so(record: bytes, complaint: str) -> None:
+    with pytest.raises(MalformedRecord, match="the progress of request 200-1 ") as error:
+        wire.parse_progress("200-1", record)
+    assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize("junk", ["third", 0, -1, True, 10**400, []])
+def test_a_place_in_the_line_that_is_none_is_left_out(junk: object) -> None:
+    record = {"state": "queued", "position": junk, "pool": 7, "why": None}
+    parsed = wire.parse_progress("200-1", json.dumps(record).encode())
+    assert parsed == Progress(Phase.QUEUED, "", "")
+
+
+@pytest.mark.parametrize("value", [False, 1, "true", None])
+def test_only_who_says_true_wants_progress(value: object) -> None:
+    asked = NodeRequest("200-1", RequestState.REQUESTED, (), extra=wire.WITH_PROGRESS)
+    assert wire.wants_progress(asked)
+    odd = NodeRequest("200-1", RequestState.REQUESTED, (), extra={"progress": value})
+    assert not wire.wants_progress(odd)

@@ -123,6 +123,7 @@ def test_bytes_are_read_or_malformed(data: bytes) -> None:
         lambda: wire.parse_component("host-1", data),
         lambda: wire.parse_ledger(data),
         lambda: wire.parse_home("home", data),
+        lambda: wire.parse_progress("200-1", data),
     ):
         with suppress(MalformedRecord):
             read()

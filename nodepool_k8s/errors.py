@@ -125,6 +125,14 @@ class MissingRights(KubernetesError):
     """The launcher's own account lacks rights; the text names them and the manifest."""
 
 
+class CommandError(KubernetesError):
+    """A command in a pod could not be run, or nobody knows how it ended."""
+
+
+class CommandNotStarted(CommandError):
+    """The container has no such command, or it cannot be started there."""
+
+
 # --- the web server ------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -27,8 +27,9 @@ from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
 from nodepool_k8s import telemetry
-from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound, describe
-from nodepool_k8s.kubernetes import credentials
+from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError
+from nodepool_k8s.kubernetes import credentials, exec
+from nodepool_k8s.kubernetes.answers import api_error, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class ApiClient:
                 if response.status >= 400:
                     if response.status == 401:
                         await self._reload(generation)
-                    raise _api_error(response, await response.read())
+                    raise api_error(response, await response.read())
                 telemetry.watch_opened(self.provider, path)
                 self._watching.add(response)
                 try:
@@ -142,7 +143,26 @@ class ApiClient:
                     self._watching.discard(response)
                     _hang_up(response)
         except _UNREACHABLE as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: exec.Query, protocols: Sequence[str]
+    ) -> AsyncIterator[exec.WebSocket]:
+        """Open a websocket, as ``exec.execute`` needs one."""
+        generation = self._generation
+        session, headers = await self._ready(self._streams)
+        assert session.connector is not None
+        url = self._url(path, query)
+        try:
+            async with exec.opened(
+                session.connector, url, protocols, headers, **self._extra()
+            ) as socket:
+                yield socket
+        except ApiError as error:
+            if error.status == 401:
+                await self._reload(generation)
+            raise
 
     async def _call(
         self,
@@ -186,12 +206,12 @@ class ApiClient:
                 answer = await response.read()
                 status = response.status
                 if response.status >= 400:
-                    raise _api_error(response, answer)
+                    raise api_error(response, answer)
                 return answer
         except _UNREACHABLE as error:
             if isinstance(error, TimeoutError):
                 self._doubt_watches()
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         finally:
             seconds = time.monotonic() - began
             telemetry.api_called(self.provider, method, path, status, seconds)
@@ -217,7 +237,7 @@ class ApiClient:
             headers["Authorization"] = token
         return session, headers
 
-    def _url(self, path: str, query: Query | None) -> URL:
+    def _url(self, path: str, query: Query | exec.Query | None) -> URL:
         text = f"{self.configuration.host}{path}"
         return URL(f"{text}?{urlencode(query)}" if query else text, encoded=True)
 
@@ -292,22 +312,3 @@ def _parsed(answer: bytes) -> Object:
     if not isinstance(parsed, dict):
         raise ClusterUnreachable("the answer is not an object: is a proxy in the way?")
     return parsed
-
-
-def _api_error(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
-    """Translate a Status object, or whatever a proxy answered in its place."""
-    reason, message = response.reason or "", ""
-    try:
-        status = json.loads(answer)
-        reason, message = status.get("reason") or reason, status.get("message") or ""
-    except (ValueError, AttributeError):
-        message = answer[:200].decode("utf-8", "replace").strip()
-    kind = NotFound if response.status == 404 else ApiError
-    retry_after = response.headers.get("Retry-After", "")
-    return kind(
-        response.status, reason, message, float(retry_after) if retry_after.isdigit() else None
-    )
-
-
-def _unreachable(error: BaseException) -> ClusterUnreachable:
-    return ClusterUnreachable(f"the API server cannot be reached: {describe(error)}")

@@ -386,10 +386,12 @@ class PoolQueue:
         """This pool's ready nodes that are nobody's, by label, each label's oldest first."""
         for label in labels:
             for node in self._mirror.unused(label):
-                ours = (node.provider, node.pool) == (self.pool.provider, self.pool.name)
                 free = node.id not in self._taken and not self._mirror.node_locked(node.id)
-                if ours and free and node.claimed is not None:
+                if self._is_ours(node) and free and node.claimed is not None:
                     yield node
+
+    def _is_ours(self, node: Node) -> bool:
+        return (node.provider, node.pool) == (self.pool.provider, self.pool.name)
 
     # --- without room ----------------------------------------------------------------------
 
@@ -423,10 +425,29 @@ class PoolQueue:
     ) -> None:
         """Remove an unused ready node, if that serves the request."""
         kept = {node.id for node in ready if node is not None}
+        caught_up = False
         while (spare := self._spare_to_remove(wanted, kept)) is not None:
-            if await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
+            if request.id not in self._line:
+                # It changed or went meanwhile.
                 return
-            self._taken.add(spare.id)
+            if not caught_up:
+                # Another launcher may have removed one for it just now.
+                await self._catch_up()
+                caught_up = True
+            elif await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
+                return
+            else:
+                self._taken.add(spare.id)
+
+    async def _catch_up(self) -> None:
+        """Have the mirror show what is leaving, and what has left the ledger, by now."""
+        contended = [
+            node.id
+            for label in self.pool.labels
+            for node in self._mirror.unused(label)
+            if self._is_ours(node) and self._mirror.node_locked(node.id)
+        ]
+        await self._store.catch_up(self._claims.ledger, contended)
 
     def _spare_to_remove(self, wanted: Resources, kept: set[str]) -> Node | None:
         unused = [node for node in self._unused(self.pool.labels) if node.id not in kept]

@@ -113,7 +113,7 @@ class Ledgers:
                     await self._client.transaction([*operations, *locking, *writes])
                 except TransactionConflict as conflict:
                     if conflict.operation in writes:
-                        await self._read(conflict.operation.path)
+                        await self.read(conflict.operation.path)
                     elif taking is None or not taking.learn(conflict):
                         raise
                 else:
@@ -135,11 +135,12 @@ class Ledgers:
         known = self._mirror.ledgers.get(entry.path)
         if known is not None and entry.has_room(known):
             return known
-        ledger = await self._read(entry.path)
+        ledger = await self.read(entry.path)
         entry.require_room(ledger)
         return ledger
 
-    async def _read(self, path: str) -> Ledger:
+    async def read(self, path: str) -> Ledger:
+        """The ledger as it is, which the mirror shows from now on. Raises SessionLost."""
         while True:
             try:
                 data, stat = await self._client.get(path)
@@ -170,7 +171,7 @@ class Ledgers:
         version stood still is true. The correction, or None where nothing was written.
         """
         async with self._turn[path]:
-            ledger = await self._read(path)
+            ledger = await self.read(path)
             total = await self._sum_of_records(path)
             if total == ledger.claimed:
                 return None

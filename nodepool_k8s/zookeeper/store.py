@@ -392,6 +392,14 @@ class Store:
             return False
         return True
 
+    async def catch_up(self, ledger: str, node_ids: Sequence[str]) -> None:
+        """Have the mirror show these nodes, and then that ledger, as they are by now.
+
+        What was removed meanwhile the mirror has heard of before the ledger is read.
+        """
+        await asyncio.gather(*(self.refresh_node(node_id) for node_id in node_ids))
+        await self.ledgers.read(ledger)
+
     async def _get_node(self, node_id: str) -> Node:
         data, stat = await self._client.get(wire.node_path(node_id))
         return wire.parse_node(node_id, data, stat.version)

@@ -28,10 +28,17 @@ def two_providers(make_site: SiteMaker, *labels: Options, top: Options) -> Any:
     return make_site.of(providers, top)
 
 
-async def held(zuul: Zuul, tenant: str = "tenant-one") -> list[str]:
-    """Ids of the nodes that count for the tenant."""
-    nodes = await zuul.nodes()
-    return [name for name, node in nodes.items() if node["tenant_name"] == tenant]
+async def held(zuul: Zuul, tenant: str = "tenant-one") -> set[str]:
+    """Ids of nodes that all counted for the tenant at one moment.
+
+    Records are read one after the other, so only what is found twice was there between.
+    """
+
+    async def found() -> set[str]:
+        nodes = await zuul.nodes()
+        return {name for name, node in nodes.items() if node["tenant_name"] == tenant}
+
+    return await found() & await found()
 
 
 async def ledger(zuul: Zuul, tenant: str = "tenant-one") -> dict[str, int]:

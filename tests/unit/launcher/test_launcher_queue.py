@@ -59,6 +59,8 @@ class FakeStore:
     """Ready nodes that others were faster to take."""
     faster: set[str] = field(default_factory=set)
     """Ready nodes that another launcher removes at the same moment."""
+    unheard_of: Callable[[], None] | None = None
+    """What has happened, and the mirror learns of when it is told to catch up."""
     while_reading: Callable[[], None] | None = None
     """What happens while the ledgers are read the next time."""
     errors: list[NodepoolK8sError] = field(default_factory=list)
@@ -101,6 +103,12 @@ class FakeStore:
             else:
                 self.totals[entry.path] = self.totals.get(entry.path, Resources()) + entry.change
         return Claim(request, "lock", tuple(HeldNode(node, "lock") for node in nodes))
+
+    async def catch_up(self, ledger: str, node_ids: Sequence[str]) -> None:
+        assert ledger == LEDGER
+        if self.unheard_of is not None:
+            happened, self.unheard_of = self.unheard_of, None
+            happened()
 
     async def rewrite_request(self, request: NodeRequest) -> NodeRequest:
         self.rewritten.append(request)
@@ -640,6 +648,31 @@ async def test_no_second_ready_node_goes_where_another_launcher_was_faster_to_re
     await bench.queue.step()
     assert not bench.removed
     assert "instances" in bench.queue.waits_for
+
+
+async def test_no_second_ready_node_goes_where_another_launchers_removal_is_not_heard_of_yet() -> (
+    None
+):
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.mirror.node_locks["0000000007"] = {"x__lock__0"}
+    leaving = replace(bench.store.ready["0000000007"], state=NodeState.DELETING)
+    bench.store.unheard_of = lambda: bench.mirror.put_node(leaving)
+    bench.add("200-0000000001", "large")
+    await bench.queue.step()
+    assert not bench.removed
+    assert "instances" in bench.queue.waits_for
+
+
+async def test_no_ready_node_goes_for_a_request_that_went_meanwhile() -> None:
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    bench.add("200-0000000001", "large")
+    bench.store.unheard_of = lambda: bench.remove("200-0000000001")
+    await bench.queue.step()
+    assert not bench.removed
 
 
 async def test_a_spare_node_waits_for_no_room_and_takes_nobodys() -> None:

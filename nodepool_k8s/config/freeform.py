@@ -8,7 +8,7 @@ from typing import Any
 
 from voluptuous import Invalid, MultipleInvalid
 
-from nodepool_k8s.config.problems import Wrong
+from nodepool_k8s.config.problems import Missing, Wrong
 
 Validator = Callable[[Any], Any]
 
@@ -19,7 +19,7 @@ class Entries:
     def __init__(self, expected: str, key: Validator, value: Validator) -> None:
         self.expected = expected
         self._key = key
-        self._value = value
+        self.value = value
 
     def __call__(self, value: Any) -> Any:
         """Return the mapping; raise with everything that is wrong in it."""
@@ -28,7 +28,7 @@ class Entries:
         errors: list[Invalid] = []
         for name, entry in value.items():
             errors += _tried(self._key, name, name, of_key=True)
-            errors += _tried(self._value, entry, name)
+            errors += _tried(self.value, entry, name)
         if errors:
             raise MultipleInvalid(errors)
         return value
@@ -46,6 +46,25 @@ def _tried(check: Validator, value: Any, key: str, *, of_key: bool = False) -> l
             error.of_key = of_key
         return [error]
     return []
+
+
+def named(what: str, name: Validator, value: Any) -> Any:
+    """Check an object of Kubernetes that has a name; the rest is the API server's."""
+    if not isinstance(value, dict):
+        raise Wrong(f"{what}: a mapping with a name")
+    with_key("name", name, value)
+    return json_value(value)
+
+
+def with_key(key: str, check: Validator, value: dict[str, Any]) -> Any:
+    """Check what a mapping must have under ``key``."""
+    if key not in value:
+        raise Missing(key, getattr(check, "expected", "a value"))
+    try:
+        return check(value[key])
+    except Invalid as error:
+        error.prepend([key])
+        raise
 
 
 def any_key(value: Any) -> Any:

@@ -15,6 +15,7 @@ from nodepool_k8s.config.names import (
     is_env_name,
     is_label_key,
     is_label_value,
+    is_subdomain,
     template_fields,
 )
 from nodepool_k8s.config.problems import Wrong
@@ -30,6 +31,9 @@ from nodepool_k8s.config.quantities import (
 
 _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?\]?", re.ASCII)
 
+LARGEST_ID = 2**31 - 1
+"""The largest number of a user or a group that Kubernetes accepts."""
+
 
 class Value:
     """Accepts what a predicate accepts, and says what was expected otherwise."""
@@ -41,12 +45,12 @@ class Value:
         advise: Callable[[Any], str] = lambda value: "",
     ) -> None:
         self.expected = expected
-        self._accepts = accepts
+        self.accepts = accepts
         self._advise = advise
 
     def __call__(self, value: Any) -> Any:
         """Return the value; raise ``Wrong`` where it is not accepted."""
-        if not self._accepts(value):
+        if not self.accepts(value):
             raise Wrong(self.expected, hint=self._advise(value))
         return value
 
@@ -85,6 +89,15 @@ def whole_number(minimum: int | None = None, *, of: str = "", else_: str = "") -
     return Value(
         expected + (f" ({else_})" if else_ else ""),
         lambda value: _at_least(whole(value), minimum),
+        advise_number,
+    )
+
+
+def identity(of: str) -> Value:
+    """The number of a user or a group."""
+    return Value(
+        f"the number of a {of}, 0 to {LARGEST_ID}",
+        lambda value: _at_least(whole(value), 0) and value <= LARGEST_ID,
         advise_number,
     )
 
@@ -204,6 +217,13 @@ def pool_name() -> Value:
             if isinstance(value, str) and as_dns_label(value)
             else ""
         ),
+    )
+
+
+def subdomain(of: str) -> Value:
+    """A name by the rule of Kubernetes for most objects."""
+    return Value(
+        f"{of}: lower-case letters, digits, '-' and '.', at most 253 characters", is_subdomain
     )
 
 

@@ -1,8 +1,9 @@
 """Reads, checks and resolves nodepool.yaml; knows no client library.
 
 ``load`` is the way in. The chapters: ``files`` and ``document`` (text to data, with lines),
-``schema`` (shapes), ``checks`` and ``labels`` (what options mean to one another),
-``resolve`` (inheritance), ``settings`` (what comes out).
+``schema`` and ``options`` (shapes), ``inheritance`` (profiles, pools' defaults), ``checks``
+and ``labels`` (what options mean to one another),
+``resolve`` (values), ``settings`` (what comes out).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from nodepool_k8s.config import checks, kubeconfig, schema
 from nodepool_k8s.config.checks import Contexts
 from nodepool_k8s.config.files import read
+from nodepool_k8s.config.inheritance import inherit
 from nodepool_k8s.config.resolve import resolve
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.settings import DEFAULT_CONFIG_FILE, Settings
@@ -41,6 +43,7 @@ def load(
     servers = _source(main, secure, "zookeeper-servers")
     tls = _source(main, secure, "zookeeper-tls")
     if _readable(main):
+        inherit(main)
         checks.check(main, contexts or partial(kubeconfig.contexts, environ))
     if secure is not None and _readable(secure):
         checks.check_secure(secure)

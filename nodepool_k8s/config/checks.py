@@ -6,7 +6,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from nodepool_k8s.config import labels, schema
+from nodepool_k8s.config import labels, options, schema
+from nodepool_k8s.config.options import profiles, resources
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.settings import DRIVER
@@ -27,6 +28,9 @@ def check(review: Review, contexts: Contexts) -> None:
     review.unique(("providers",), "name", "provider")
     _other_providers(review)
     _contexts(review, contexts)
+    profiles.check_profiles(review)
+    for path, profile in review.mappings(("profiles",)):
+        resources.check_apart(review, path, profile)
     known = labels.listed(review)
     for path, _ in review.providers():
         _limits(review, path)
@@ -133,7 +137,7 @@ def _provider(review: Review, path: Path, known: labels.Listed) -> None:
 
 
 def _pool(review: Review, path: Path, pool: dict[str, Any], known: labels.Listed) -> None:
-    labels.check_defaults(review, path, pool)
+    resources.check_apart(review, path, pool, options.DEFAULT)
     listed = (*path, "labels")
     if not pool.get("labels") and review.sound(listed):
         review.note(path, f"pool {_name(review, path)} has no labels")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -47,6 +48,8 @@ class Node:
     entries: dict[str, tuple[Node, Node]] | None = None
     items: list[Node] | None = None
     done: bool = False
+    inherited: dict[str, tuple[int, Path]] = field(default_factory=dict)
+    """Of entries that were written elsewhere: how far away, and where."""
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     unset: dict[str, int] = field(default_factory=dict)
     """Variables that are used and not set, with the line of their first use."""
+    _separate: set[Path] = field(default_factory=set)
 
     @property
     def data(self) -> Any:
@@ -81,7 +85,85 @@ class Document:
 
     def problem(self, path: Path, message: str) -> Problem:
         """Build a problem at ``path``, or at its nearest ancestor that is in the file."""
-        return Problem(self.file, self.line(path), path_text(self._speakable(path)), message)
+        written = self.origin(path)
+        return Problem(self.file, self.line(path), path_text(self._speakable(written)), message)
+
+    def origin(self, path: Path) -> Path:
+        """Return where what applies at ``path`` was written."""
+        written: Path = ()
+        for part, node in zip(path, self._parents(path), strict=True):
+            inherited = node.inherited.get(part) if node and isinstance(part, str) else None
+            written = inherited[1] if inherited else (*written, part)
+        return written
+
+    def distance(self, path: Path) -> int:
+        """Tell how far from ``path`` its value was written: 0 there, more for what is inherited.
+
+        Of two options that say the same, the one that stands nearer counts.
+        """
+        distance = 0
+        for part, node in zip(path, self._parents(path), strict=True):
+            inherited = node.inherited.get(part) if node and isinstance(part, str) else None
+            distance = inherited[0] if inherited else distance
+        return distance
+
+    def inherit(self, path: Path, source: Path, *, distance: int) -> None:
+        """Let what is written at ``source`` apply at ``path``, a key of a mapping, as well."""
+        node, found = self._separated(path[:-1]), self.entry(source)
+        if found is None or node.entries is None:
+            return
+        key = str(path[-1])
+        node.entries[key] = (node.entries[key][0] if key in node.entries else found[0], found[1])
+        node.value[key] = found[1].value
+        node.inherited[key] = (distance, source)
+
+    def entry(self, path: Path) -> tuple[Node, Node] | None:
+        """Return the key and the value at ``path``, which ends with a key."""
+        parent = self._node(path[:-1])
+        return parent.entries.get(str(path[-1])) if parent and parent.entries else None
+
+    def respell(self, node: Node, written: str, meant: str) -> None:
+        """Let an entry go by another name; a mapping must not have it under both."""
+        entries = node.entries or {}
+        if meant in entries:
+            own = [key for key in (meant, written) if _within(node, entries[key][0])]
+            if len(own) == 2:
+                self._note_twice(entries, written, meant)
+            kept = entries[own[0] if own else meant]
+            entries = {key: entries[key] for key in entries if key != written} | {meant: kept}
+        node.entries = {meant if key == written else key: entries[key] for key in entries}
+        values = {key: value.value for key, (_, value) in node.entries.items()}
+        # In place: the mapping is a part of others.
+        node.value.clear()
+        node.value.update(values)
+
+    def _note_twice(self, entries: dict[str, tuple[Node, Node]], written: str, meant: str) -> None:
+        first, second = sorted((entries[meant][0], entries[written][0]), key=lambda key: key.start)
+        line = self.source.position(first.start)[0]
+        names = [self.source.unmark(key.text or "") for key in (second, first)]
+        message = f"found '{names[0]}' beside '{names[1]}' on line {line}, which means the same"
+        self.problems.append(_problem_at(self, second.start, message))
+
+    def _separated(self, path: Path) -> Node:
+        """Return the node at ``path``, as one that no other place of the file shares (by ``*``)."""
+        if path in self._separate or not path:
+            return self._node(path) or self.root
+        parent, shared = self._separated(path[:-1]), self._node(path) or self.root
+        node = replace(
+            shared,
+            value=copy(shared.value),
+            entries=copy(shared.entries),
+            items=copy(shared.items),
+            inherited=dict(shared.inherited),
+        )
+        part = path[-1]
+        if parent.items is not None and isinstance(part, int):
+            parent.items[part] = node
+        elif parent.entries is not None and isinstance(part, str):
+            parent.entries[part] = (parent.entries[part][0], node)
+        parent.value[part] = node.value
+        self._separate.add(path)
+        return node
 
     def line(self, path: Path) -> int:
         """1-based line of the key or item at ``path``, or of its nearest ancestor in the file."""
@@ -120,6 +202,8 @@ class Document:
             names = self.source.variables(key.start, key.end) if key else ()
             if names:
                 parts[place] = "".join(f"%({name})" for name in names)
+            elif key:
+                parts[place] = self.source.unmark(key.text or "")
         return tuple(parts)
 
     def _unset(self, path: Path) -> str:
@@ -137,6 +221,12 @@ class Document:
         nodes = [self.root, *(node for _, node in self._walk(path))]
         return nodes[-1] if len(nodes) == len(path) + 1 else None
 
+    def _parents(self, path: Path) -> Iterator[Node | None]:
+        """For each part of ``path``, what it is a part of."""
+        nodes = [self.root, *(node for _, node in self._walk(path))]
+        for place in range(len(path)):
+            yield nodes[place] if place < len(nodes) else None
+
     def _walk(self, path: Path) -> Iterator[tuple[Node | None, Node]]:
         node = self.root
         for part in path:
@@ -150,6 +240,11 @@ class Document:
             else:
                 return
             yield key, node
+
+
+def _within(node: Node, key: Node) -> bool:
+    """Tell a mapping's own keys from those that ``<<`` brought."""
+    return node.start <= key.start < node.end
 
 
 def _in_environment(path: Path, value: object) -> bool:

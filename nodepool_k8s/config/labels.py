@@ -36,8 +36,6 @@ REQUEST_FIELDS = frozenset(
 
 _HINTED = 50
 
-_LIMITED = ("cpu", "memory", "storage")
-
 
 def listed(review: Review) -> Listed:
     """Names of the top-level labels."""
@@ -46,14 +44,6 @@ def listed(review: Review) -> Listed:
         return None
     names = [item.get("name") for _, item in review.mappings(("labels",))]
     return frozenset(name for name in names if isinstance(name, str))
-
-
-def check_defaults(review: Review, path: Path, pool: dict[str, Any]) -> None:
-    """Check a pool's ``default-label-*`` against one another."""
-    for key in _LIMITED:
-        request, limit = f"default-label-{key}", f"default-label-{key}-limit"
-        if request in pool and limit in pool and review.sound(path, request, limit):
-            _compare(review, (*path, request), (*path, limit))
 
 
 def check(
@@ -117,9 +107,6 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
             "lower-case letters, digits and '-', at most 63 characters, "
             "because the pod and its container are named as the label",
         )
-    for key in _LIMITED:
-        _limit(review, path, label, pool, key)
-    _gpu(review, path, label)
     _env(review, path)
     _mounts(review, path)
     options.check(review, path, label, pool)
@@ -136,50 +123,6 @@ def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
             "because the pod is named as the label",
         )
     review.unique((*path, "spec", "containers"), "name", "container")
-
-
-def _limit(
-    review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any], key: str
-) -> None:
-    request = _own_or_default(path, label, pool, key)
-    limit = _own_or_default(path, label, pool, f"{key}-limit")
-    if request is None or limit is None or not (review.sound(request) and review.sound(limit)):
-        return
-    # Where both are the pool's, the pool's own check has told.
-    if path == request[:-1] or path == limit[:-1]:
-        _compare(review, request, limit)
-
-
-def _own_or_default(
-    path: Path, label: dict[str, Any], pool: dict[str, Any], key: str
-) -> Path | None:
-    if key in label:
-        return (*path, key)
-    # The label's path is its pool's, "labels" and a number.
-    return (*path[:-2], f"default-label-{key}") if f"default-label-{key}" in pool else None
-
-
-def _compare(review: Review, request: Path, limit: Path) -> None:
-    """Report a limit below its request, at whichever of the two stands in the label."""
-    document = review.document
-    if document.get(limit) >= document.get(request):
-        return
-    if len(limit) >= len(request):
-        said = f"{request[-1]} ({document.found(request)}) or more"
-        review.wrong(limit, f"{said}: a limit is not below its request")
-    else:
-        said = f"the pool's {limit[-1]} ({document.found(limit)}) or less"
-        review.wrong(request, said, f"or give the label a {request[-1]}-limit of its own")
-
-
-def _gpu(review: Review, path: Path, label: dict[str, Any]) -> None:
-    if "gpu" in label and "gpu-resource" not in label:
-        review.say(
-            (*path, "gpu"),
-            "needs gpu-resource beside it: the cluster's name for its GPUs, like nvidia.com/gpu",
-        )
-    elif "gpu-resource" in label and "gpu" not in label:
-        review.note((*path, "gpu-resource"), "no effect without gpu")
 
 
 def _env(review: Review, path: Path) -> None:

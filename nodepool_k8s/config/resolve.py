@@ -1,4 +1,4 @@
-"""From a checked document to Settings: defaults and inheritance, and nothing that can fail."""
+"""From a checked document to Settings: defaults, and nothing that can fail."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.labels import WITH_NAMESPACE
+from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import seconds, thousandths, whole
 from nodepool_k8s.config.review import Review
@@ -30,7 +31,6 @@ Section = Mapping[str, Any]
 
 DEFAULT_ZOOKEEPER_PORT = 2281
 
-_RESOURCES = ("cpu", "memory", "storage")
 _TENANT_NAMES = {
     "max-servers": INSTANCES,
     "max-cores": CORES,
@@ -158,7 +158,7 @@ def _label(document: Document, path: Path, provider: Section, pool: Section) -> 
     common["annotations"] = _texts(document, (*path, "annotations"))
     if "spec" in label:
         return Label(**common, spec=label["spec"])
-    return Label(**common, **_shell(label), **_resources(label, pool), **_pod(document, path))
+    return Label(**common, **_shell(label), **_pod(document, path))
 
 
 def _shell(label: Section) -> dict[str, Any]:
@@ -173,8 +173,7 @@ def _pod(document: Document, path: Path) -> dict[str, Any]:
     return {
         "image": label["image"],
         "image_pull": label.get("image-pull", "IfNotPresent"),
-        "gpu": whole(label.get("gpu")),
-        "gpu_resource": label.get("gpu-resource"),
+        **resources.resolve(document, path, label),
         "env": tuple(
             (variable["name"], document.written((*path, "env", place, "value")))
             for place, variable in enumerate(label.get("env", ()))
@@ -185,29 +184,6 @@ def _pod(document: Document, path: Path) -> dict[str, Any]:
         "volumes": tuple(label.get("volumes", ())),
         "volume_mounts": tuple(label.get("volume-mounts", ())),
     }
-
-
-def _resources(label: Section, pool: Section) -> dict[str, Any]:
-    """Fill in, for a limit, Nodepool's order: own, pool's, then what is requested.
-
-    A limit without a request is requested too, as Kubernetes would have it: so
-    quota counts what the pod really takes.
-    """
-    amounts: dict[str, Any] = {}
-    for key in _RESOURCES:
-        request = _inherited(label, pool, key)
-        limit = _inherited(label, pool, f"{key}-limit")
-        amounts[key] = request if request is not None else limit
-        amounts[f"{key}_limit"] = limit if limit is not None else request
-    for key in ("memory", "memory_limit", "storage", "storage_limit"):
-        amounts[key] = whole(amounts[key])
-    extra = pool.get("default-label-extra-resources", {}) | label.get("extra-resources", {})
-    amounts["extra_resources"] = {name: int(amount) for name, amount in extra.items()}
-    return amounts
-
-
-def _inherited(label: Section, pool: Section, key: str) -> Any:
-    return label.get(key, pool.get(f"default-label-{key}"))
 
 
 def _launch(provider: Section, pool: Section, label: Section) -> LaunchSettings:

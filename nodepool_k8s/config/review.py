@@ -8,7 +8,7 @@ from typing import Any
 
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.problems import Path, Wrong, path_text
-from nodepool_k8s.config.sections import Section, errors_of
+from nodepool_k8s.config.sections import Section, errors_of, respell
 from nodepool_k8s.config.settings import DRIVER
 from nodepool_k8s.errors import Problem
 
@@ -29,6 +29,7 @@ class Review:
     @classmethod
     def of(cls, document: Document, section: Section) -> Review:
         """Check the document's shape."""
+        respell(document, section)
         review = cls(document, list(document.problems))
         if review.problems and document.data is None:
             return review
@@ -39,9 +40,8 @@ class Review:
 
     def sound(self, path: Path, *keys: str) -> bool:
         """Tell whether nothing is wrong at ``path``, or at these keys below it."""
-        if not keys:
-            return path not in self._broken
-        return not any((*path, key) in self._broken for key in keys)
+        places = [(*path, key) for key in keys] or [path]
+        return not any(self.document.origin(place) in self._broken for place in places)
 
     def wrong(self, path: Path, expected: str, hint: str = "") -> None:
         """Report a value, worded as found and expected."""
@@ -58,7 +58,8 @@ class Review:
 
     def place(self, path: Path) -> str:
         """``pools[0].name, line 12``: for a problem that refers to a second place."""
-        return f"{path_text(path)}, line {self.document.line(path)}"
+        written = self.document.origin(path)
+        return f"{path_text(written)}, line {self.document.line(path)}"
 
     def mappings(self, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Every item of the list at ``path`` that is a mapping, with its place."""

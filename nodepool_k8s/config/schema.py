@@ -13,7 +13,7 @@ from voluptuous import Invalid, MultipleInvalid
 from nodepool_k8s.config import options, values
 from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
 from nodepool_k8s.config.problems import Missing, Wrong, nearest
-from nodepool_k8s.config.sections import Items, Section
+from nodepool_k8s.config.sections import Form, Items, Section
 from nodepool_k8s.config.settings import DRIVER
 
 OTHER_DRIVERS = (
@@ -24,11 +24,8 @@ OTHER_DRIVERS = (
 
 def _or_nothing(check: Validator) -> Validator:
     """Accept a section's key with nothing behind it, as Nodepool does at the top level."""
-
-    def accept(value: Any) -> Any:
-        return value if value is None else check(value)
-
-    return accept
+    expected = getattr(check, "expected", "a value")
+    return Form(expected, lambda value: any_key if value is None else check)
 
 
 LABEL_MAP = Entries("a mapping of names to texts", values.label_key(), values.label_value())
@@ -41,12 +38,6 @@ TEMPLATE_MAP = Entries(
 LIMIT_MAP = Entries(
     "a mapping of resource names to numbers", values.text("a resource's name"), values.amount()
 )
-COUNT_MAP = Entries(
-    "a mapping of resource names to whole numbers",
-    values.text("a resource's name"),
-    values.whole_number(0),
-)
-
 ACCESS_TOKEN = Section(
     "a mapping with type and lifetime",
     {
@@ -136,16 +127,6 @@ CONTAINERS = Items(
     "a list of at least one container, of which the first is long-running", _container, empty=False
 )
 
-RESOURCE_KEYS: Mapping[str, Validator] = {
-    "cpu": values.cores(zero=False),
-    "memory": values.mebibytes(1),
-    "storage": values.megabytes(1),
-    "extra-resources": COUNT_MAP,
-    "cpu-limit": values.cores(zero=False),
-    "memory-limit": values.mebibytes(1),
-    "storage-limit": values.megabytes(1),
-}
-
 LABEL = Section(
     "a label: a mapping with name and type",
     {
@@ -158,9 +139,6 @@ LABEL = Section(
         "annotations": ANNOTATION_MAP,
         "python-path": values.text("a path, or auto"),
         "shell-type": values.word("a shell type of Ansible, like sh, csh or powershell"),
-        **RESOURCE_KEYS,
-        "gpu": values.gpu_count(),
-        "gpu-resource": values.word("a resource name like nvidia.com/gpu"),
         "env": Items("a list of mappings with name and value", ENV),
         "node-selector": LABEL_MAP,
         "scheduler-name": values.word("the name of a scheduler"),
@@ -172,6 +150,16 @@ LABEL = Section(
         **LAUNCH_KEYS,
     },
     required=("name", "type"),
+    snake_case=True,
+    aliases={"envs": "env", "profiles": "profile"},
+)
+
+PROFILE = Section(
+    "a profile: a mapping with a name and options of labels",
+    {key: check for key, check in LABEL.keys.items() if key not in ("type", "spec")},
+    required=("name",),
+    snake_case=True,
+    aliases={"envs": "env", "profiles": "profile"},
 )
 
 LIMIT_KEYS: Mapping[str, Validator] = {
@@ -188,8 +176,7 @@ POOL = Section(
         "priority": values.whole_number(),
         "node-attributes": Entries("a mapping", any_key, json_value),
         **LIMIT_KEYS,
-        **{f"default-label-{key}": check for key, check in RESOURCE_KEYS.items()},
-        **{f"default-label-{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
+        **{f"{options.DEFAULT}{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
         "labels": Items("a list of labels", LABEL),
         **LAUNCH_KEYS,
     },
@@ -215,18 +202,20 @@ PROVIDER = Section(
 )
 
 
-def provider(value: Any) -> Any:
-    """Check a provider of ours; those of other drivers are not ours to check."""
+def _by_driver(value: Any) -> Validator:
+    """A provider of ours is checked; those of other drivers are not ours to check."""
     if not isinstance(value, dict):
         raise Wrong(PROVIDER.expected)
     driver = value.get("driver", "openstack")
     if driver == DRIVER:
-        return PROVIDER(value)
+        return PROVIDER
     slip = isinstance(driver, str) and driver not in OTHER_DRIVERS
     if not isinstance(driver, str) or (slip and nearest(driver, [DRIVER])):
         raise Wrong("the name of a driver", hint=f"did you mean {DRIVER}?", path=["driver"])
-    return value
+    return any_key
 
+
+provider = Form(PROVIDER.expected, _by_driver)
 
 TOP_LABEL = Section(
     "a label: a mapping with a name",
@@ -293,6 +282,7 @@ TOP_KEYS: Mapping[str, Validator] = {
     "zookeeper-tls": TLS,
     "zookeeper-timeout": values.duration(),
     "labels": Items("a list of labels, each with a name", TOP_LABEL),
+    "profiles": Items("a list of profiles, each with a name", PROFILE),
     "providers": Items("a list of providers", provider),
     "max-hold-age": values.any_duration(),
     "tenant-resource-limits": Items("a list of mappings with tenant-name and limits", tenant),

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from voluptuous import Invalid, MultipleInvalid, Optional, Required, Schema
 
+from nodepool_k8s.config.document import Document, Node
 from nodepool_k8s.config.freeform import Validator
 from nodepool_k8s.config.problems import Missing, Path, Unknown, Wrong
+from nodepool_k8s.model import EMPTY
 
 
 class Section:
     """A mapping with known keys; reports unknown and missing ones along with wrong values."""
 
     def __init__(
-        self, expected: str, keys: Mapping[str, Validator], required: Iterable[str] = ()
+        self,
+        expected: str,
+        keys: Mapping[str, Validator],
+        required: Iterable[str] = (),
+        *,
+        snake_case: bool = False,
+        aliases: Mapping[str, str] = EMPTY,
     ) -> None:
         self.expected = expected
         self.keys = keys
+        self._meant = {**(_spellings(keys) if snake_case else EMPTY), **aliases}
         self._required = frozenset(required)
         self._schema = Schema(
             {Required(key) if key in self._required else Optional(key): keys[key] for key in keys}
@@ -32,6 +42,10 @@ class Section:
             return self._schema(value)
         except MultipleInvalid as error:
             raise MultipleInvalid([self._worded(entry) for entry in error.errors]) from None
+
+    def meant(self, key: str) -> str:
+        """Return the option that a key means: by default, those of any spelling that is taken."""
+        return key if key in self.keys else self._meant.get(key, key)
 
     def _worded(self, error: Invalid) -> Invalid:
         if len(error.path) != 1 or isinstance(error, (Wrong, Missing, Unknown)):
@@ -47,7 +61,7 @@ class Items:
 
     def __init__(self, expected: str, item: Validator, *, empty: bool = True) -> None:
         self.expected = expected
-        self._item = item
+        self.item = item
         self._empty = empty
 
     def __call__(self, value: Any) -> Any:
@@ -57,7 +71,7 @@ class Items:
         errors: list[Invalid] = []
         for place, item in enumerate(value):
             try:
-                self._item(item)
+                self.item(item)
             except Invalid as error:
                 error.prepend([place])
                 errors += error.errors if isinstance(error, MultipleInvalid) else [error]
@@ -67,6 +81,59 @@ class Items:
 
     def _advise(self, value: Any) -> str:
         return "begin each entry with '-'" if isinstance(value, dict) else ""
+
+
+class Form:
+    """A value whose form tells which of several validators is to look at it."""
+
+    def __init__(self, expected: str, choose: Callable[[Any], Validator]) -> None:
+        self.expected = expected
+        self._choose = choose
+        """Raises ``Wrong`` for a value of no known form."""
+
+    def __call__(self, value: Any) -> Any:
+        """Return the value; raise with everything that is wrong in it."""
+        return self._choose(value)(value)
+
+    def chosen(self, value: Any) -> Validator | None:
+        """Return the validator for a value, None where it has no known form."""
+        try:
+            return self._choose(value)
+        except Invalid:
+            return None
+
+
+def respell(document: Document, check: Validator) -> None:
+    """Put each option's own name for the spelling in which it was written.
+
+    The keys keep their lines, and problems name them as they are written.
+    """
+    _respell(document, document.root, check)
+
+
+def _respell(document: Document, node: Node, check: Validator) -> None:
+    within: Validator | None = check
+    while isinstance(within, Form):
+        within = within.chosen(node.value)
+    if isinstance(within, Section):
+        for key in list(node.entries or ()):
+            if within.meant(key) != key:
+                document.respell(node, key, within.meant(key))
+        for name, (_, value) in (node.entries or {}).items():
+            if name in within.keys:
+                _respell(document, value, within.keys[name])
+    elif isinstance(within, Items):
+        for item in node.items or ():
+            _respell(document, item, within.item)
+
+
+def _spellings(keys: Iterable[str]) -> dict[str, str]:
+    """``node_selector`` for node-selector; ``run_as_user`` and run-as-user for runAsUser."""
+    found: dict[str, str] = {}
+    for key in keys:
+        kebab = re.sub("(?<=[a-z0-9])[A-Z]", lambda match: f"-{match[0]}", key).lower()
+        found |= {kebab: key, kebab.replace("-", "_"): key}
+    return found
 
 
 def errors_of(section: Section, data: Any) -> list[tuple[Path, Invalid]]:

@@ -4,8 +4,6 @@ A topic module exports
 
 - ``KEYS``: its options, each with its validator; they become options of labels and profiles;
 - ``DEFAULTS``: those of them that a pool may give as ``default-label-<key>``;
-- ``RIVALS``: for an option, the options that say the same otherwise. An option that is
-  inherited gives way to what stands nearer to the label, under its own name or a rival's;
 - ``IN_NAMESPACE``: those that have an effect on a label of the type ``namespace``;
 - ``check(review, path, label, pool)``: what its options mean to one another and to others;
 - ``resolve(document, path, label)``: its frozen record of ``settings``; nothing can fail
@@ -13,7 +11,8 @@ A topic module exports
 
 ``label`` is what applies to the label: its own options, then those of its profiles, then
 the pool's defaults (``config.inheritance`` has put them there, and ``path`` + key finds each,
-with the line and the path where it was written). Check and resolve are not called for
+with the line and the path where it was written; ``document.distance`` tells how near that is,
+which decides between two options that say the same). Check and resolve are not called for
 labels with a raw spec; for namespace labels ``label`` has only what ``IN_NAMESPACE`` allows.
 """
 
@@ -23,8 +22,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.options import profiles, resources
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
+
+DEFAULT = "default-label-"
+"""What a pool puts before the options that it gives to its labels."""
 
 
 class Topic(Protocol):
@@ -32,7 +35,6 @@ class Topic(Protocol):
 
     KEYS: Mapping[str, Validator]
     DEFAULTS: frozenset[str]
-    RIVALS: Mapping[str, frozenset[str]]
     IN_NAMESPACE: frozenset[str]
 
     def check(
@@ -41,17 +43,13 @@ class Topic(Protocol):
         """Report what is wrong with the topic's options together, adding to the review."""
 
 
-TOPICS: tuple[Topic, ...] = ()
+TOPICS: tuple[Topic, ...] = (profiles, resources)
 
 KEYS: Mapping[str, Validator] = {
     key: check for topic in TOPICS for key, check in topic.KEYS.items()
 }
 
 DEFAULTS: frozenset[str] = frozenset().union(*(topic.DEFAULTS for topic in TOPICS))
-
-RIVALS: Mapping[str, frozenset[str]] = {
-    key: rivals for topic in TOPICS for key, rivals in topic.RIVALS.items()
-}
 
 IN_NAMESPACE: frozenset[str] = frozenset().union(*(topic.IN_NAMESPACE for topic in TOPICS))
 

@@ -132,6 +132,7 @@ def _pool(document: Document, path: Path, provider: Section, pool: Section) -> P
         limits=_limits(provider, pool),
         node_attributes=pool.get("node-attributes", {}),
         disabled=both.get("max-servers", 1) <= 0,
+        fair_share=both.get("fair-share", bool(document.data.get("fair-share"))),
     )
 
 

@@ -174,6 +174,7 @@ POOL = Section(
     {
         "name": values.pool_name(),
         "priority": values.whole_number(),
+        "fair-share": values.switch(),
         "node-attributes": Entries("a mapping", any_key, json_value),
         **LIMIT_KEYS,
         **{f"{options.DEFAULT}{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
@@ -193,6 +194,7 @@ PROVIDER = Section(
         "access-role": values.one_of("cluster", "namespace"),
         "launch-retries": values.whole_number(0),
         "priority": values.whole_number(),
+        "fair-share": values.switch(),
         "max-concurrency": values.whole_number(-1, else_="0 and -1 mean no limit"),
         **LIMIT_KEYS,
         "pools": Items("a list of pools", POOL),
@@ -285,6 +287,7 @@ TOP_KEYS: Mapping[str, Validator] = {
     "profiles": Items("a list of profiles, each with a name", PROFILE),
     "providers": Items("a list of providers", provider),
     "max-hold-age": values.any_duration(),
+    "fair-share": values.switch(),
     "tenant-resource-limits": Items("a list of mappings with tenant-name and limits", tenant),
     "webapp": WEBAPP,
 }

@@ -131,6 +131,8 @@ class Pool:
     node_attributes: Mapping[str, Any] = field(default_factory=empty)
     disabled: bool = False
     """``max-servers`` of 0 or less: every request is declined."""
+    fair_share: bool = False
+    """Whether tenants take turns, within a priority, by the share of what they hold."""
 
     @property
     def key(self) -> str:

@@ -29,7 +29,7 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import allocation, quota
-from nodepool_k8s.policy.line import Group, Line
+from nodepool_k8s.policy.line import Group, Line, Turns
 from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
@@ -134,7 +134,7 @@ class PoolQueue:
         self._claims = Claims(site, component.id, tenant_limits, store, mirror)
         self._shown = component
         """The component's record as it stands in ZooKeeper."""
-        self._line = Line()
+        self._line = self._new_line()
         self._taken: set[str] = set()
         """Ready nodes that others had taken when we asked, in this step."""
         self._declines: dict[str, str] = {}
@@ -161,11 +161,16 @@ class PoolQueue:
             supported_labels=frozenset(site.pool.labels),
             priority=site.pool.priority,
         )
-        for tenant in self._line.tenants_aside:
-            self._line.recall(tenant)
+        self._line = self._new_line()
         for request_id in list(self._mirror.requests):
             self.offer(request_id)
         self.wake()
+
+    def _new_line(self) -> Line:
+        if not self.pool.fair_share:
+            return Line()
+        ledger = self._claims.ledger
+        return Line(Turns(self.pool.limits, lambda tenant: self._mirror.held(ledger, tenant)))
 
     # --- what wakes it --------------------------------------------------------------------
 
@@ -179,8 +184,8 @@ class PoolQueue:
                 self.wake()
             return
         match self._answer(request):
-            case allocation.Take():
-                self._enqueue(request)
+            case allocation.Take(wanted):
+                self._enqueue(request, wanted)
             case allocation.Decline(reason):
                 self._declines[request_id] = reason
                 self.wake()
@@ -237,13 +242,11 @@ class PoolQueue:
         if cluster is self._claims.site.cluster:
             self.wake()
 
-    def _enqueue(self, request: NodeRequest) -> None:
-        self._line.add(request.id, allocation.order(request), self._group(request))
+    def _enqueue(self, request: NodeRequest, wanted: Resources) -> None:
+        limited = self._claims.counted_for(request)
+        group: Group = None if limited is None else (limited, wanted)
+        self._line.add(request.id, allocation.order(request), group, request.tenant_name, wanted)
         self.wake()
-
-    def _group(self, request: NodeRequest) -> Group:
-        tenant = self._claims.counted_for(request)
-        return None if tenant is None else (tenant, self._claims.wanted(request.node_types))
 
     def _forget(self, request_id: str) -> None:
         self._declines.pop(request_id, None)
@@ -417,6 +420,7 @@ class PoolQueue:
             self._forget(request.id)
             return True
         log.debug("Request %s waits for %s", request.id, self.waits_for)
+        self._line.keep(request.id)
         await self._make_room(request, ready, wanted)
         return False
 

@@ -1,29 +1,78 @@
 """The line of requests that wait for one pool: whose turn it is. Pure.
 
 A request whose tenant is at its limit steps aside, and those behind it go on; every
-other request waits its turn, and nobody overtakes it.
+other request waits its turn, and nobody overtakes it. Whose turn it is says Nodepool's
+order, or, where tenants take turns, within a priority the share of what they hold.
 """
 
 from __future__ import annotations
 
 import bisect
-from typing import TypeAlias
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-from nodepool_k8s.model import Resources
+from nodepool_k8s.model import INSTANCES, MILLI, Resources
 from nodepool_k8s.policy.allocation import Order
 
 Group: TypeAlias = tuple[str, Resources] | None
 """Requests of one limited tenant that need the same: where one does not fit, none does.
 None for the requests of all tenants without limits."""
 
+NOBODY = ""
+"""All tenants without a name take turns as this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How the tenants of a pool take turns: who holds the smallest share of it goes first.
+
+    ``limits`` are the pool's, in thousandths; ``held`` says what a tenant holds in it.
+    """
+
+    limits: Mapping[str, int]
+    held: Callable[[str], Resources]
+
+    def share(self, tenant: str, more: Resources | None = None) -> float:
+        """The largest part that the tenant holds of any limit, or would with ``more``.
+
+        In a pool without limits, the number of its nodes.
+        """
+        held = self.held(tenant) if more is None else self.held(tenant) + more
+        parts = [held.amount(name) / limit for name, limit in self.limits.items() if limit > 0]
+        return max(parts, default=held.amount(INSTANCES) / MILLI)
+
+
+class Rank(NamedTuple):
+    """What decides whose turn it is: the lowest goes first."""
+
+    priority: str
+    waited: bool
+    """False for the one that the pool waits for already."""
+    share: float
+    order: Order
+    request_id: str
+
+
+class _Place(NamedTuple):
+    order: Order
+    queue: tuple[str | None, Group]
+    """Whose turn it takes (None where nobody takes turns), and with whom it steps aside."""
+    needs: Resources
+
 
 class Line:
     """Requests by their ids, in order, in groups that step aside together."""
 
-    def __init__(self) -> None:
-        self._groups: dict[Group, list[tuple[Order, str]]] = {}
-        self._places: dict[str, tuple[Order, Group]] = {}
+    def __init__(self, turns: Turns | None = None) -> None:
+        self._turns = turns
+        self._queues: dict[tuple[str | None, Group], list[tuple[Order, str]]] = {}
+        self._places: dict[str, _Place] = {}
         self._aside: set[Group] = set()
+        self._kept: dict[str, str] = {}
+        """By priority: the request that was waited for last, in the line still or not."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -32,40 +81,98 @@ class Line:
         return request_id in self._places
 
     def in_order(self) -> list[str]:
-        """Every request, those that stand aside too, in the order of their places."""
-        return sorted(self._places, key=lambda request_id: self._places[request_id][0])
+        """Every request, those that stand aside too, in the order of their turns.
 
-    def add(self, request_id: str, place: Order, group: Group) -> None:
+        Where tenants take turns it is what comes if nothing else changes.
+        """
+        line = sorted((place.order, request_id) for request_id, place in self._places.items())
+        if self._turns is None:
+            return [request_id for _, request_id in line]
+        waiting: defaultdict[str, deque[tuple[Order, str]]] = defaultdict(deque)
+        for order, request_id in line:
+            waiting[self._places[request_id].queue[0] or NOBODY].append((order, request_id))
+        return self._by_turns(self._turns, waiting)
+
+    def _by_turns(self, turns: Turns, waiting: Mapping[str, deque[tuple[Order, str]]]) -> list[str]:
+        served: list[str] = []
+        taken = dict.fromkeys(waiting, Resources())
+
+        def head(tenant: str) -> tuple[Rank, str]:
+            return self._rank(*waiting[tenant][0], turns.share(tenant, taken[tenant])), tenant
+
+        heads = [head(tenant) for tenant in waiting]
+        heapq.heapify(heads)
+        while heads:
+            rank, tenant = heapq.heappop(heads)
+            served.append(rank.request_id)
+            waiting[tenant].popleft()
+            taken[tenant] += self._places[rank.request_id].needs
+            if waiting[tenant]:
+                heapq.heappush(heads, head(tenant))
+        return served
+
+    def add(
+        self,
+        request_id: str,
+        order: Order,
+        group: Group,
+        tenant: str | None = None,
+        needs: Resources | None = None,
+    ) -> None:
         """Put a request into its place; one that is in the line already is moved."""
         self.discard(request_id)
-        self._places[request_id] = place, group
-        bisect.insort(self._groups.setdefault(group, []), (place, request_id))
+        turn = None if self._turns is None else tenant or NOBODY
+        self._places[request_id] = _Place(order, (turn, group), needs or Resources())
+        bisect.insort(self._queues.setdefault((turn, group), []), (order, request_id))
 
     def discard(self, request_id: str) -> None:
         """Take a request out, if it is in."""
-        place, group = self._places.pop(request_id, (None, None))
+        place = self._places.pop(request_id, None)
         if place is None:
             return
-        entries = self._groups[group]
-        entries.pop(bisect.bisect_left(entries, (place, request_id)))
+        entries = self._queues[place.queue]
+        entries.pop(bisect.bisect_left(entries, (place.order, request_id)))
         if not entries:
-            del self._groups[group]
-            self._aside.discard(group)
+            # A group that stands aside is of one tenant, so that was all of it.
+            del self._queues[place.queue]
+            self._aside.discard(place.queue[1])
 
     def first(self) -> str | None:
         """Whose turn it is; None where nobody waits, or all stand aside."""
-        heads = (entries[0] for group, entries in self._groups.items() if group not in self._aside)
-        return min(heads, default=(None, None))[1]
+        heads: dict[str | None, tuple[Order, str]] = {}
+        for (turn, group), entries in self._queues.items():
+            if group not in self._aside:
+                heads[turn] = min(heads.get(turn, entries[0]), entries[0])
+        if self._turns is None or not heads:
+            return heads[None][1] if heads else None
+        urgent = min(order[0] for order, _ in heads.values())
+        return min(
+            self._rank(order, request_id, self._turns.share(turn or NOBODY))
+            for turn, (order, request_id) in heads.items()
+            if order[0] == urgent
+        ).request_id
+
+    def _rank(self, order: Order, request_id: str, share: float) -> Rank:
+        kept = self._kept.get(order[0]) == request_id
+        return Rank(order[0], not kept, share, order, request_id)
+
+    def keep(self, request_id: str) -> None:
+        """Nobody of its priority goes before this one, while it is its tenant's first.
+
+        For one that the pool waits for: else whoever needs less would take, again and
+        again, the room that comes free for it.
+        """
+        self._kept[self._places[request_id].order[0]] = request_id
 
     def step_aside(self, request_id: str) -> None:
         """Pass over a request, and all that need the same, until their tenant is recalled."""
-        _, group = self._places[request_id]
+        group = self._places[request_id].queue[1]
         if group is not None:
             self._aside.add(group)
 
     def is_aside(self, request_id: str) -> bool:
         """Whether a request stands aside."""
-        return request_id in self._places and self._places[request_id][1] in self._aside
+        return request_id in self._places and self._places[request_id].queue[1] in self._aside
 
     @property
     def tenants_aside(self) -> frozenset[str]:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 ROOTS = (wire.NODEPOOL, wire.OWN)
 
+NOTHING = Resources()
+
 READS_AT_ONCE = 200
 """Reads in flight while the tree is listed: enough to fill the pipe, not to flood it."""
 
@@ -86,6 +88,8 @@ class Mirror:
         self._allocated: dict[str, set[str]] = {}
         self._spare: dict[str, set[str]] = {}
         self._usage: dict[str, Usage] = {}
+        self._held: dict[tuple[str, str], Resources] = {}
+        """By a pool's ledger and a tenant."""
         self._listeners: list[Listener] = []
         self._reading: dict[str, bool] = {}
         """What is being read, and whether an event says that the answer may be older."""
@@ -157,6 +161,14 @@ class Mirror:
     def usage(self, ledger: str) -> Usage:
         """Sums over the node records of a pool, or of a tenant, by its ledger's path."""
         return self._usage.setdefault(ledger, Usage())
+
+    def held(self, ledger: str, tenant: str) -> Resources:
+        """What a tenant's nodes count in a pool, by its ledger; of those without a name as "".
+
+        Ready nodes that are nobody's, and those that are being made for nobody, are held by
+        no tenant.
+        """
+        return self._held.get((ledger, tenant), NOTHING)
 
     def unused(self, label: str) -> list[Node]:
         """Ready nodes with the label that are nobody's, the oldest first."""
@@ -406,11 +418,22 @@ class Mirror:
             if node is None:
                 continue
             if node.provider is not None and node.pool is not None:
-                self._count(wire.ledger_path(node.provider, node.pool), node, add, node.claimed)
+                ledger = wire.ledger_path(node.provider, node.pool)
+                self._count(ledger, node, add, node.claimed)
+                self._hold(ledger, node, add)
             if node.counted_for is not None:
                 self._count(wire.tenant_ledger_path(node.counted_for), node, add, node.claimed)
             elif node.tenant_name is not None:
                 self._count(wire.tenant_ledger_path(node.tenant_name), node, add, None)
+
+    def _hold(self, ledger: str, node: Node, add: bool) -> None:
+        """Add what the node counts to what its tenant holds in the pool, or take it off."""
+        if not _is_held(node):
+            return
+        whose = ledger, node.tenant_name or ""
+        held = _shifted(self._held.pop(whose, NOTHING), _foreign(node), add)
+        if held:
+            self._held[whose] = held
 
     def _count(self, ledger: str, node: Node, add: bool, claimed: Resources | None) -> None:
         """Add the node to one ledger's sums, or take it off; ``claimed`` is what that has of it."""
@@ -440,11 +463,17 @@ def _counts(node: Node) -> tuple[object, ...]:
         node.resources,
         node.state in LEAVING,
         bool(wire.own_data(node)),
+        _is_held(node),
     )
 
 
 def _request_of(node: Node | None) -> str | None:
     return None if node is None else node.allocated_to
+
+
+def _is_held(node: Node) -> bool:
+    """Whether it is some tenant's, or is being made for one."""
+    return node.allocated_to is not None and node.requestor != MIN_READY
 
 
 def _is_unused(node: Node) -> bool:

@@ -170,7 +170,7 @@ PLACES: Mapping[str, tuple[str | int, ...]] = {
 """Where in ``WHOLE`` the options of a heading stand; zookeeper-tls names files, and is apart."""
 
 INHERITED = re.compile(
-    r"^(the (provider|pool)'s|`launch-timeout`|see below|kube/config's|the launcher's)"
+    r"^(the (provider|pool|top level)'s|`launch-timeout`|see below|kube/config's|the launcher's)"
 )
 NOTHING = re.compile(r"^(none|unlimited|0: (never|no limit)|left to Kubernetes|Kubernetes' own)")
 SETTLED = [

@@ -340,6 +340,32 @@ def test_labels_holds_tenants_and_the_web_page(site: Site) -> None:
     assert settings.tenant_limits == {"t": limits}
 
 
+@pytest.mark.parametrize(
+    ("top", "provider", "pool", "fair"),
+    [
+        (None, None, None, False),
+        ("true", None, None, True),
+        ("", None, None, False),
+        ("true", "false", None, False),
+        (None, "true", None, True),
+        ("false", "true", "false", False),
+        ("false", "false", "true", True),
+    ],
+)
+def test_the_nearest_fair_share_counts(
+    site: Site, top: str | None, provider: str | None, pool: str | None, fair: bool
+) -> None:
+    text = site.text("image: i")
+    if pool is not None:
+        text = with_pool_keys(text, f"fair-share: {pool}")
+    if provider is not None:
+        text = text.replace("    pools:\n", f"    fair-share: {provider}\n    pools:\n")
+    if top is not None:
+        text += f"\nfair-share: {top}\n"
+    (only,) = site.load(text).pools
+    assert only.fair_share is fair
+
+
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_no_limit_of_holds(site: Site, value: str) -> None:
     assert site.load(ZK + f"max-hold-age: {value}").max_hold_age is None

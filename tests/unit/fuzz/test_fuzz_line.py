@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nodepool_k8s.model import Resources
 from nodepool_k8s.policy.allocation import Order
-from nodepool_k8s.policy.line import Group, Line
+from nodepool_k8s.policy.line import Group, Line, Turns
 from tests.support.fuzzing import fuzzed
 
 IDS = st.sampled_from([f"{number}" for number in range(12)])
@@ -111,3 +115,209 @@ class Lines(RuleBasedStateMachine):
 
 TestLines = Lines.TestCase
 TestLines.settings = fuzzed(60, steps=25)
+
+
+# --- where tenants take turns -----------------------------------------------------------------
+
+LIMITS = {"instances": 8_000, "cores": 16_000}
+SIZES = st.builds(
+    lambda instances, cores: Resources.of(instances=instances, cores=cores),
+    st.integers(1, 4),
+    st.sampled_from([0, 1, 4, 8]),
+)
+PRIORITIES = st.sampled_from(["100", "200"])
+ALL = ("", *TENANTS)
+
+
+@dataclass
+class Asked:
+    """A request as whoever looks on knows it."""
+
+    order: Order
+    tenant: str
+    needs: Resources
+    limited: bool
+
+    @property
+    def group(self) -> Group:
+        return (self.tenant, self.needs) if self.limited else None
+
+
+class FairLines(RuleBasedStateMachine):
+    """A pool whose tenants take turns: requests come, are waited for, served and given back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: deque[tuple[str, Resources]] = deque()
+        self.line = Line(Turns(LIMITS, self.held))
+        self.asked: dict[str, Asked] = {}
+        self.aside: set[Group] = set()
+        self.kept: dict[str, str] = {}
+        self.number = 0
+
+    def held(self, tenant: str) -> Resources:
+        return sum((needs for whose, needs in self.nodes if whose == tenant), Resources())
+
+    def share(self, tenant: str) -> float:
+        held = self.held(tenant)
+        return max(held.amount(name) / limit for name, limit in LIMITS.items())
+
+    def fits(self, needs: Resources) -> bool:
+        used = sum((each for _, each in self.nodes), needs)
+        return all(used.amount(name) <= limit for name, limit in LIMITS.items())
+
+    @rule(
+        tenant=st.sampled_from(ALL),
+        priority=PRIORITIES,
+        relative=st.integers(-2, 2),
+        needs=SIZES,
+        limited=st.booleans(),
+    )
+    def come(
+        self, tenant: str, priority: str, relative: int, needs: Resources, limited: bool
+    ) -> None:
+        self.number += 1
+        name = f"{priority}-{self.number:04}"
+        order = (priority, relative, f"{self.number:04}")
+        asked = self.asked[name] = Asked(order, tenant, needs, limited and tenant != "")
+        self.line.add(name, order, asked.group, tenant or None, needs)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), relative=st.integers(-2, 2))
+    def be_revised(self, data: st.DataObject, relative: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        asked = self.asked[name]
+        self.leave(name)
+        asked.order = (asked.order[0], relative, asked.order[2])
+        self.asked[name] = asked
+        self.line.add(name, asked.order, asked.group, asked.tenant, asked.needs)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def go(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        self.line.discard(name)
+        self.leave(name)
+
+    def leave(self, name: str) -> None:
+        group = self.asked.pop(name).group
+        if group not in [each.group for each in self.asked.values()]:
+            self.aside.discard(group)
+
+    @precondition(lambda self: self.nodes)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        del self.nodes[data.draw(st.integers(0, len(self.nodes) - 1))]
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def step_aside(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.asked)))
+        self.line.step_aside(name)
+        group = self.asked[name].group
+        if group is not None:
+            self.aside.add(group)
+
+    @rule(tenant=st.sampled_from(TENANTS))
+    def recall(self, tenant: str) -> None:
+        self.line.recall(tenant)
+        self.aside = {group for group in self.aside if group is not None and group[0] != tenant}
+
+    @rule()
+    def step(self) -> None:
+        self.serve()
+
+    def serve(self) -> str | None:
+        """What the launcher does: serve whoever is first, or wait for room; who was served."""
+        name = self.line.first()
+        if name is None:
+            return None
+        asked = self.asked[name]
+        if not self.fits(asked.needs):
+            self.line.keep(name)
+            self.kept[asked.order[0]] = name
+            return None
+        self.nodes.append((asked.tenant, asked.needs))
+        self.line.discard(name)
+        self.leave(name)
+        return name
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def nobody_starves(self, data: st.DataObject) -> None:
+        """Whoever is in line is served, however many others come, if nodes are given back."""
+        for tenant in TENANTS:
+            self.recall(tenant)
+        chosen = data.draw(st.sampled_from(sorted(self.asked)))
+        late = data.draw(st.lists(st.tuples(st.sampled_from(ALL), SIZES), min_size=1, max_size=4))
+        for turn in range(40 * len(self.asked) + 80):
+            served = self.serve()
+            if served == chosen:
+                return
+            if served is None:
+                self.nodes.popleft()
+            else:
+                tenant, needs = late[turn % len(late)]
+                self.come(tenant, self.asked[chosen].order[0], 9, needs, limited=False)
+        raise AssertionError(f"{chosen} was not served")
+
+    @invariant()
+    def the_first_is_who_holds_least(self) -> None:
+        heads: dict[str, str] = {}
+        for name, asked in self.asked.items():
+            if asked.group is not None and asked.group in self.aside:
+                continue
+            head = heads.get(asked.tenant)
+            if head is None or asked.order < self.asked[head].order:
+                heads[asked.tenant] = name
+        urgent = min((self.asked[name].order[0] for name in heads.values()), default="")
+        heads = {
+            tenant: name for tenant, name in heads.items() if self.asked[name].order[0] == urgent
+        }
+        first = self.line.first()
+        if not heads:
+            assert first is None
+        elif self.kept.get(urgent) in heads.values():
+            assert first == self.kept[urgent]
+        else:
+            assert first is not None
+            mine = self.share(self.asked[first].tenant)
+            assert heads[self.asked[first].tenant] == first
+            assert all(mine <= self.share(tenant) for tenant in heads)
+            same = [name for tenant, name in heads.items() if self.share(tenant) == mine]
+            assert first == min(same, key=lambda name: self.asked[name].order)
+
+    @invariant()
+    def the_whole_line_begins_with_the_first(self) -> None:
+        in_order = self.line.in_order()
+        assert sorted(in_order) == sorted(self.asked)
+        if in_order and not self.aside:
+            assert in_order[0] == self.line.first()
+
+
+TestFairLines = FairLines.TestCase
+TestFairLines.settings = fuzzed(60, steps=25)
+
+
+@fuzzed(100)
+@given(st.dictionaries(st.sampled_from(ALL), SIZES, min_size=2), st.integers(1, 60))
+def test_shares_differ_by_one_request_at_most(sizes: dict[str, Resources], served: int) -> None:
+    """While everybody wants more, nobody is ahead by more than what was given to him last."""
+    held = dict.fromkeys(sizes, Resources())
+    turns = Turns(LIMITS, held.__getitem__)
+    line = Line(turns)
+    whose: dict[str, str] = {}
+    for number in range(served):
+        for tenant, needs in sizes.items():
+            whose[f"{number}-{tenant}"] = tenant
+            order = ("200", 0, f"{number:04}-{tenant}")
+            line.add(f"{number}-{tenant}", order, None, tenant, needs)
+    for _ in range(served):
+        name = line.first()
+        assert name is not None
+        line.discard(name)
+        held[whose[name]] += sizes[whose[name]]
+        for tenant, needs in sizes.items():
+            step = max(needs.amount(each) / limit for each, limit in LIMITS.items())
+            ahead = turns.share(tenant) - min(turns.share(other) for other in sizes)
+            assert ahead <= step + 1e-9

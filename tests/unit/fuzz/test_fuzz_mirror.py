@@ -348,6 +348,19 @@ def check(mirror: Mirror) -> None:
             pools.setdefault(wire.tenant_ledger_path(tenant), []).append((node, counted))
     for path in {*pools, *mirror._usage}:
         check_sums(mirror, path, pools.get(path, []))
+    holders = {(node.provider, node.pool, node.tenant_name or "") for node in nodes}
+    for provider, pool, tenant in holders:
+        if provider is not None and pool is not None:
+            held = mirror.held(wire.ledger_path(provider, pool), tenant)
+            assert held == total(
+                foreign(node)
+                for node in nodes
+                if (node.provider, node.pool, node.tenant_name or "") == (provider, pool, tenant)
+                and node.allocated_to is not None
+                and node.requestor != MIN_READY
+            )
+    assert all(mirror._held.values())
+    assert len(mirror._held) <= len(holders)
     for label in {node.type[0] for node in nodes if node.type}:
         unused = [node for node in nodes if node.unused and node.type[:1] == (label,)]
         assert {node.id for node in mirror.unused(label)} == {node.id for node in unused if label}

@@ -183,13 +183,15 @@ def a_bench(
     max_servers: int | None = None,
     max_concurrency: int | None = None,
     tenants: TenantLimits | None = None,
+    *,
+    fair_share: bool = False,
 ) -> Bench:
     labels = {
         "pod": Label("pod", LabelType.POD, image="x"),
         "large": Label("large", LabelType.POD, image="x", cpu=4),
     }
     limits = {} if max_servers is None else {"instances": max_servers * 1000}
-    pool = Pool("local", "main", labels, limits=limits)
+    pool = Pool("local", "main", labels, limits=limits, fair_share=fair_share)
     rereads: list[str] = []
 
     def spawn(name: str, coroutine: Coroutine[Any, Any, None]) -> Any:
@@ -237,6 +239,68 @@ async def test_requests_are_claimed_in_order() -> None:
     assert bench.store.claimed == [
         *("100-0000000009", "200-0000000004", "200-0000000003", "300-0000000001"),
     ]
+
+
+def hold(bench: Bench, node_id: str, tenant: str | None, **changes: Any) -> None:
+    """A node is in use."""
+    counted = bench.queue._claims.usage["pod"]
+    fields: dict[str, Any] = {
+        "provider": "local",
+        "pool": "main",
+        "allocated_to": f"100-{node_id}",
+        "tenant_name": tenant,
+        "claimed": counted,
+        **changes,
+    }
+    bench.mirror.put_node(Node(node_id, NodeState.IN_USE, ("pod",), **fields))
+    bench.store.used += counted
+
+
+async def test_with_fair_share_tenants_take_turns() -> None:
+    bench = a_bench(max_servers=4, fair_share=True)
+    hold(bench, "1", "one")
+    hold(bench, "2", "one")
+    hold(bench, "3", "two", pool="another")
+    hold(bench, "4", None, requestor=MIN_READY)
+    bench.add("200-0000000001", tenant_name="one")
+    bench.add("200-0000000002", tenant_name="two", relative_priority=9)
+    bench.add("200-0000000003")
+    await bench.queue.step()
+    assert bench.store.claimed == []
+    assert bench.queue.waiting == ["200-0000000003", "200-0000000002", "200-0000000001"]
+    bench.store.used -= Resources.of(instances=2)
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000003", "200-0000000002"]
+
+
+async def test_who_waits_for_room_keeps_its_turn_when_others_come_to_hold_less() -> None:
+    bench = a_bench(max_servers=3, fair_share=True)
+    hold(bench, "1", "one")
+    hold(bench, "2", "two")
+    bench.add("200-0000000001", "pod", "pod", tenant_name="one")
+    await bench.queue.step()
+    bench.add("200-0000000002", tenant_name="two")
+    bench.mirror._drop("/nodepool/nodes/2")
+    await bench.queue.step()
+    assert bench.store.claimed == []
+    bench.store.used -= Resources.of(instances=1)
+    await bench.queue.step()
+    assert bench.store.claimed == ["200-0000000001"]
+
+
+async def test_fair_share_comes_and_goes_with_the_configuration() -> None:
+    bench = a_bench(max_servers=2)
+    hold(bench, "1", "one")
+    hold(bench, "2", "one")
+    bench.add("200-0000000001", tenant_name="one")
+    bench.add("200-0000000002", tenant_name="two")
+    site, orders = bench.queue._claims.site, []
+    for fair in (False, True, False):
+        pool = replace(site.pool, fair_share=fair)
+        bench.queue.reconfigure(replace(site, pool=pool), {})
+        orders.append(bench.queue.waiting)
+    first, second = "200-0000000001", "200-0000000002"
+    assert orders == [[first, second], [second, first], [first, second]]
 
 
 async def test_a_claimed_request_is_not_claimed_again() -> None:

@@ -1,7 +1,9 @@
 """The line of waiting requests: order, and who steps aside."""
 
+from collections.abc import Mapping
+
 from nodepool_k8s.model import Resources
-from nodepool_k8s.policy.line import Line
+from nodepool_k8s.policy.line import Line, Turns
 
 ONE, TWO = Resources.of(instances=1), Resources.of(instances=2)
 
@@ -75,3 +77,118 @@ def test_an_empty_line_has_nobody_first() -> None:
     assert line.first() is None
     line.discard("nobody")
     assert "nobody" not in line
+
+
+# --- where tenants take turns -----------------------------------------------------------------
+
+
+class Holding(dict[str, Resources]):
+    """What tenants hold."""
+
+    def __missing__(self, tenant: str) -> Resources:
+        return Resources()
+
+
+LIMITS = {"instances": 10_000, "cores": 40_000, "gpu": 0}
+
+
+def take_turns(held: Holding, limits: Mapping[str, int] = LIMITS) -> Line:
+    return Line(Turns(limits, held.__getitem__))
+
+
+def test_the_share_is_that_of_the_scarcest() -> None:
+    held = Holding(one=Resources.of(instances=2, cores=20, gpu=3), two=Resources.of(disks=9))
+    turns = Turns(LIMITS, held.__getitem__)
+    assert turns.share("one") == 0.5
+    assert turns.share("one", Resources.of(instances=4)) == 0.6
+    assert turns.share("two") == 0
+    assert Turns({}, held.__getitem__).share("one") == 2
+
+
+def test_who_holds_less_goes_first_and_then_who_came_first() -> None:
+    held = Holding(one=Resources.of(instances=2), two=Resources.of(instances=1))
+    line = take_turns(held)
+    line.add("a", place(1), None, "one", ONE)
+    line.add("b", place(2), None, "two", ONE)
+    assert line.first() == "b"
+    held["two"] = Resources.of(cores=8)
+    assert line.first() == "a"
+    held["two"] = Resources.of(cores=9)
+    assert line.first() == "a"
+    held["one"] = Resources()
+    assert line.first() == "a"
+
+
+def test_priority_comes_before_the_share_and_the_share_before_relative_priority() -> None:
+    line = take_turns(Holding(one=Resources.of(instances=5), two=Resources.of(instances=1)))
+    line.add("a", place(1, relative=-5), None, "one", ONE)
+    line.add("b", place(2, relative=7), None, "two", ONE)
+    line.add("c", place(3, relative=3), None, "two", ONE)
+    assert line.first() == "c", "within a tenant it is Nodepool's order"
+    line.add("d", place(4, "100"), None, "one", ONE)
+    assert line.first() == "d"
+
+
+def test_tenants_without_a_name_take_turns_as_one() -> None:
+    held = Holding({"": Resources.of(instances=3), "one": Resources.of(instances=2)})
+    line = take_turns(held)
+    line.add("a", place(1), None, None, ONE)
+    line.add("b", place(2), None, "", ONE)
+    line.add("c", place(3), None, "one", ONE)
+    assert line.first() == "c"
+    held["one"] = Resources.of(instances=4)
+    assert line.first() == "a"
+
+
+def test_the_whole_line_is_in_the_order_of_its_turns() -> None:
+    line = take_turns(Holding(two=Resources.of(instances=1)))
+    for number, name in enumerate("abcdef"):
+        line.add(name, place(number), None, "two" if name in "ef" else "one", ONE)
+    line.add("urgent", place(9, "100"), None, "two", TWO)
+    # One of two's nodes is there already, and the urgent request will be two more.
+    assert line.in_order() == ["urgent", "a", "b", "c", "d", "e", "f"]
+    line.discard("urgent")
+    assert line.in_order() == ["a", "b", "e", "c", "f", "d"]
+
+
+def test_who_is_waited_for_keeps_its_turn() -> None:
+    held = Holding(one=Resources.of(instances=4), two=Resources.of(instances=4))
+    line = take_turns(held)
+    line.add("large", place(1), None, "one", TWO)
+    assert line.first() == "large"
+    line.keep("large")
+    held["two"] = Resources.of(instances=3)
+    line.add("small", place(2), None, "two", ONE)
+    assert line.first() == "large", "or it would wait for as long as anybody wants less"
+    line.add("urgent", place(3, "100"), None, "two", ONE)
+    assert line.first() == "urgent"
+    line.discard("urgent")
+    line.add("sooner", place(0), None, "one", ONE)
+    assert line.first() == "small", "within a tenant it is Nodepool's order"
+    line.discard("sooner")
+    line.add("large", place(1, relative=1), None, "one", TWO)
+    assert line.first() == "large", "also when it was revised"
+    line.discard("large")
+    assert line.first() == "small"
+
+
+def test_where_tenants_take_turns_they_step_aside_too() -> None:
+    held = Holding(one=Resources.of(instances=1), two=Resources.of(instances=2))
+    line = take_turns(held)
+    line.add("a", place(1), ("one", ONE), "one", ONE)
+    line.add("b", place(2), ("one", TWO), "one", TWO)
+    line.add("c", place(3), None, "two", ONE)
+    line.step_aside("a")
+    assert line.first() == "b"
+    line.step_aside("b")
+    assert line.first() == "c"
+    line.recall("one")
+    assert line.first() == "a"
+
+
+def test_where_nobody_takes_turns_who_is_waited_for_may_be_overtaken() -> None:
+    line = Line()
+    line.add("a", place(1), None, "one", ONE)
+    line.keep("a")
+    line.add("b", place(0), None, "two", ONE)
+    assert line.first() == "b"

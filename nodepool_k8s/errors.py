@@ -117,6 +117,10 @@ class ApiError(KubernetesError):
         self.retry_after = retry_after
 
 
+class MalformedAnswer(KubernetesError):
+    """An answer of the API server that is none, or lacks what such an answer must have."""
+
+
 class NotFound(ApiError):
     """404: the object is not there."""
 

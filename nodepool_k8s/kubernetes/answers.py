@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import aiohttp
 
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, NotFound, describe
 
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds. Who asks for more is asked again after these: it may be a proxy's bad minute."""
+MESSAGE_LENGTH = 4096
+
+
+def loads(text: bytes) -> Any:
+    """Read JSON; raises ValueError for what is none, or nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
 
 def api_error(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
     """Translate a Status object, or whatever a proxy answered in its place."""
-    reason, message = response.reason or "", ""
     try:
-        status = json.loads(answer)
-        reason, message = status.get("reason") or reason, status.get("message") or ""
-    except (ValueError, AttributeError):
-        message = answer[:200].decode("utf-8", "replace").strip()
+        status = loads(answer)
+    except ValueError:
+        status = None
+    if isinstance(status, dict):
+        reason, message = _text(status.get("reason")), _text(status.get("message"))
+    else:
+        reason, message = "", answer[:200].decode("utf-8", "replace").strip()
     kind = NotFound if response.status == 404 else ApiError
-    retry_after = response.headers.get("Retry-After", "")
-    return kind(
-        response.status, reason, message, float(retry_after) if retry_after.isdigit() else None
-    )
+    retry_after = _seconds(response.headers.get("Retry-After", ""))
+    return kind(response.status, reason or response.reason or "", message, retry_after)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    return value if len(value) <= MESSAGE_LENGTH else value[:MESSAGE_LENGTH] + "..."
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Only digits: as a date it would need the server's clock."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return None
+    return min(float(retry_after), LONGEST_RETRY_AFTER)
 
 
 def unreachable(error: BaseException) -> ClusterUnreachable:

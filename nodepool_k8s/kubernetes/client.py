@@ -29,7 +29,7 @@ from yarl import URL
 from nodepool_k8s import telemetry
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError
 from nodepool_k8s.kubernetes import credentials, exec
-from nodepool_k8s.kubernetes.answers import api_error, unreachable
+from nodepool_k8s.kubernetes.answers import api_error, loads, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ class ApiClient:
                 if response.status >= 400:
                     if response.status == 401:
                         await self._reload(generation)
-                    raise api_error(response, await response.read())
+                    async with asyncio.timeout(WATCH_ANSWER_SECONDS):
+                        answer = await response.read()
+                    raise api_error(response, answer)
                 telemetry.watch_opened(self.provider, path)
                 self._watching.add(response)
                 try:
@@ -306,7 +308,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _parsed(answer: bytes) -> Object:
     try:
-        parsed = json.loads(answer)
+        parsed = loads(answer)
     except ValueError as error:
         raise ClusterUnreachable("the answer is not JSON: is a proxy in the way?") from error
     if not isinstance(parsed, dict):

@@ -40,7 +40,15 @@ from nodepool_k8s.config.settings import AccessTokenSettings, Provider
 from nodepool_k8s.errors import ApiError, KubernetesError, NotFound
 from nodepool_k8s.kubernetes import credentials, rights
 from nodepool_k8s.kubernetes.client import METADATA, METADATA_LIST, ApiClient, Object
-from nodepool_k8s.kubernetes.records import namespace_record, pod_record
+from nodepool_k8s.kubernetes.records import (
+    items,
+    named,
+    namespace_record,
+    pod_record,
+    reading,
+    text,
+    whole,
+)
 from nodepool_k8s.kubernetes.watching import PAGE, Mirror, Subscription
 from nodepool_k8s.manifests import (
     DEFAULT_ACCOUNT,
@@ -238,8 +246,9 @@ class Cluster:
             page = await self._persist(
                 lambda: self._client.get("/api/v1/namespaces", query, METADATA_LIST)
             )
-            found.extend(namespace_record(raw) for raw in page.get("items") or ())
-            more = page.get("metadata", {}).get("continue")
+            with reading("the list of namespaces"):
+                found.extend(namespace_record(raw) for raw in items(page))
+                more = text(page["metadata"], "continue")
             if not more:
                 return tuple(found)
             query["continue"] = more
@@ -256,14 +265,16 @@ class Cluster:
         query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
         path = _path(namespace, "pods")
         page = await self._persist(lambda: self._client.get(path, query))
-        return tuple(pod_record(raw) for raw in page.get("items") or ())
+        with reading(f"the list of pods in {namespace}"):
+            return tuple(pod_record(raw) for raw in items(page))
 
     async def events(self, namespace: str) -> list[str]:
         """Tell the last Warning events of a namespace: some causes appear nowhere else."""
         query: dict[str, str | int] = {"fieldSelector": "type=Warning", "limit": PAGE}
-        found = (await self._client.get(_path(namespace, "events"), query)).get("items") or []
-        found.sort(key=_event_time)
-        return [_event_text(event) for event in found[-EVENTS_SHOWN:]]
+        page = await self._client.get(_path(namespace, "events"), query)
+        with reading(f"the list of events in {namespace}"):
+            found = sorted(items(page), key=_event_time)
+            return [_event_text(event) for event in found[-EVENTS_SHOWN:]]
 
     async def namespace_blockers(self, name: str) -> list[str]:
         """Tell what holds a namespace that stays Terminating."""
@@ -271,12 +282,12 @@ class Cluster:
             namespace = await self._client.get(_path(name))
         except NotFound:
             return []
-        conditions = namespace.get("status", {}).get("conditions") or ()
-        return [
-            f"{condition['type']}: {condition.get('message', '')}"
-            for condition in conditions
-            if condition.get("status") == "True"
-        ]
+        with reading(f"namespace {name}"):
+            return [
+                f"{named(condition['type'])}: {text(condition, 'message')}"
+                for condition in (namespace.get("status") or {}).get("conditions") or ()
+                if condition.get("status") == "True"
+            ]
 
     # --- making a node -----------------------------------------------------------------------
 
@@ -350,8 +361,10 @@ class Cluster:
             if not _already_exists(error):
                 raise
             present = await self._client.get(_path(name, "pods", objects.pod_name))
-            if not _same_node(present["metadata"].get("labels", {}), manifest):
-                raise
+            with reading(f"pod {name}/{objects.pod_name}"):
+                labels = present["metadata"].get("labels") or {}
+                if not _same_node(labels, manifest):
+                    raise
             return pod_record(present)
 
     async def _default_account(self, objects: NodeObjects) -> None:
@@ -377,9 +390,11 @@ class Cluster:
     async def _requested_token(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
         path = _path(namespace, "serviceaccounts", WORKER, "token")
         request = token_request(settings.lifetime)
-        status = (await self._persist(lambda: self._client.post(path, request)))["status"]
-        expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
-        return AccessToken(status["token"], expires)
+        answer = await self._persist(lambda: self._client.post(path, request))
+        with reading(f"the token for {namespace}/{WORKER}"):
+            status = answer["status"]
+            expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
+            return AccessToken(named(status["token"]), expires)
 
     async def _secret_token(self, namespace: str) -> AccessToken:
         await self._ensure(_path(namespace, "secrets"), token_secret(self.deployment))
@@ -388,7 +403,8 @@ class Cluster:
             async with asyncio.timeout(TOKEN_SECRET_SECONDS):
                 for failures in itertools.count(1):
                     secret = await self._persist(lambda: self._client.get(path))
-                    token = credentials.decoded((secret.get("data") or {}).get("token", ""))
+                    with reading(f"Secret {namespace}/{WORKER}"):
+                        token = credentials.decoded(text(secret.get("data") or {}, "token"))
                     if token:
                         return AccessToken(token)
                     # Its controller is the slow one: asking often would not hurry it.
@@ -457,7 +473,8 @@ class Cluster:
         query: dict[str, str | int] = {"limit": 1, "labelSelector": self._selector}
         path = _path(namespace, "pods")
         page = await self._persist(lambda: self._client.get(path, query, METADATA_LIST))
-        return bool(page.get("items"))
+        with reading(f"the list of pods in {namespace}"):
+            return bool(items(page))
 
     async def _delete_pods(self, namespace: str, cap: float) -> None:
         """With a grace of whole seconds, never 0: that would hide containers that still run."""
@@ -530,18 +547,18 @@ def _same_node(labels: Mapping[str, str], manifest: Manifest) -> bool:
 
 def _event_time(event: Object) -> str:
     series = event.get("series") or {}
-    return str(
-        series.get("lastObservedTime")
-        or event.get("lastTimestamp")
-        or event.get("eventTime")
-        or event.get("metadata", {}).get("creationTimestamp", "")
+    return (
+        text(series, "lastObservedTime")
+        or text(event, "lastTimestamp")
+        or text(event, "eventTime")
+        or text(event.get("metadata") or {}, "creationTimestamp")
     )
 
 
 def _event_text(event: Object) -> str:
-    count = event.get("count") or 1
+    count = whole(event, "count", 1)
     times = f" ({count} times)" if count > 1 else ""
-    return f"{event.get('reason', '')}: {event.get('message', '')}{times}"
+    return f"{text(event, 'reason')}: {text(event, 'message')}{times}"
 
 
 async def _together(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:

@@ -7,7 +7,6 @@ the cluster. Never logs a token.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import pathlib
 import urllib.parse
@@ -76,7 +75,7 @@ def decoded(data: str) -> str:
     """What a Secret holds under a key; an empty string for what is not base64."""
     try:
         return base64.b64decode(data).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # Of base64, of UTF-8, or of what is not ASCII to begin with.
         return ""
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
+from nodepool_k8s.errors import MalformedAnswer
 from nodepool_k8s.model import Condition, ContainerState, Namespace, Pod
+
+T = TypeVar("T")
 
 TELLING_CONDITIONS = frozenset({"Ready", "PodScheduled", "DisruptionTarget"})
 """The conditions that a decision or a reason for a person is made of."""
@@ -21,12 +25,63 @@ MESSAGE_LENGTH = 512
 """Image errors repeat whole manifests; a record needs the beginning."""
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Call malformed whatever makes us stumble in there, over what the API server answered."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        missing = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise MalformedAnswer(f"{what} cannot be read: {missing}") from error
+
+
+def items(page: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read what is on a page of a list: one without a version is somebody else's answer."""
+    named(page["metadata"]["resourceVersion"])
+    found = page.get("items") or []
+    if not isinstance(found, list):
+        raise TypeError(f"items is {_kind(found)} where a list was expected")
+    return found
+
+
+def named(value: object) -> str:
+    """Check that it is text, and not empty."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{_kind(value)} is no name")
+    return value
+
+
+def text(raw: dict[str, Any], key: str) -> str:
+    """Read a text that may be missing."""
+    value = raw.get(key)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{key} is {_kind(value)} where text was expected")
+    return value or ""
+
+
+def whole(raw: dict[str, Any], key: str, default: T) -> int | T:
+    """Read a whole number that may be missing."""
+    value = raw.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int):
+        raise TypeError(f"{key} is {_kind(value)} where a whole number was expected")
+    return value
+
+
 def namespace_record(raw: dict[str, Any]) -> Namespace:
-    """Read a namespace, or its metadata alone; raises KeyError for what isn't one."""
-    metadata = raw["metadata"]
+    """Read a namespace, or its metadata alone; raises MalformedAnswer for what isn't one."""
+    with reading("a namespace"):
+        metadata = raw["metadata"]
+        name = metadata["name"]
+        with reading(f"namespace {named(name)}"):
+            return _namespace(name, metadata)
+
+
+def _namespace(name: str, metadata: dict[str, Any]) -> Namespace:
     return Namespace(
-        name=metadata["name"],
-        uid=metadata["uid"],
+        name=name,
+        uid=named(metadata["uid"]),
         # Most keys and values are the same in every namespace of ours.
         labels={
             sys.intern(key): sys.intern(value)
@@ -38,24 +93,31 @@ def namespace_record(raw: dict[str, Any]) -> Namespace:
 
 
 def pod_record(raw: dict[str, Any]) -> Pod:
-    """Read a pod; raises KeyError or the like for what isn't one."""
-    metadata, status = raw["metadata"], raw.get("status") or {}
-    spec = raw.get("spec") or {}
+    """Read a pod; raises MalformedAnswer for what isn't one."""
+    with reading("a pod"):
+        metadata = raw["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        with reading(f"pod {named(namespace)}/{named(name)}"):
+            return _pod(raw, namespace, name)
+
+
+def _pod(raw: dict[str, Any], namespace: str, name: str) -> Pod:
+    metadata, status, spec = raw["metadata"], raw.get("status") or {}, raw.get("spec") or {}
     host = spec.get("nodeName")
     return Pod(
-        namespace=metadata["namespace"],
-        name=sys.intern(metadata["name"]),
-        uid=metadata["uid"],
-        phase=sys.intern(status.get("phase", "Pending")),
+        namespace=namespace,
+        name=sys.intern(name),
+        uid=named(metadata["uid"]),
+        phase=sys.intern(status.get("phase") or "Pending"),
         conditions=tuple(_conditions(status)),
         containers=tuple(_containers(status)),
         host=sys.intern(host) if host else None,
-        reason=status.get("reason", ""),
-        message=_clipped(status.get("message", "")),
+        reason=text(status, "reason"),
+        message=_clipped(text(status, "message")),
         deleting="deletionTimestamp" in metadata,
-        grace=spec.get("terminationGracePeriodSeconds", 30),
-        scheduler=sys.intern(spec.get("schedulerName", "")),
-        resource_version=metadata["resourceVersion"],
+        grace=whole(spec, "terminationGracePeriodSeconds", 30),
+        scheduler=sys.intern(text(spec, "schedulerName")),
+        resource_version=named(metadata["resourceVersion"]),
     )
 
 
@@ -64,9 +126,9 @@ def _conditions(status: dict[str, Any]) -> Iterator[Condition]:
         if entry["type"] in TELLING_CONDITIONS:
             yield _condition(
                 entry["type"],
-                entry["status"],
-                entry.get("reason") or "",
-                _clipped(entry.get("message") or ""),
+                text(entry, "status"),
+                text(entry, "reason"),
+                _clipped(text(entry, "message")),
             )
 
 
@@ -82,22 +144,27 @@ def _container(entry: dict[str, Any], *, init: bool) -> ContainerState:
     kind, detail = next(iter(states.items()))
     last: dict[str, Any] = (entry.get("lastState") or {}).get("terminated") or {}
     return _state(
-        entry["name"],
+        named(entry["name"]),
         kind,
-        detail.get("reason") or "",
-        _clipped(detail.get("message") or ""),
-        detail.get("exitCode"),
-        entry.get("restartCount", 0),
+        text(detail, "reason"),
+        _clipped(text(detail, "message")),
+        whole(detail, "exitCode", None),
+        whole(entry, "restartCount", 0),
         init,
-        last.get("reason") or "",
-        last.get("exitCode"),
+        text(last, "reason"),
+        whole(last, "exitCode", None),
     )
+
+
+def _kind(value: object) -> str:
+    # Not the value: it may be of any length and depth.
+    return f"a value of type {type(value).__name__}" if value != "" else "an empty text"
 
 
 def _seconds(timestamp: str | None) -> float | None:
     try:
         return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from nodepool_k8s.errors import ApiError, MissingRights, NotFound
 from nodepool_k8s.kubernetes.client import ApiClient
+from nodepool_k8s.kubernetes.records import reading
 from nodepool_k8s.manifests import ACCESS_RULES, RBAC, WORKER, cluster_role
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ async def _allowed(client: ApiClient, right: Right) -> bool:
             "spec": {"resourceAttributes": attributes},
         },
     )
-    return bool(review.get("status", {}).get("allowed"))
+    with reading(f"the answer whether we may {right}"):
+        return review["status"]["allowed"] is True
 
 
 async def _ensure_cluster_role(client: ApiClient, name: str) -> bool:

@@ -8,17 +8,25 @@ It changes nothing in the cluster, and decides nothing but what is too broken to
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from nodepool_k8s import backoff, telemetry
-from nodepool_k8s.errors import ApiError, KubernetesError
+from nodepool_k8s.errors import ApiError, KubernetesError, MalformedAnswer
+from nodepool_k8s.kubernetes.answers import loads
 from nodepool_k8s.kubernetes.client import JSON, METADATA, METADATA_LIST, ApiClient
-from nodepool_k8s.kubernetes.records import namespace_record, pod_record
+from nodepool_k8s.kubernetes.records import (
+    items,
+    named,
+    namespace_record,
+    pod_record,
+    reading,
+    text,
+    whole,
+)
 from nodepool_k8s.model import EMPTY, Namespace, Pod
 
 log = logging.getLogger(__name__)
@@ -51,10 +59,6 @@ class Subscription:
     namespace_disappeared: Callable[[str], None]
     touch_changed: Callable[[], None] = lambda: None
     """A watch broke, or works again; called without a name."""
-
-
-class Malformed(KubernetesError):
-    """An event of a watch that cannot be read."""
 
 
 class Stream(Generic[R]):
@@ -130,16 +134,18 @@ class Stream(Generic[R]):
         query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
         while True:
             page = await self._client.get(self._path, query, self._list_accept)
-            for raw in page.get("items") or ():
-                record = self._read_or_report(raw)
-                if record is not None:
-                    records[record.uid] = record
-            metadata = page.get("metadata") or {}
-            if not metadata.get("continue"):
+            with reading("a list"):
+                for raw in items(page):
+                    record = self._read_or_report(raw)
+                    if record is not None:
+                        records[record.uid] = record
+                version = page["metadata"]["resourceVersion"]
+                more = text(page["metadata"], "continue")
+            if not more:
                 break
-            query["continue"] = metadata["continue"]
+            query["continue"] = more
         self._replace(records)
-        self._version = metadata.get("resourceVersion", "")
+        self._version = version
         self.synced.set()
 
     def _replace(self, records: dict[str, R]) -> None:
@@ -152,15 +158,13 @@ class Stream(Generic[R]):
                 self._changed(before.get(uid), record)
 
     def _handle(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
+        with reading("an event"):
+            event = loads(line)
             kind, raw = event["type"], event["object"]
             if kind == "ERROR":
                 raise _stream_error(raw)
-            version = raw["metadata"]["resourceVersion"]
+            version = named(raw["metadata"]["resourceVersion"])
             record = None if kind == "BOOKMARK" else self._read(raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Malformed(f"an event cannot be read ({error!r})") from error
         if record is not None:
             before = self.records.get(record.uid)
             if kind == "DELETED":
@@ -174,11 +178,11 @@ class Stream(Generic[R]):
     def _read_or_report(self, raw: Any) -> R | None:
         try:
             return self._read(raw)
-        except (KeyError, TypeError, AttributeError) as error:
-            shown = str(raw)[:200]
+        except MalformedAnswer as error:
+            shown = str(error)
             if shown not in self._reported:
                 self._reported.add(shown)
-                log.warning("%s: an object cannot be read and is skipped: %r", self._path, error)
+                log.warning("%s: an object is skipped: %s", self._path, error)
             return None
 
     def _in_touch(self) -> None:
@@ -188,7 +192,8 @@ class Stream(Generic[R]):
 
     def _failed(self, error: KubernetesError) -> None:
         gone = isinstance(error, ApiError) and error.status == GONE
-        if gone or isinstance(error, Malformed) or self._failures % RELIST_AFTER_FAILURES == 0:
+        malformed = isinstance(error, MalformedAnswer)
+        if gone or malformed or self._failures % RELIST_AFTER_FAILURES == 0:
             self._version = ""
         if gone:
             log.info("%s: the watch is too old to be resumed, listing again", self._path)
@@ -204,12 +209,9 @@ class Stream(Generic[R]):
             self._touch_changed()
 
 
-def _stream_error(status: Mapping[str, Any]) -> KubernetesError:
-    return ApiError(
-        int(status.get("code") or 500),
-        str(status.get("reason") or "Unknown"),
-        str(status.get("message") or ""),
-    )
+def _stream_error(status: dict[str, Any]) -> KubernetesError:
+    reason = text(status, "reason") or "Unknown"
+    return ApiError(whole(status, "code", 500), reason, text(status, "message"))
 
 
 class Mirror:
@@ -308,6 +310,10 @@ class Mirror:
                 waiter.set_result(None)
 
     def _namespace_changed(self, before: Namespace | None, after: Namespace | None) -> None:
+        if before is not None and after is not None and before.name != after.name:
+            # No name ever changes: what was seen before was not true.
+            self._namespace_changed(before, None)
+            before = None
         record = after or before
         assert record is not None
         if after is not None:
@@ -326,6 +332,9 @@ class Mirror:
         return current is not None and current.uid == record.uid
 
     def _pod_changed(self, before: Pod | None, after: Pod | None) -> None:
+        if before is not None and after is not None and before.namespace != after.namespace:
+            self._pod_changed(before, None)
+            before = None
         record = after or before
         assert record is not None
         pods = self._pods.setdefault(record.namespace, {})

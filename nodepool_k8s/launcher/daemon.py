@@ -31,6 +31,7 @@ from nodepool_k8s.launcher.view import View
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.progress import ProgressRecords
 from nodepool_k8s.zookeeper.store import Store
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class Launcher:
             mirror,
             self.clusters,
             Homes(client),
+            ProgressRecords(client),
             self._intervals,
             self._crashed,
         )

@@ -45,6 +45,10 @@ class LaunchSite:
     """Told of each attempt that failed, and why."""
 
 
+STEPS = ("namespace", "objects", "ready")
+"""Of an attempt, in order."""
+
+
 class Launch:
     """The launch of one node. ``held`` is always what was last written, or is to be."""
 
@@ -57,7 +61,7 @@ class Launch:
         self.written = False
         """Whether ``held``, as ready, stands in ZooKeeper."""
         self.failure = ""
-        self.waits_for = "its turn"
+        self._waits_for = "its turn"
         self._site = site
         self._queue = queue
         self._request = request
@@ -68,6 +72,21 @@ class Launch:
         self._step_began = 0.0
         self._attempt_began = 0.0
         self._figures = telemetry.LaunchFigures(request, queue.pool, self._label.name, held.node.id)
+
+    @property
+    def waits_for(self) -> str:
+        """What it is waiting for, for a person."""
+        return self._waits_for
+
+    @waits_for.setter
+    def waits_for(self, what: str) -> None:
+        self._waits_for = what
+        self._queue.news()
+
+    @property
+    def step(self) -> str:
+        """The step that it is at, by the name that figures have it under."""
+        return next((step for step in STEPS if step not in self._steps), STEPS[-1])
 
     async def run(self) -> None:
         """Launch the node; ``held`` is ready then, but not written.

@@ -61,6 +61,8 @@ class Hooks:
     """Whether a ready node's pods are there, and as they should be."""
     remove_spare: Callable[[Node, str], Awaitable[bool]]
     """Delete an unused ready node, for that reason; False where it is not to be had."""
+    on_news: Callable[[], None] = lambda: None
+    """What requests of the pool wait for may have changed."""
 
 
 @dataclass(slots=True)
@@ -279,6 +281,7 @@ class PoolQueue:
                 break
         else:
             self._wait_for("", pauses=False)
+        self.news()
         await self._show(paused=self._pauses or self._is_cluster_away())
 
     def _wait_for(self, reason: str, *, pauses: bool) -> None:
@@ -468,6 +471,14 @@ class PoolQueue:
                 limits, self._claims.used(path), self._claims.wanted(request.node_types)
             )
         return self.waits_for or "its turn"
+
+    def news(self) -> None:
+        """What a request waits for, in line or being launched, may have changed."""
+        self._hooks.on_news()
+
+    def __contains__(self, request_id: object) -> bool:
+        """Whether a request is in line."""
+        return request_id in self._line
 
     @property
     def waiting(self) -> list[str]:

@@ -67,6 +67,7 @@ class Reuse:
         """Whether ``held`` stands in ZooKeeper."""
         self.failure = ""
         self.waits_for = "its access token"
+        self.step = "reuse"
         self._site = site
         self._label = label
         self._request = request

@@ -23,6 +23,7 @@ from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.min_ready import MinReady
+from nodepool_k8s.launcher.progress import Reports
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
@@ -30,6 +31,7 @@ from nodepool_k8s.manifests import node_id_in
 from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
 from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
+from nodepool_k8s.zookeeper.progress import ProgressRecords
 from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class SessionScope:
         mirror: Mirror,
         clusters: Clusters,
         homes: Homes,
+        progress: ProgressRecords,
         intervals: Intervals,
         on_crash: OnCrash,
     ) -> None:
@@ -76,7 +79,10 @@ class SessionScope:
         self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
         """Whom to tell why an attempt to launch a node failed."""
         self._deleter = Deleter(settings, clusters, store, mirror, self._work)
-        self.upkeep = Upkeep(settings, clusters, self._deleter, store, mirror, homes, intervals)
+        self._reports = Reports(progress, mirror, self._queues, self._fulfilments)
+        self.upkeep = Upkeep(
+            settings, clusters, self._deleter, store, mirror, homes, self._reports, intervals
+        )
         self._min_ready: MinReady
 
     @property
@@ -110,6 +116,7 @@ class SessionScope:
         await self.apply(settings)
         self._serving.spawn("upkeep", self.upkeep.run())
         self._serving.spawn("ask for spare nodes", self._min_ready.run())
+        self._serving.spawn("report progress", self._reports.run())
         self._listen_to_clusters(listening=True)
 
     def _listen_to_clusters(self, *, listening: bool) -> None:
@@ -165,7 +172,9 @@ class SessionScope:
             priority=pool.priority,
             pool=pool.name,
         )
-        hooks = Hooks(self._on_claim, self._is_usable, self._deleter.remove_spare)
+        hooks = Hooks(
+            self._on_claim, self._is_usable, self._deleter.remove_spare, self._reports.news
+        )
         queue = PoolQueue(site, component, capacity, self._store, self._mirror, hooks, limits)
         queue.component_path = await self._store.register(component)
         return queue
@@ -225,6 +234,8 @@ class SessionScope:
                     queue.ledger_changed(name)
             case Kind.MIN_READY:
                 self._min_ready.owner_changed(name)
+            case Kind.PROGRESS:
+                self._reports.record_gone(name)
             case Kind.COMPONENT:
                 for queue in self._queues.values():
                     queue.components_changed()
@@ -243,6 +254,7 @@ class SessionScope:
 
     def _on_request(self, request_id: str) -> None:
         self._min_ready.request_changed(request_id)
+        self._reports.request_changed(request_id)
         request = self._mirror.requests.get(request_id)
         fulfilment = self._fulfilments.get(request_id)
         if fulfilment is not None:
@@ -321,6 +333,7 @@ class SessionScope:
         await self._taking.finished()
         self._listen_to_clusters(listening=False)
         await self._serving.cancel()
+        await self._reports.close()
         for queue in self._queues.values():
             await self._store.deregister(queue.component_path)
 

@@ -22,6 +22,7 @@ from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.intervals import Intervals
+from nodepool_k8s.launcher.progress import Reports
 from nodepool_k8s.manifests import NODE_ID_LABEL, PROVIDER_LABEL
 from nodepool_k8s.model import Home, Namespace, Node, NodeRequest, RequestState
 from nodepool_k8s.naming import valid_label_value
@@ -59,6 +60,7 @@ class Upkeep:
         store: Store,
         mirror: Mirror,
         homes: Homes,
+        reports: Reports,
         intervals: Intervals,
     ) -> None:
         self._settings = settings
@@ -67,6 +69,7 @@ class Upkeep:
         self._store = store
         self._mirror = mirror
         self._homes = homes
+        self._reports = reports
         self._intervals = intervals
         self._empty_before: set[str] = set()
         self._stale_before: set[str] = set()
@@ -96,6 +99,7 @@ class Upkeep:
         await self.drop_lost_drafts(time.time())
         await self.drop_empty_nodes()
         await self.drop_stale_locks()
+        await self._reports.drop_stale()
         await self.correct_ledgers()
         self.consider_nodes()
         await self.delete_unoffered_nodes()

@@ -48,6 +48,8 @@ class Kind(Enum):
     COMPONENT = auto()
     LEDGER = auto()
     MIN_READY = auto()
+    PROGRESS = auto()
+    """A request's record of progress went."""
 
 
 Listener = Callable[[Kind, str], None]
@@ -279,7 +281,9 @@ class Mirror:
         if kind is Kind.MIN_READY:
             self._tell(kind, path)
             return
-        if kind is None:
+        if kind is Kind.PROGRESS and event == "DELETED":
+            self._tell(kind, path.rpartition("/")[2])
+        if kind in (None, Kind.PROGRESS):
             return
         if event == "DELETED":
             self._removed(path)
@@ -525,6 +529,7 @@ def _kind_of(path: str) -> Kind | None:
         return Kind.LEDGER
     return {
         wire.MIN_READY_OWNERS: Kind.MIN_READY,
+        wire.PROGRESS: Kind.PROGRESS,
         wire.REQUESTS: Kind.REQUEST,
         wire.NODES: Kind.NODE,
         wire.POOL_COMPONENTS: Kind.COMPONENT,

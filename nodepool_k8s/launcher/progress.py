@@ -1,0 +1,200 @@
+"""Tells requestors that want to know what their requests wait for.
+
+A request with ``progress: true`` gets a record under ``/nodepool-k8s/progress`` while it
+waits in a pool's line or its nodes are being launched. What is said there is what the
+status page says. Requests without it cost a look at the flag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nodepool_k8s import status, wire
+from nodepool_k8s.launcher.fulfil import Fulfilment
+from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.model import NodeRequest, Phase, Progress, RequestState
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.progress import ProgressRecords
+
+SECONDS = 1.0
+"""Between two writes for one request."""
+
+GATHERED_SECONDS = 0.05
+"""How long what happens at the same time is gathered: a launch goes through several steps."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What is known of one request's record."""
+
+    version: int | None = None
+    """That of the record, as we wrote it; None where it is not ours, or not there."""
+    is_theirs: bool = False
+    """Whether another launcher writes it, as long as we have not claimed the request."""
+    told: Progress | None = None
+    """What we wrote, or would have written if it were not another launcher's."""
+    due: float = 0.0
+    """The loop's time from which on it may be written again."""
+
+
+class Reports:
+    """The reports of one session's launcher."""
+
+    def __init__(
+        self,
+        records: ProgressRecords,
+        mirror: Mirror,
+        queues: Mapping[str, PoolQueue],
+        fulfilments: Mapping[str, Fulfilment],
+    ) -> None:
+        self._records = records
+        self._mirror = mirror
+        self._queues = queues
+        self._fulfilments = fulfilments
+        self._reports: dict[str, Report] = {}
+        self._wake = asyncio.Event()
+        self._stale_before: set[str] = set()
+
+    # --- what wakes it --------------------------------------------------------------------
+
+    def request_changed(self, request_id: str) -> None:
+        """A request came, changed, went, or was claimed or left by somebody."""
+        request = self._mirror.requests.get(request_id)
+        if request is not None and wire.wants_progress(request):
+            self._reports.setdefault(request_id, Report())
+        self.news()
+
+    def news(self) -> None:
+        """What requests wait for may have changed."""
+        if self._reports:
+            self._wake.set()
+
+    def record_gone(self, request_id: str) -> None:
+        """A record was removed: its launcher has left the request, or is gone itself."""
+        report = self._reports.get(request_id)
+        if report is not None:
+            report.version, report.told, report.is_theirs = None, None, False
+            self._wake.set()
+
+    # --- what it does ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        for request_id in list(self._mirror.requests):
+            self.request_changed(request_id)
+        loop = asyncio.get_running_loop()
+        due: float | None = None
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            else:
+                await asyncio.sleep(GATHERED_SECONDS)
+            self._wake.clear()
+            due = await self.step(loop.time())
+
+    async def step(self, now: float) -> float | None:
+        """Write what has changed, where that is due; when something will be, if anything."""
+        lines = self._lines()
+        write, later = [], []
+        for request_id, report in list(self._reports.items()):
+            progress = self._progress(request_id, lines)
+            if progress is None:
+                write.append(self._forget(request_id, report))
+            elif progress == report.told:
+                continue
+            elif now >= report.due:
+                report.due = now + SECONDS
+                write.append(self._tell(request_id, report, progress))
+            else:
+                later.append(report.due)
+        await asyncio.gather(*write)
+        return min(later, default=None)
+
+    def _lines(self) -> dict[PoolQueue, dict[str, int]]:
+        """The places of all requests in each line where one of ours is."""
+        return {
+            queue: {request_id: place for place, request_id in enumerate(queue.waiting, 1)}
+            for queue in self._queues.values()
+            if any(request_id in queue for request_id in self._reports)
+        }
+
+    def _progress(
+        self, request_id: str, lines: Mapping[PoolQueue, Mapping[str, int]]
+    ) -> Progress | None:
+        request = self._mirror.requests.get(request_id)
+        if request is None:
+            return None
+        if request_id in self._fulfilments:
+            return _launching(self._fulfilments[request_id])
+        found = [(places[request_id], q) for q, places in lines.items() if request_id in places]
+        if not found:
+            return None
+        # Where several pools have it in line, the one that comes to it first.
+        place, queue = min(found, key=lambda each: (each[0], each[1].pool.key))
+        return _queued(queue, request, place)
+
+    async def _tell(self, request_id: str, report: Report, progress: Progress) -> None:
+        report.told = progress
+        if progress.phase is Phase.LAUNCHING:
+            report.version = await self._records.take_over(request_id, progress)
+            return
+        if report.version is not None:
+            report.version = await self._records.write(request_id, progress, report.version)
+        elif not report.is_theirs:
+            report.version = await self._records.create(request_id, progress)
+        report.is_theirs = report.version is None
+
+    async def _forget(self, request_id: str, report: Report) -> None:
+        """It is neither in a line nor being launched here: it has ended, or is another's."""
+        request = self._mirror.requests.get(request_id)
+        if request is None or request.state in (RequestState.FULFILLED, RequestState.FAILED):
+            self._reports.pop(request_id, None)
+        version, report.version, report.told = report.version, None, None
+        if version is not None:
+            await self._records.remove(request_id, version)
+
+    async def close(self) -> None:
+        """Leave all reports to others."""
+        left = [self._forget(*each) for each in list(self._reports.items())]
+        self._reports.clear()
+        await asyncio.gather(*left)
+
+    # --- upkeep -----------------------------------------------------------------------------
+
+    async def drop_stale(self) -> None:
+        """Remove records of requests that were gone already at the last pass.
+
+        And write those that another launcher wrote and nobody told us that it removed.
+        """
+        records = set(await self._records.requests())
+        for request_id in self._reports.keys() - records:
+            self.record_gone(request_id)
+        stale = {name for name in records if name not in self._mirror.requests}
+        for request_id in stale & self._stale_before:
+            await self._records.remove(request_id, -1)
+        self._stale_before = stale
+
+
+def _queued(queue: PoolQueue, request: NodeRequest, place: int) -> Progress:
+    return Progress(Phase.QUEUED, queue.pool.key, _shown(queue.why_waits(request)), position=place)
+
+
+def _launching(fulfilment: Fulfilment) -> Progress:
+    launches = fulfilment.launches
+    launch = next((each for each in launches if not each.is_ready()), launches[-1])
+    return Progress(
+        Phase.LAUNCHING,
+        fulfilment.pool.key,
+        _shown(launch.waits_for),
+        node=launch.held.node.id,
+        step=launch.step,
+    )
+
+
+def _shown(text: str) -> str:
+    return str(status.redacted({"why": text})["why"])

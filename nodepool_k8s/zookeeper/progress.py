@@ -1,0 +1,64 @@
+"""What requests wait for, kept in ZooKeeper for requestors that want to be told.
+
+One ephemeral znode a request. Of the launchers that have the request in line the first to
+make it writes it; whoever claims the request takes it over.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from nodepool_k8s import wire
+from nodepool_k8s.errors import AlreadyExists, Conflict, Vanished
+from nodepool_k8s.model import Progress
+from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.operations import Create, Delete, SetData
+
+ANY = -1
+"""The version of a record that is ours to write, whoever made it."""
+
+
+class ProgressRecords:
+    """The records of all launchers together. Everything here raises SessionLost."""
+
+    def __init__(self, client: ZooKeeperClient) -> None:
+        self._client = client
+
+    async def create(self, request_id: str, progress: Progress) -> int | None:
+        """Make a request's record; its version, or None where another launcher has made it."""
+        await self._client.ensure_path(wire.PROGRESS)
+        create = Create(wire.progress_path(request_id), wire.encode_progress(progress), True)
+        try:
+            await self._client.transaction([create])
+        except TransactionConflict as conflict:
+            if not isinstance(conflict.cause, AlreadyExists):
+                raise
+            return None
+        return 0
+
+    async def write(self, request_id: str, progress: Progress, version: int) -> int | None:
+        """Write a record at that version; its new one, or None where it is another's by now."""
+        path = wire.progress_path(request_id)
+        try:
+            await self._client.transaction([SetData(path, wire.encode_progress(progress), version)])
+        except Conflict:
+            return None
+        return ANY if version == ANY else version + 1
+
+    async def take_over(self, request_id: str, progress: Progress) -> int | None:
+        """Write the record of a request that we have claimed, whosever it was."""
+        return await self.write(request_id, progress, ANY) or await self.create(
+            request_id, progress
+        )
+
+    async def remove(self, request_id: str, version: int) -> None:
+        """Remove a record, unless it is another's by now."""
+        with suppress(Conflict):
+            await self._client.transaction([Delete(wire.progress_path(request_id), version)])
+
+    async def requests(self) -> list[str]:
+        """Ids of the requests with a record."""
+        try:
+            return await self._client.children(wire.PROGRESS)
+        except Vanished:
+            return []

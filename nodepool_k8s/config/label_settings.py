@@ -7,6 +7,33 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from nodepool_k8s.model import empty
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a pod may run. ``tolerations`` and ``affinity`` are Kubernetes' own definitions."""
+
+    node_selector: Mapping[str, str] = field(default_factory=empty)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    affinity: Mapping[str, Any] = field(default_factory=empty)
+    without: tuple[str, ...] = ()
+    """Labels that the Kubernetes node must not have."""
+    runtime_class: str | None = None
+    priority_class: str | None = None
+    scheduler_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a pod runs; where neither command nor arguments are given, it sleeps."""
+
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    pod_info_env: bool = True
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    working_dir: str | None = None
+
 
 class VolumeKind(StrEnum):
     """The kinds of volume that have a short form, by the short form's names."""

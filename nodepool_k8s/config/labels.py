@@ -107,7 +107,6 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
             "lower-case letters, digits and '-', at most 63 characters, "
             "because the pod and its container are named as the label",
         )
-    _env(review, path)
     _mounts(review, path)
     options.check(review, path, label, pool)
 
@@ -123,14 +122,6 @@ def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
             "because the pod is named as the label",
         )
     review.unique((*path, "spec", "containers"), "name", "container")
-
-
-def _env(review: Review, path: Path) -> None:
-    place = (*path, "env")
-    review.unique(place, "name", "variable")
-    for item_path, item in review.mappings(place):
-        if isinstance(item.get("value"), (bool, int, float)):
-            review.note((*item_path, "value"), "becomes text as it is written; quote it to say so")
 
 
 def _mounts(review: Review, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.labels import WITH_NAMESPACE
-from nodepool_k8s.config.options import resources
+from nodepool_k8s.config.options import placement, resources, workload
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import seconds, thousandths, whole
 from nodepool_k8s.config.review import Review
@@ -175,12 +175,8 @@ def _pod(document: Document, path: Path) -> dict[str, Any]:
         "image": label["image"],
         "image_pull": label.get("image-pull", "IfNotPresent"),
         **resources.resolve(document, path, label),
-        "env": tuple(
-            (variable["name"], document.written((*path, "env", place, "value")))
-            for place, variable in enumerate(label.get("env", ()))
-        ),
-        "node_selector": _texts(document, (*path, "node-selector")),
-        "scheduler_name": label.get("scheduler-name"),
+        "placement": placement.resolve(document, path, label),
+        "workload": workload.resolve(document, path, label),
         "privileged": label.get("privileged"),
         "volumes": tuple(label.get("volumes", ())),
         "volume_mounts": tuple(label.get("volume-mounts", ())),

@@ -12,6 +12,8 @@ from voluptuous import Invalid, MultipleInvalid
 
 from nodepool_k8s.config import options, values
 from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
+from nodepool_k8s.config.options import placement, resources, workload
+from nodepool_k8s.config.options.placement import LABEL_MAP
 from nodepool_k8s.config.problems import Missing, Wrong, nearest
 from nodepool_k8s.config.sections import Form, Items, Section
 from nodepool_k8s.config.settings import DRIVER
@@ -28,7 +30,6 @@ def _or_nothing(check: Validator) -> Validator:
     return Form(expected, lambda value: any_key if value is None else check)
 
 
-LABEL_MAP = Entries("a mapping of names to texts", values.label_key(), values.label_value())
 ANNOTATION_MAP = Entries(
     "a mapping of names to texts", values.label_key(), values.scalar("text, a number or a boolean")
 )
@@ -56,15 +57,6 @@ LAUNCH_KEYS: Mapping[str, Validator] = {
     "ready-when": values.one_of("ready", "running"),
     "access-token": ACCESS_TOKEN,
 }
-
-ENV = Section(
-    "a mapping with name and value (anything else needs the label's own spec)",
-    {
-        "name": values.env_name(),
-        "value": values.scalar("text; quote it, or leave it out of the list"),
-    },
-    required=("name", "value"),
-)
 
 
 def _volume(value: Any) -> Any:
@@ -139,9 +131,6 @@ LABEL = Section(
         "annotations": ANNOTATION_MAP,
         "python-path": values.text("a path, or auto"),
         "shell-type": values.word("a shell type of Ansible, like sh, csh or powershell"),
-        "env": Items("a list of mappings with name and value", ENV),
-        "node-selector": LABEL_MAP,
-        "scheduler-name": values.word("the name of a scheduler"),
         "privileged": values.switch(),
         "volumes": Items("a list of Kubernetes volumes", _volume),
         "volume-mounts": Items("a list of Kubernetes volume mounts", _mount),
@@ -192,6 +181,7 @@ PROVIDER = Section(
         "context": values.text("the name of a context of kube/config"),
         "api-server-url": values.url(),
         "access-role": values.one_of("cluster", "namespace"),
+        placement.COMPUTE_POOL_KEY: values.label_key(),
         "launch-retries": values.whole_number(0),
         "priority": values.whole_number(),
         "fair-share": values.switch(),
@@ -320,7 +310,8 @@ SECTIONS: Mapping[str, Mapping[str, Validator]] = {
     "provider": PROVIDER.keys,
     "pool": POOL.keys,
     "label": LABEL.keys,
-    "env": ENV.keys,
+    "env": workload.ENV.keys,
+    "resources": resources.RESOURCES.keys,
     "access-token": ACCESS_TOKEN.keys,
 }
 """Every option by where it stands, for whoever must be complete: the documentation's test."""

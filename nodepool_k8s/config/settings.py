@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodepool_k8s.config.label_settings import Placement, Workload
 from nodepool_k8s.model import LabelType, empty
 
 DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
@@ -105,9 +106,8 @@ class Label:
     gpu: int | None = None
     gpu_resource: str | None = None
     extra_resources: Mapping[str, int] = field(default_factory=empty)
-    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    node_selector: Mapping[str, str] = field(default_factory=empty)
-    scheduler_name: str | None = None
+    placement: Placement = Placement()
+    workload: Workload = Workload()
     privileged: bool | None = None
     volumes: tuple[Mapping[str, Any], ...] = ()
     volume_mounts: tuple[Mapping[str, Any], ...] = ()

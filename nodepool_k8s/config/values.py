@@ -156,9 +156,9 @@ def any_duration() -> Value:
 def gpu_count() -> Value:
     """A whole number of GPUs."""
     return Value(
-        "a whole number of GPUs, 1 or more (Kubernetes has no fractional extended resources: "
-        "a device that is to be shared is offered under a resource name of its own)",
-        lambda value: _at_least(whole(value), 1),
+        "a whole number of GPUs, 0 for a Kubernetes node without any (Kubernetes has no fractional "
+        "extended resources: a device that is to be shared is offered under a name of its own)",
+        lambda value: _at_least(whole(value), 0),
     )
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.options import profiles, resources
+from nodepool_k8s.config.options import placement, profiles, resources, workload
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 
@@ -43,7 +43,7 @@ class Topic(Protocol):
         """Report what is wrong with the topic's options together, adding to the review."""
 
 
-TOPICS: tuple[Topic, ...] = (profiles, resources)
+TOPICS: tuple[Topic, ...] = (profiles, resources, placement, workload)
 
 KEYS: Mapping[str, Validator] = {
     key: check for topic in TOPICS for key, check in topic.KEYS.items()

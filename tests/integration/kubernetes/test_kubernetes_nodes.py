@@ -8,6 +8,7 @@ import pytest
 from cluster import ClusterError, LocalCluster
 
 from nodepool_k8s import manifests
+from nodepool_k8s.config.label_settings import Placement, Workload
 from nodepool_k8s.config.settings import AccessTokenSettings, LaunchSettings
 from nodepool_k8s.errors import ApiError
 from nodepool_k8s.kubernetes.client import ApiClient
@@ -88,9 +89,10 @@ async def test_every_option_is_in_what_the_api_server_stored(
         storage_limit=20,
         gpu=1,
         gpu_resource="nvidia.com/gpu",
-        env=(("A", "1"),),
-        node_selector={"kubernetes.io/os": "none-such"},
-        scheduler_name="somebody",
+        workload=Workload(env=(("A", "1"),), pod_info_env=False),
+        placement=Placement(
+            node_selector={"kubernetes.io/os": "none-such"}, scheduler_name="somebody"
+        ),
         privileged=True,
         volumes=({"name": "v", "emptyDir": {}},),
         volume_mounts=({"name": "v", "mountPath": "/v"},),
@@ -274,8 +276,8 @@ async def test_permanent_refusals(bench: Bench, cluster: Cluster, options: dict[
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"node_selector": {"no": "such"}}, "Unschedulable: 0/"),
-        ({"scheduler_name": "nobody"}, "scheduler nobody has not answered"),
+        ({"placement": Placement(node_selector={"no": "such"})}, "Unschedulable: 0/"),
+        ({"placement": Placement(scheduler_name="nobody")}, "scheduler nobody has not answered"),
     ],
 )
 async def test_a_pod_that_is_not_scheduled_tells_why(

@@ -115,10 +115,12 @@ def test_the_launch_options_have_a_table() -> None:
 
 
 def test_every_section_is_on_the_page() -> None:
-    # The entries of env are in its row.
-    assert set(HEADINGS.values()) | {"env"} == set(schema.SECTIONS)
-    (env,) = [row for row in ROWS if row.name == "env"]
-    assert all(f"`{key}`" in env.type for key in schema.ENV.keys)
+    # The entries of these are in their rows.
+    inner = {"env", "resources"}
+    assert set(HEADINGS.values()) | inner == set(schema.SECTIONS)
+    for name in inner:
+        (row,) = [row for row in ROWS if row.name == name]
+        assert all(f"`{key}`" in row.type for key in schema.SECTIONS[name])
 
 
 def test_every_option_has_a_type_and_says_its_default() -> None:
@@ -170,7 +172,7 @@ PLACES: Mapping[str, tuple[str | int, ...]] = {
 """Where in ``WHOLE`` the options of a heading stand; zookeeper-tls names files, and is apart."""
 
 INHERITED = re.compile(
-    r"^(the (provider|pool|top level)'s|`launch-timeout`|see below|kube/config's|the launcher's)"
+    r"^(the (provider|pool|top level|image|launcher)'s|`launch-timeout`|see below|kube/config's)"
 )
 NOTHING = re.compile(r"^(none|unlimited|0: (never|no limit)|left to Kubernetes|Kubernetes' own)")
 SETTLED = [

@@ -183,7 +183,7 @@ def test_a_profiles_limit_below_the_labels_request(site: Site) -> None:
 def test_snake_case_is_understood(site: Site) -> None:
     label = "image: i\nimage_pull: Never\nnode_selector: {a_b: c}\nextra_resources: {d_e: 2}"
     found = pod(site, "- {name: a}", label)
-    assert (found.image_pull, found.node_selector) == ("Never", {"a_b": "c"})
+    assert (found.image_pull, found.placement.node_selector) == ("Never", {"a_b": "c"})
     assert found.extra_resources == {"d_e": 2}
 
 
@@ -192,7 +192,7 @@ def test_snake_case_in_profiles(site: Site) -> None:
 
 
 SPELLED_WRONG = [
-    ("node_selector: [a b]", ".node_selector", "found a list"),
+    ("node_selector: [a b]", ".node_selector[0]", "found 'a b', expected a mapping"),
     ("cpu: 4\ncpu_limit: 2", ".cpu_limit", "found 2, expected cpu (4) or more"),
     ("cpu_limit: 2\ncpu-limit: 3", "", "found 'cpu-limit' beside 'cpu_limit' on line 14"),
     ("env: []\nenvs: []", "", "found 'envs' beside 'env' on line 14, which means the same"),

@@ -95,7 +95,7 @@ def test_texts_are_taken_as_they_are_written(site: Site) -> None:
     found = settings.pools[0].labels["small"]
     assert found.labels == {"version": "1.10", "on": "yes", "n": "010"}
     assert found.annotations == {"long": "a b", "3": "true"}
-    assert found.env == (("A", "1.10"), ("B", "True"), ("C", "1"))
+    assert found.workload.env == (("A", "1.10"), ("B", "True"), ("C", "1"))
     assert len(settings.notices) == 2
 
 

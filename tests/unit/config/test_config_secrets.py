@@ -43,7 +43,7 @@ def test_values_of_env_stay_unsaid(site: Site, env: str) -> None:
 
 def test_env_is_left_out_of_notices_and_reprs(site: Site) -> None:
     settings = site.label("image: i\nenv: [{name: A, value: 90210}]")
-    assert settings.pools[0].labels["small"].env == (("A", "90210"),)
+    assert settings.pools[0].labels["small"].workload.env == (("A", "90210"),)
     assert "90210" not in repr(settings)
 
 

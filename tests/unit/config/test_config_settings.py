@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nodepool_k8s.config.label_settings import Placement, Workload
 from nodepool_k8s.config.settings import (
     AccessTokenSettings,
     Label,
@@ -273,9 +274,8 @@ def test_every_option_of_a_generated_pod(site: Site) -> None:
         annotations={"d": "e f"},
         python_path="/py",
         shell_type="csh",
-        env=(("A", ""),),
-        node_selector={"g": "h"},
-        scheduler_name="s",
+        placement=Placement(node_selector={"g": "h"}, scheduler_name="s"),
+        workload=Workload(env=(("A", ""),)),
         privileged=True,
         volumes=({"name": "v", "emptyDir": {}},),
         volume_mounts=({"name": "v", "mountPath": "/v"},),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_k8s import manifests, naming
+from nodepool_k8s.config.label_settings import Placement, Workload
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import LabelType
@@ -90,7 +91,8 @@ def test_every_object_carries_the_deployment() -> None:
 
 
 def test_a_plain_pod_is_left_to_the_clusters_defaults() -> None:
-    assert objects_of(image="docker.io/fedora:28").pod() == {
+    plain = objects_of(image="docker.io/fedora:28", workload=Workload(pod_info_env=False))
+    assert plain.pod() == {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -117,9 +119,8 @@ def test_every_option_is_in_the_pod() -> None:
     objects = objects_of(
         image="i",
         image_pull="Always",
-        env=(("A", "1"), ("B", "")),
-        node_selector={"disk": "ssd"},
-        scheduler_name="mine",
+        workload=Workload(env=(("A", "1"), ("B", "")), pod_info_env=False),
+        placement=Placement(node_selector={"disk": "ssd"}, scheduler_name="mine"),
         privileged=False,
         volumes=({"name": "v", "emptyDir": {}},),
         volume_mounts=({"name": "v", "mountPath": "/v"},),
@@ -144,10 +145,7 @@ def test_every_option_is_in_the_pod() -> None:
         ({}, None),
         (
             {"cpu": 2, "memory": 512, "storage": 100},
-            {
-                "requests": {"cpu": "2", "memory": "512Mi", "ephemeral-storage": "100M"},
-                "limits": {"cpu": "2", "memory": "512Mi", "ephemeral-storage": "100M"},
-            },
+            {"requests": {"cpu": "2", "memory": "512Mi", "ephemeral-storage": "100M"}},
         ),
         (
             {"cpu": 0.5, "cpu_limit": 1.25, "memory": 1, "memory_limit": 2},
@@ -157,7 +155,7 @@ def test_every_option_is_in_the_pod() -> None:
             },
         ),
         ({"cpu_limit": 1, "storage_limit": 5}, {"limits": {"cpu": "1", "ephemeral-storage": "5M"}}),
-        ({"cpu": 0.0001}, {"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}}),
+        ({"cpu": 0.0001}, {"requests": {"cpu": "1m"}}),
         (
             {"gpu": 2, "gpu_resource": "nvidia.com/gpu"},
             {"requests": {"nvidia.com/gpu": "2"}, "limits": {"nvidia.com/gpu": "2"}},

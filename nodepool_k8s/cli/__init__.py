@@ -18,6 +18,7 @@ from nodepool_k8s.errors import ConfigError, NodepoolK8sError, describe
 COMMANDS = {
     "launcher": "Serve node requests until stopped.",
     "config-validate": "Check a configuration and name everything that is wrong with it.",
+    "run": "Run a command on a node of its own.",
     "request": "Ask for nodes, hold them, and give them back.",
     "list": "List nodes.",
     "request-list": "List node requests.",

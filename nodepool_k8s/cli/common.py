@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nodepool_k8s import config, logs
-from nodepool_k8s.cli import logconfig
-from nodepool_k8s.config.quantities import seconds
-from nodepool_k8s.config.settings import Settings
+from nodepool_k8s import logs
+from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE
+
+if TYPE_CHECKING:
+    from nodepool_k8s.config.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def config_options(command: F) -> F:
         "path",
         metavar="FILE",
         type=click.Path(),
-        default=config.DEFAULT_CONFIG_FILE,
+        default=DEFAULT_CONFIG_FILE,
         show_default=True,
         help="The configuration file.",
     )(command)
@@ -78,6 +78,8 @@ def _name(text: str) -> str | None:
 
 
 def _duration(text: str) -> int | None:
+    from nodepool_k8s.config.quantities import seconds
+
     found = seconds(int(text) if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) else text)
     return int(found) if found is not None and found >= 1 else None
 
@@ -96,24 +98,23 @@ provider_argument = click.argument("provider", metavar="PROVIDER", type=NAME)
 # --- the configuration ---------------------------------------------------------------------
 
 
-class _EveryContext(set[str]):
-    """Who only talks to ZooKeeper needs no kube/config."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
 def settings(path: str, secure_path: str | None, *, clusters: bool = False) -> Settings:
     """The configuration; the contexts that it names have to exist only for ``clusters``.
 
     Raises ConfigError.
     """
-    return config.load(path, secure_path, contexts=None if clusters else _EveryContext)
+    # What only asks for nodes may never need it, and it is much to load.
+    from nodepool_k8s import config
+    from nodepool_k8s.client.finding import EveryContext
+
+    return config.load(path, secure_path, contexts=None if clusters else EveryContext)
 
 
 def identity() -> str:
     """Who asks: the user, on this machine."""
-    return f"{os.environ.get('USER', 'user')}@{os.uname().nodename}"
+    from nodepool_k8s.client import identity as found
+
+    return found()
 
 
 # --- running -------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def identity() -> str:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, and what it holds is let go."""
-    _log_to_people()
+    log_to_people()
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -138,10 +139,12 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _log_to_people() -> None:
+def log_to_people() -> None:
     """Warnings as plain lines; more where the program's own options ask for it."""
     options = click.get_current_context().find_root().params
     if options.get("log_config"):
+        from nodepool_k8s.cli import logconfig
+
         logconfig.apply(options["log_config"])
     elif options.get("debug"):
         logs.configure(logging.DEBUG)

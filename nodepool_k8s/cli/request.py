@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.status import Status
 
 from nodepool_k8s import status, wire
+from nodepool_k8s.addresses import ZooKeeperSettings
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import AcceptedNode, Requestor
-from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.model import NodeRequest, RequestState
 
@@ -52,7 +52,7 @@ async def _request(
     as_json: bool,
 ) -> None:
     async with Requestor.connected(settings, common.identity()) as requestor:
-        request_id = await requestor.submit(labels, provider=provider)
+        request_id = await requestor.submit(labels, provider=provider, ephemeral=wait)
         if not wait:
             click.echo(json.dumps({"id": request_id}) if as_json else request_id)
             return

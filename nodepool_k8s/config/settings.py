@@ -10,53 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
+from nodepool_k8s.addresses import ZooKeeperServer as ZooKeeperServer
+from nodepool_k8s.addresses import ZooKeeperSettings as ZooKeeperSettings
+from nodepool_k8s.addresses import ZooKeeperTLS as ZooKeeperTLS
 from nodepool_k8s.config.label_settings import Placement, Workload
 from nodepool_k8s.model import LabelType, empty
-
-DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
 
 DRIVER = "kubernetes"
 
 UNLIMITED = None
-
-
-@dataclass(frozen=True, slots=True)
-class ZooKeeperServer:
-    """One entry of ``zookeeper-servers``."""
-
-    host: str
-    port: int = 2281
-    chroot: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ZooKeeperTLS:
-    """``zookeeper-tls``: paths of PEM files."""
-
-    cert: str
-    key: str
-    ca: str
-
-
-@dataclass(frozen=True, slots=True)
-class ZooKeeperSettings:
-    """How to reach ZooKeeper. ``timeout`` is the session's, in seconds."""
-
-    servers: tuple[ZooKeeperServer, ...]
-    tls: ZooKeeperTLS | None = None
-    timeout: float = 10.0
-
-    @property
-    def hosts(self) -> str:
-        """kazoo's form: every server, with the chroot once, at the end."""
-        servers = ",".join(
-            f"[{server.host}]:{server.port}"
-            if ":" in server.host
-            else f"{server.host}:{server.port}"
-            for server in self.servers
-        )
-        chroot = self.servers[0].chroot.strip("/")
-        return f"{servers}/{chroot}" if chroot else servers
 
 
 @dataclass(frozen=True, slots=True)

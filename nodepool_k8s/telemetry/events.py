@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from nodepool_k8s import heard
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import LaunchError, SessionLost, describe
 from nodepool_k8s.model import NodeRequest, RequestState
@@ -241,6 +242,9 @@ def zookeeper_connected(connected: bool) -> None:
 def zookeeper_lost() -> None:
     """The ZooKeeper session ended under us."""
     metrics.ZOOKEEPER_LOST.inc()
+
+
+heard.asked, heard.connected, heard.lost = zookeeper_asked, zookeeper_connected, zookeeper_lost
 
 
 def loop_lagged(seconds: float) -> None:

@@ -20,8 +20,8 @@ from kazoo import exceptions as kazoo_errors
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from nodepool_k8s import telemetry, wire
-from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s import heard, wire
+from nodepool_k8s.addresses import ZooKeeperSettings
 from nodepool_k8s.errors import (
     AlreadyExists,
     Conflict,
@@ -122,12 +122,16 @@ class ZooKeeperClient:
 
     # --- connection ----------------------------------------------------------------
 
-    async def start(self, timeout: float | None = CONNECT_TIMEOUT) -> None:
+    async def start(
+        self, timeout: float | None = CONNECT_TIMEOUT, *, make_chroot: bool = True
+    ) -> None:
         """Connect, making the chroot where it is missing.
 
-        ``timeout`` in seconds; None waits for ever. Raises ConnectionLost.
+        ``timeout`` in seconds; None waits for ever. Who only asks a launcher makes no
+        chroot, and is spared the connection that it takes. Raises ConnectionLost.
         """
-        await self._make_chroot(timeout)
+        if make_chroot:
+            await self._make_chroot(timeout)
         self._kazoo.start_async()
         try:
             async with asyncio.timeout(timeout):
@@ -223,8 +227,8 @@ class ZooKeeperClient:
             if state == KazooState.LOST:
                 self.session.end()
                 if not self._closing:
-                    telemetry.zookeeper_lost()
-        telemetry.zookeeper_connected(self.connected)
+                    heard.lost()
+        heard.connected(self.connected)
         level = logging.DEBUG if self._closing else logging.INFO
         log.log(level, "ZooKeeper connection is %s", state.lower())
         self._news.set()
@@ -320,7 +324,7 @@ class ZooKeeperClient:
         except Exception as error:
             _translate(error)
         finally:
-            telemetry.zookeeper_asked(_name(function), time.monotonic() - began)
+            heard.asked(_name(function), time.monotonic() - began)
 
     async def _reconnected(self, session: Session) -> None:
         """Wait for the connection to come back. Raises SessionLost when the session is over."""

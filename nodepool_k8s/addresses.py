@@ -1,0 +1,92 @@
+"""Where ZooKeeper is, and where the configuration is that says so.
+
+Apart from the other settings: who only asks for a node loads nothing else of them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nodepool_k8s.errors import NodepoolK8sError
+
+DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
+
+DEFAULT_PORT = 2181
+"""ZooKeeper's own, for an address without one; the configuration's default is its TLS port."""
+
+
+class BadAddress(NodepoolK8sError):
+    """An address of ZooKeeper that is none, or half of what TLS needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperServer:
+    """One entry of ``zookeeper-servers``."""
+
+    host: str
+    port: int = 2281
+    chroot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperTLS:
+    """``zookeeper-tls``: paths of PEM files."""
+
+    cert: str
+    key: str
+    ca: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZooKeeperSettings:
+    """How to reach ZooKeeper. ``timeout`` is the session's, in seconds."""
+
+    servers: tuple[ZooKeeperServer, ...]
+    tls: ZooKeeperTLS | None = None
+    timeout: float = 10.0
+
+    @property
+    def hosts(self) -> str:
+        """kazoo's form: every server, with the chroot once, at the end."""
+        servers = ",".join(
+            f"[{server.host}]:{server.port}"
+            if ":" in server.host
+            else f"{server.host}:{server.port}"
+            for server in self.servers
+        )
+        chroot = self.servers[0].chroot.strip("/")
+        return f"{servers}/{chroot}" if chroot else servers
+
+
+_SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/,\s]+)(?::([0-9]{1,5}))?")
+
+
+def zookeeper_at(text: str, tls: ZooKeeperTLS | None = None) -> ZooKeeperSettings:
+    """Read ``HOST[:PORT][,HOST[:PORT]...][/CHROOT]``, as kazoo and Zuul write it.
+
+    Raises BadAddress.
+    """
+    hosts, slash, chroot = text.strip().partition("/")
+    servers = []
+    for host in hosts.split(","):
+        match = _SERVER.fullmatch(host.strip())
+        port = int(match[2] or DEFAULT_PORT) if match else 0
+        if match is None or not 0 < port < 65536:
+            raise BadAddress(
+                f"{text!r:.200} is no address of ZooKeeper; expected "
+                "HOST:PORT[,HOST:PORT...][/CHROOT]"
+            )
+        servers.append(ZooKeeperServer(match[1].strip("[]"), port, f"{slash}{chroot}"))
+    return ZooKeeperSettings(tuple(servers), tls)
+
+
+def tls_files(cert: str | None, key: str | None, ca: str | None) -> ZooKeeperTLS | None:
+    """The three files together, or none of them. Raises BadAddress."""
+    if not (cert or key or ca):
+        return None
+    if cert and key and ca:
+        return ZooKeeperTLS(cert, key, ca)
+    given = {"cert": cert, "key": key, "ca": ca}
+    missing = ", ".join(name for name, value in given.items() if not value)
+    raise BadAddress(f"ZooKeeper's TLS needs cert, key and ca; {missing} is missing")

@@ -1,0 +1,128 @@
+"""Nodes for programs: ask, run commands, give back. The requestor's side of the protocol.
+
+::
+
+    async with client.node("gpu") as node:
+        result = await node.run(["nvidia-smi"], check=True)
+
+Without asyncio, ``client.blocking`` has the same. What happens to the program, its nodes
+are given back, or are the launcher's to remove when its session with ZooKeeper is over.
+
+The chapters: ``session`` (requests), ``node`` (commands), ``transfer`` (files),
+``requestor`` (the protocol, step by step), ``viewer`` (looking only), ``finding`` (where
+ZooKeeper is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nodepool_k8s.addresses import BadAddress, ZooKeeperSettings, ZooKeeperTLS
+from nodepool_k8s.client.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    NodeLost,
+    NoNodes,
+    NoPod,
+    NoZooKeeper,
+    RequestFailed,
+    TransferFailed,
+    WaitedTooLong,
+)
+from nodepool_k8s.client.finding import identity
+from nodepool_k8s.client.node import Node, Result
+from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
+from nodepool_k8s.client.session import OnWaiting, Session, Waiting, connect
+from nodepool_k8s.client.viewer import Viewer, connection
+from nodepool_k8s.errors import CommandError, CommandNotStarted, NodepoolK8sError
+
+__all__ = [
+    "PRIORITY",
+    "AcceptedNode",
+    "BadAddress",
+    "CommandError",
+    "CommandFailed",
+    "CommandNotStarted",
+    "CommandTimedOut",
+    "NoNodes",
+    "NoPod",
+    "NoZooKeeper",
+    "Node",
+    "NodeLost",
+    "NodepoolK8sError",
+    "OnWaiting",
+    "RequestFailed",
+    "Requestor",
+    "Result",
+    "Session",
+    "TransferFailed",
+    "Viewer",
+    "WaitedTooLong",
+    "Waiting",
+    "ZooKeeperSettings",
+    "ZooKeeperTLS",
+    "connect",
+    "connection",
+    "identity",
+    "node",
+    "nodes",
+]
+
+
+@asynccontextmanager
+async def node(
+    label: str,
+    *,
+    zookeeper: str | ZooKeeperSettings | None = None,
+    tls: ZooKeeperTLS | None = None,
+    config: str | None = None,
+    provider: str | None = None,
+    tenant: str | None = None,
+    priority: str = PRIORITY,
+    timeout: float | None = None,
+    waiting: OnWaiting | None = None,
+) -> AsyncIterator[Node]:
+    """A node of the label, for the length of the block, with a connection of its own.
+
+    ``connect`` says where ZooKeeper is looked for, ``Session.node`` what the rest is.
+    """
+    async with (
+        connect(zookeeper, tls=tls, config=config) as session,
+        session.node(
+            label,
+            provider=provider,
+            tenant=tenant,
+            priority=priority,
+            timeout=timeout,
+            waiting=waiting,
+        ) as found,
+    ):
+        yield found
+
+
+@asynccontextmanager
+async def nodes(
+    *labels: str,
+    zookeeper: str | ZooKeeperSettings | None = None,
+    tls: ZooKeeperTLS | None = None,
+    config: str | None = None,
+    provider: str | None = None,
+    tenant: str | None = None,
+    priority: str = PRIORITY,
+    timeout: float | None = None,
+    waiting: OnWaiting | None = None,
+) -> AsyncIterator[list[Node]]:
+    """A node of each label, in that order and all from one pool: one request, one block."""
+    async with (
+        connect(zookeeper, tls=tls, config=config) as session,
+        session.nodes(
+            *labels,
+            provider=provider,
+            tenant=tenant,
+            priority=priority,
+            timeout=timeout,
+            waiting=waiting,
+        ) as found,
+    ):
+        yield found

@@ -1,0 +1,300 @@
+"""Ask for nodes as Zuul does, with one connection: request, wait, accept, use, return.
+
+::
+
+    async with Requestor.connected(settings.zookeeper, "me") as requestor:
+        request = await requestor.wait(await requestor.submit(["pod-fedora"]))
+        async with requestor.using(request) as nodes:
+            ...
+
+The steps one by one, for who needs them so; ``session`` has what a program wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nodepool_k8s import model, wire
+from nodepool_k8s.addresses import ZooKeeperSettings
+from nodepool_k8s.client.errors import NoZooKeeper, RequestFailed
+from nodepool_k8s.client.viewer import Viewer, connection
+from nodepool_k8s.errors import (
+    Conflict,
+    ConnectionLost,
+    Held,
+    MalformedRecord,
+    Outdated,
+    SessionLost,
+    Vanished,
+)
+from nodepool_k8s.model import EMPTY, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.zookeeper import locks
+from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.operations import Delete, SetData
+
+PRIORITY = "200"
+"""Zuul's normal priority; a lower number goes first."""
+
+T = TypeVar("T")
+
+Progress = Callable[[NodeRequest], None]
+Told = Callable[[model.Progress | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedNode:
+    """A node that we hold locked."""
+
+    node: Node
+    lock: str
+
+
+class Requestor(Viewer):
+    """Someone who asks for nodes, with one connection to ZooKeeper."""
+
+    def __init__(self, client: ZooKeeperClient, name: str) -> None:
+        super().__init__(client)
+        self._name = name
+        self._changed: dict[str, asyncio.Event] = {}
+        client.on_event(self._on_event)
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, settings: ZooKeeperSettings, name: str) -> AsyncIterator[Requestor]:
+        """Connect to ZooKeeper for the length of the block. Raises ConnectionLost."""
+        async with connection(settings) as client:
+            yield cls(client, name)
+
+    def _on_event(self, _kind: str, path: str) -> None:
+        changed = self._changed.get(path)
+        if changed is not None:
+            changed.set()
+
+    # --- asking ---------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        labels: Sequence[str],
+        *,
+        priority: str = PRIORITY,
+        provider: str | None = None,
+        tenant: str | None = None,
+        event_id: str | None = None,
+        relative_priority: int = 0,
+        ephemeral: bool = False,
+        extra: Mapping[str, Any] = EMPTY,
+    ) -> str:
+        """Write a request for one node of each label; its id.
+
+        An ephemeral one goes with our session, so that nobody makes nodes for the dead.
+        """
+        now = time.time()
+        request = NodeRequest(
+            id="",
+            state=RequestState.REQUESTED,
+            state_time=now,
+            created_time=now,
+            node_types=tuple(labels),
+            requestor=self._name,
+            provider=provider,
+            tenant_name=tenant,
+            event_id=event_id,
+            relative_priority=relative_priority,
+            extra={**extra, wire.DRIVER_KEY: {"nonce": (nonce := uuid.uuid4().hex)}},
+        )
+        prefix, data = f"{wire.REQUESTS}/{priority}-", wire.encode_request(request)
+        while True:
+            try:
+                path = await self.client.create_sequence(prefix, data, ephemeral=ephemeral)
+                return path.rpartition("/")[2]
+            except Vanished:
+                await self._make_room()
+            except SessionLost:
+                raise
+            except ConnectionLost:
+                # It was written, or it was not.
+                written = await self._with_nonce(nonce)
+                if written is not None:
+                    return written
+
+    async def _make_room(self) -> None:
+        try:
+            await self.client.ensure_path(wire.REQUESTS)
+        except Vanished as error:
+            raise NoZooKeeper(
+                f"there is nothing at {self.client.settings.hosts}: is the part after the slash, "
+                "the chroot, the launchers'?"
+            ) from error
+
+    async def _with_nonce(self, nonce: str) -> str | None:
+        for request in await self.requests():
+            own = request.extra.get(wire.DRIVER_KEY)
+            if isinstance(own, dict) and own.get("nonce") == nonce:
+                return request.id
+        return None
+
+    async def wait(
+        self, request_id: str, progress: Progress | None = None, told: Told | None = None
+    ) -> NodeRequest:
+        """Wait until the request is fulfilled; ``progress`` sees it each time it changes.
+
+        ``told`` hears what a launcher of ours says that it waits for, None where none says
+        anything. Raises RequestFailed, Vanished.
+        """
+        path, more = wire.request_path(request_id), wire.progress_path(request_id)
+        changed = asyncio.Event()
+        watched = [path, more] if told else [path]
+        self._changed |= dict.fromkeys(watched, changed)
+        connections = -1
+        try:
+            while True:
+                changed.clear()
+                looks: list[Awaitable[Any]] = [self.read(request_id)]
+                if told:
+                    looks.append(self._read_progress(request_id))
+                if connections != self.client.connections:
+                    connections = self.client.connections
+                    # In one go: the connection keeps the order, and the watch comes first.
+                    looks = [*map(self.client.watch_tree, watched), *looks]
+                found = await _all(looks)
+                request: NodeRequest = found[-2 if told else -1]
+                if told:
+                    told(found[-1])
+                if progress is not None:
+                    progress(request)
+                if request.state is RequestState.FULFILLED:
+                    return request
+                if request.state is RequestState.FAILED:
+                    raise RequestFailed(_why_failed(request))
+                await self._news(changed, connections)
+        finally:
+            for path in watched:
+                self._changed.pop(path, None)
+
+    async def _read_progress(self, request_id: str) -> model.Progress | None:
+        try:
+            data, _ = await self.client.get(wire.progress_path(request_id))
+            return wire.parse_progress(request_id, data)
+        except (Vanished, MalformedRecord):
+            return None
+
+    async def _news(self, changed: asyncio.Event, connections: int) -> None:
+        """Wait for an event, or for a new connection, which knows nothing of our watch."""
+        waits = {
+            asyncio.ensure_future(changed.wait()),
+            asyncio.ensure_future(self.client.wait_connection_after(connections)),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def cancel(self, request_id: str) -> None:
+        """Withdraw a request; nodes that were made for it are the launcher's to remove."""
+        with suppress(Conflict):
+            await self.client.transaction([Delete(wire.request_path(request_id))])
+
+    # --- using -----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def using(self, request: NodeRequest) -> AsyncIterator[list[AcceptedNode]]:
+        """Accept the nodes of a fulfilled request, and return them at the end."""
+        nodes = await self.accept(request)
+        try:
+            yield nodes
+        finally:
+            await asyncio.shield(self.give_back(nodes))
+
+    async def accept(self, request: NodeRequest) -> list[AcceptedNode]:
+        """Lock the nodes, set them in use and drop the request, all of it or nothing.
+
+        Raises Held or Vanished where a node is not ours to have.
+        """
+        taking = locks.Taking()
+        paths = [taking.add(wire.node_lock_path(node_id), fresh=False) for node_id in request.nodes]
+        while True:
+            nodes = await _all([self.read_node(node_id) for node_id in request.nodes])
+            for node in nodes:
+                _require_allocated(node, request)
+            used = [_in_state(node, NodeState.IN_USE) for node in nodes]
+            drop = Delete(wire.request_path(request.id))
+            try:
+                await self.client.transaction([*taking.operations(), *map(_write, used), drop])
+            except TransactionConflict as conflict:
+                if taking.learn(conflict) or isinstance(conflict.cause, Outdated):
+                    continue
+                raise conflict.cause from conflict
+            return [
+                AcceptedNode(_written(node), lock) for node, lock in zip(used, paths, strict=True)
+            ]
+
+    async def give_back(self, nodes: Sequence[AcceptedNode]) -> None:
+        """Mark the nodes used and let them go; the launcher removes them."""
+        await _all([self._leave(entry, NodeState.USED, EMPTY) for entry in nodes])
+
+    async def hold(self, entry: AcceptedNode, comment: str, expiration: int | None) -> None:
+        """Let a node go, but have it kept, for so many seconds or for ever."""
+        fields = {"comment": comment, "hold_job": self._name, "hold_expiration": expiration}
+        await self._leave(entry, NodeState.HOLD, fields)
+
+    async def _leave(
+        self, entry: AcceptedNode, state: NodeState, fields: Mapping[str, Any]
+    ) -> None:
+        node = entry.node
+        while True:
+            left = _in_state(node, state, {**node.extra, **fields})
+            try:
+                await self.client.transaction([_write(left), Delete(entry.lock)])
+            except TransactionConflict as conflict:
+                if not isinstance(conflict.cause, Outdated):
+                    return  # Node or lock are gone: it is not ours any more.
+            else:
+                return
+            try:
+                # Somebody wrote something else into it, which nothing forbids.
+                node = await self.read_node(node.id)
+            except Vanished:
+                return
+
+
+def _require_allocated(node: Node, request: NodeRequest) -> None:
+    if node.allocated_to != request.id:
+        raise Held(f"node {node.id} is allocated to {node.allocated_to}")
+    if node.state is not NodeState.READY:
+        raise Held(f"node {node.id} is {node.state} by now")
+
+
+def _in_state(node: Node, state: NodeState, extra: Mapping[str, Any] | None = None) -> Node:
+    extra = node.extra if extra is None else extra
+    return dataclasses.replace(node, state=state, state_time=time.time(), extra=extra)
+
+
+def _write(node: Node) -> SetData:
+    return SetData(wire.node_path(node.id), wire.encode_node(node), node.version)
+
+
+def _written(node: Node) -> Node:
+    return dataclasses.replace(node, version=node.version + 1)
+
+
+async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
+    """Await all of it at once; when all has ended, what went wrong first is raised."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+    return found  # type: ignore[return-value]
+
+
+def _why_failed(request: NodeRequest) -> str:
+    reasons = wire.refusal_reasons(request)
+    why = "; ".join(reasons) or "no launcher can serve it, and none said why"
+    return f"request {request.id} for {', '.join(request.node_types)} failed: {why}"

@@ -1,0 +1,149 @@
+"""Directories to a node and files from it: tar there, Python's tarfile here, and a pipe between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tarfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodepool_k8s.client.ending import to_its_end
+from nodepool_k8s.client.errors import TransferFailed
+from nodepool_k8s.errors import CommandNotStarted, describe
+
+if TYPE_CHECKING:
+    from nodepool_k8s.client.node import Node, Result
+
+CHUNK = 64 * 1024
+
+_ENTER = 'mkdir -p -- "$1" && cd -- "$1" || exit 1'
+UPLOAD = f"{_ENTER}; exec tar -xf -"
+UPLOAD_ANEW = 'd=$(mktemp -d) && cd "$d" || exit 1; pwd; exec tar -xf -'
+DOWNLOAD = 'cd -- "$1" && cd -- "$2" || exit 1; exec tar -cf - "./$3"'
+
+NOT_FOUND = 127
+"""A shell's exit status where there is no such command."""
+
+
+class _Thread:
+    """tarfile at one end of a pipe, in a thread: it knows no other way to wait."""
+
+    def __init__(self, work: Callable[[], None], ours: int) -> None:
+        self._work = work
+        self._ours = ours
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+    async def end(self) -> BaseException | None:
+        """Close our end, wait for it, and say what went wrong there."""
+        os.close(self._ours)
+        await to_its_end(asyncio.to_thread(self._thread.join))
+        return self._error
+
+
+async def upload(node: Node, directory: Path, to: str | None) -> str:
+    """Put what is in ``directory`` into ``to``, or into a new directory; its path."""
+    if not await asyncio.to_thread(directory.is_dir):
+        raise TransferFailed(f"{directory} is no directory")
+    ours, theirs = os.pipe()
+    packing = _Thread(lambda: _pack(directory, theirs), ours)
+
+    async def packed() -> AsyncIterator[bytes]:
+        while chunk := await to_its_end(asyncio.to_thread(os.read, ours, CHUNK)):
+            yield chunk
+
+    script = ["sh", "-c", UPLOAD, "sh", to] if to is not None else ["sh", "-c", UPLOAD_ANEW]
+    what = f"{directory} cannot be sent to node {node.id}"
+    try:
+        result = await _run(node, what, script, stdin=packed())
+    finally:
+        error = await packing.end()
+    # That nobody reads on is what the other side's status tells.
+    if error is not None and not isinstance(error, BrokenPipeError):
+        raise TransferFailed(f"{what}: {describe(error)}") from error
+    _check(result, what)
+    return to if to is not None else result.stdout.decode(errors="replace").splitlines()[0]
+
+
+async def download(node: Node, path: str, to: Path, cwd: str | None) -> None:
+    """Fetch ``path`` of the node, from ``cwd`` on, into the local directory ``to``."""
+    if not hasattr(tarfile, "data_filter"):
+        raise TransferFailed("Python 3.11.4 or newer is needed to unpack what a node sends")
+    parent, name = os.path.split(path.rstrip("/") or "/")
+    theirs, ours = os.pipe()
+    unpacking = _Thread(lambda: _unpack(to, theirs), ours)
+
+    async def put(data: bytes) -> None:
+        try:
+            await to_its_end(asyncio.to_thread(_write, ours, data))
+        except BrokenPipeError:
+            return  # The end says why nobody reads on.
+
+    script = ["sh", "-c", DOWNLOAD, "sh", cwd or ".", parent or ".", name]
+    what = f"{path} cannot be fetched from node {node.id}"
+    try:
+        result = await _run(node, what, script, stdout=put)
+    finally:
+        error = await unpacking.end()
+    _check(result, what)
+    if error is not None:
+        raise TransferFailed(f"{what}: {describe(error)}") from error
+
+
+async def _run(node: Node, what: str, script: list[str], **streams: object) -> Result:
+    try:
+        return await node.run(script, **streams)  # type: ignore[arg-type]
+    except CommandNotStarted as error:
+        raise TransferFailed(f"{what}: the image has no sh, which that needs") from error
+
+
+def _check(result: Result, what: str) -> None:
+    if result.status == 0:
+        return
+    said = result.stderr.decode(errors="replace").strip()
+    if result.status == NOT_FOUND:
+        raise TransferFailed(f"{what}: the image has no tar, which that needs ({said})")
+    raise TransferFailed(f"{what}: {said[-400:] or f'tar ended with status {result.status}'}")
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _pack(directory: Path, descriptor: int) -> None:
+    with (
+        os.fdopen(descriptor, "wb") as pipe,
+        tarfile.open(fileobj=pipe, mode="w|", bufsize=CHUNK) as tar,
+    ):
+        # Not the directory itself: the other's own rights are none of our business.
+        for entry in sorted(directory.iterdir()):
+            tar.add(entry, arcname=entry.name, filter=_of_nobody)
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _unpack(to: Path, descriptor: int) -> None:
+    with (
+        os.fdopen(descriptor, "rb") as pipe,
+        tarfile.open(fileobj=pipe, mode="r|", bufsize=CHUNK) as tar,
+    ):
+        tar.extractall(to, filter="data")
+        # What comes after the archive's end is padding; who sends it wants to get rid of it.
+        while pipe.read(CHUNK):
+            pass

@@ -1,0 +1,129 @@
+"""Look at nodes, requests and pools, straight from ZooKeeper."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nodepool_k8s import wire
+from nodepool_k8s.addresses import ZooKeeperSettings
+from nodepool_k8s.errors import MalformedRecord, Vanished
+from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
+from nodepool_k8s.zookeeper.client import ZooKeeperClient
+
+if TYPE_CHECKING:
+    from nodepool_k8s import status
+    from nodepool_k8s.config.settings import TopLabel
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def connection(settings: ZooKeeperSettings) -> AsyncIterator[ZooKeeperClient]:
+    """A connection to ZooKeeper for the length of the block. Raises ConnectionLost."""
+    client = ZooKeeperClient(settings)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+T = TypeVar("T")
+
+
+class Viewer:
+    """Someone who looks at what is in ZooKeeper, straight from the server."""
+
+    def __init__(self, client: ZooKeeperClient) -> None:
+        self.client = client
+
+    async def read(self, request_id: str) -> NodeRequest:
+        """The request as it stands. Raises Vanished, MalformedRecord."""
+        data, stat = await self.client.get(wire.request_path(request_id))
+        return wire.parse_request(request_id, data, stat.version)
+
+    async def read_node(self, node_id: str) -> Node:
+        """A node as it stands. Raises Vanished, MalformedRecord."""
+        data, stat = await self.client.get(wire.node_path(node_id))
+        return wire.parse_node(node_id, data, stat.version)
+
+    async def requests(self) -> list[NodeRequest]:
+        """Every request that can be read, in the order in which they are served."""
+        found = await self._read_all(wire.REQUESTS, self.read)
+        return sorted(found, key=lambda entry: (entry.priority, entry.relative_priority, entry.id))
+
+    async def nodes(self, provider: str | None = None) -> list[tuple[Node, bool]]:
+        """Every node (of the provider) that can be read, by id, and whether it is locked."""
+
+        async def read(node_id: str) -> tuple[Node, bool]:
+            return await self.read_node(node_id), bool(await self.contenders(node_id))
+
+        found = await self._read_all(wire.NODES, read)
+        wanted = [entry for entry in found if provider is None or entry[0].provider == provider]
+        return sorted(wanted, key=lambda entry: entry[0].id)
+
+    async def contenders(self, node_id: str) -> list[str]:
+        """The names of the children of a node's lock; none where nobody wants it."""
+        try:
+            return await self.client.children(wire.node_lock_path(node_id))
+        except Vanished:
+            return []
+
+    async def components(
+        self, provider: str | None = None
+    ) -> list[tuple[Component, Mapping[str, Any]]]:
+        """The registered pools (of the provider), by id, each with its whole record."""
+
+        async def read(name: str) -> tuple[Component, Mapping[str, Any]]:
+            data, _ = await self.client.get(f"{wire.POOL_COMPONENTS}/{name}")
+            return wire.parse_component(name, data), json.loads(data)
+
+        found = await self._read_all(wire.POOL_COMPONENTS, read)
+        wanted = [
+            entry for entry in found if provider is None or entry[0].provider_name == provider
+        ]
+        return sorted(wanted, key=lambda entry: entry[0].id)
+
+    async def labels(self, configured: Mapping[str, TopLabel] = EMPTY) -> list[status.Row]:
+        """The labels that registered pools serve, as ``status.label_rows`` shows them."""
+        from nodepool_k8s import status
+
+        components = [component for component, _ in await self.components()]
+        nodes = await self._read_all(wire.NODES, self.read_node)
+        return status.label_rows(components, nodes, configured)
+
+    async def ledgers(self, provider: str) -> dict[str, Resources]:
+        """What the nodes of each of the provider's pools count, by the pool's name."""
+        root = wire.ledger_path(provider, "").rstrip("/")
+
+        async def read(name: str) -> tuple[str, Resources]:
+            path = f"{root}/{name}"
+            data, _ = await self.client.get(path)
+            found = wire.pool_of_ledger(path)
+            return found[1] if found else name, wire.parse_ledger(data)
+
+        return dict(sorted(await self._read_all(root, read)))
+
+    async def _read_all(self, root: str, read: Callable[[str], Awaitable[T]]) -> list[T]:
+        """Read every child at once; what went meanwhile, or cannot be read, is left out."""
+        try:
+            names = await self.client.children(root)
+        except Vanished:
+            return []
+        results = await asyncio.gather(*(read(name) for name in names), return_exceptions=True)
+        found: list[T] = []
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, MalformedRecord):
+                log.warning("Passed over %s/%s: %s", root, name, result)
+            elif isinstance(result, Vanished):
+                continue
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found.append(result)
+        return found

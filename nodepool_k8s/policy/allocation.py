@@ -117,12 +117,27 @@ def _is_left_to(pool: Pool, named: Component) -> bool:
 
 def _yield_to_priority(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
     for component in others:
-        if request.provider == pool.provider != component.provider_name:
-            # It leaves the request to us, whatever the priorities.
+        if request.provider == pool.provider and _leaves_to_named(component, pool, others):
             continue
         if component.priority < pool.priority and not component.paused:
             return Yield(f"pool {component.id} has a higher priority")
     return None
+
+
+def _leaves_to_named(component: Component, pool: Pool, others: list[Component]) -> bool:
+    """Whether another pool leaves to ``pool`` what names the provider of ``pool``.
+
+    Another provider's does, whatever the priorities. Nodepool's of the same provider would
+    leave it to that one, if its priority is higher, and so nobody would take it.
+    """
+    if component.provider_name != pool.provider:
+        return True
+    return NODEPOOLS_MARK in component.id and any(
+        other.provider_name != pool.provider
+        and other.priority < component.priority
+        and not other.paused
+        for other in others
+    )
 
 
 def _judge(

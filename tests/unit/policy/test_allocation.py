@@ -97,6 +97,24 @@ def test_others_may_come_first(changes: dict[str, Any], other: Component, kind: 
     assert isinstance(asked(a_request("a", **changes), a_pool("a"), other), kind)
 
 
+@pytest.mark.parametrize(
+    ("better", "kind"),
+    [
+        (component("third", "a", priority=1), Take),
+        (component("third", "a", priority=1, paused=True), Yield),
+        (component("third", "b", priority=1), Yield),
+        (component("third", "a", priority=50), Yield),
+        (component("third", "a", priority=1, provider_name="ours"), Yield),
+    ],
+)
+def test_nodepools_pool_of_our_provider_may_leave_it_to_anothers(
+    better: Component, kind: type
+) -> None:
+    nodepools = component("host-PoolWorker.ours-2", "a", provider_name="ours", priority=50)
+    answer = asked(a_request("a", provider="ours"), a_pool("a"), nodepools, better)
+    assert isinstance(answer, kind)
+
+
 def test_a_label_we_lack_is_left_to_who_has_it() -> None:
     request, pool = a_request("a", "z"), a_pool("a")
     assert isinstance(asked(request, pool, component("it", "a", "z")), Yield)

@@ -190,6 +190,61 @@ async def test_what_is_ready_and_in_use_stays_while_the_cluster_is_away(
     await zuul.give_back(locks)
 
 
+@pytest.mark.parametrize("for_a_moment", [True, False])
+async def test_what_there_is_stays_while_zookeeper_is_away_and_all_goes_on_when_it_is_back(
+    local_cluster: LocalCluster,
+    make_site: SiteMaker,
+    launchers: Launchers,
+    zuul: Zuul,
+    admin: Admin,
+    for_a_moment: bool,
+) -> None:
+    async with Proxy.to(local_cluster.zookeeper) as proxy:
+        host, port = proxy.address
+        servers = [{"host": host, "port": port, "chroot": make_site.chroot}]
+        top = {**QUICK_SESSION, "zookeeper-servers": servers}
+        site = make_site(manual_label(), pod_label("quick"), top=top)
+        running = await launchers.start(site)
+        used, spare = [await zuul.submit("quick") for _ in range(2)]
+        locks = await accepted(zuul, used)
+        (spare_node,) = (await zuul.answered(spare))["nodes"]
+        await zuul.cancel(spare)
+        await eventually(lambda: unallocated(zuul, spare_node), "a node is nobody's")
+        slow = await zuul.submit("pod")
+        (slow_node,) = await zuul.building(slow)
+        await eventually(lambda: admin.pod(make_site.namespace(slow_node)), "its pod")
+        await proxy.cut()
+        await eventually(lambda: running.launcher.view.obstacles(), "it is not ready")
+        during = await zuul.submit("quick")
+        if for_a_moment:
+            await admin.make_ready(make_site.namespace(slow_node))
+        else:
+            await eventually(partial(nobody_serves, zuul), "its session is over")
+        for node_id in (*locks, spare_node, slow_node):
+            namespace = await admin.namespace(make_site.namespace(node_id))
+            assert namespace is not None
+            assert "deletionTimestamp" not in namespace["metadata"]
+        proxy.restore()
+        assert (await zuul.answered(during))["nodes"] == [spare_node]
+        await eventually(lambda: not running.launcher.view.obstacles(), "it is ready")
+        if not for_a_moment:
+            # Who dies does not come back: another node is made in its place.
+            await zuul.gone(slow_node)
+            (slow_node,) = await zuul.building(slow)
+            await eventually(lambda: admin.pod(make_site.namespace(slow_node)), "its pod")
+            await admin.make_ready(make_site.namespace(slow_node))
+        assert (await zuul.answered(slow))["nodes"] == [slow_node]
+        (used_node,) = locks
+        assert (await zuul.states())[used_node] == "in-use"
+        assert await admin.pod(make_site.namespace(used_node), "quick") is not None
+        await zuul.give_back(locks)
+        await launchers.leave_nothing()
+
+
+async def nobody_serves(zuul: Zuul) -> bool:
+    return not await zuul.components()
+
+
 async def accepted(zuul: Zuul, request_id: str) -> dict[str, Any]:
     await zuul.answered(request_id)
     return await zuul.accept(request_id)

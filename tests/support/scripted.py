@@ -105,7 +105,7 @@ class Collection:
     """Objects of one kind with what has happened to them, as the API server keeps it."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Any]] = {}
+        self.objects: dict[str, Any] = {}
         self.version = 100
         self.oldest = 100
         self.page = 500
@@ -118,7 +118,7 @@ class Collection:
 
     # --- what happens
 
-    def put(self, key: str, raw: dict[str, Any]) -> None:
+    def put(self, key: str, raw: Any) -> None:
         """Create an object, or change it."""
         kind = "MODIFIED" if key in self.objects else "ADDED"
         self.objects[key] = raw
@@ -151,9 +151,9 @@ class Collection:
         self.log.clear()
         self._snapshots.clear()
 
-    def _happens(self, kind: str, raw: dict[str, Any]) -> None:
+    def _happens(self, kind: str, raw: Any) -> None:
         self.version += 1
-        metadata = raw.get("metadata")
+        metadata = raw.get("metadata") if isinstance(raw, dict) else None
         if isinstance(metadata, dict):
             metadata["resourceVersion"] = str(self.version)
         line = _line(kind, raw)
@@ -219,5 +219,5 @@ def failure(code: int, reason: str, headers: Mapping[str, str] | None = None) ->
     return Answer(code, json.dumps(body).encode(), headers)
 
 
-def _line(kind: str, raw: dict[str, Any]) -> bytes:
+def _line(kind: str, raw: Any) -> bytes:
     return json.dumps({"type": kind, "object": raw}).encode() + b"\n"

@@ -106,9 +106,7 @@ class Scene:
         try:
             for kind, what, how in steps:
                 self.step(kind, what, how)
-                await asyncio.sleep(how if isinstance(how, float) else 0.0)
-                if kind == "wait":
-                    await asyncio.sleep(what)
+                await asyncio.sleep(what if kind == "wait" else 0.0)
                 self.look()
                 assert not any(task.done() for task in tasks), tasks
             await self.settle(tasks)
@@ -134,7 +132,7 @@ class Scene:
             getattr(self, f"step_{kind}")(self.pods if how else self.namespaces, what)
 
     def put(self, there: Collection, number: int, raw: Any, place: dict[str, str]) -> None:
-        about = raw.get("metadata")
+        about = raw.get("metadata") if isinstance(raw, dict) else None
         if isinstance(about, dict):
             # What was broken about its place stays broken.
             for key, value in place.items():
@@ -232,7 +230,7 @@ def test_a_mirror_outlives_all_nonsense_and_is_right_in_the_end(
 def json_safe(steps: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
     """The objects are changed while the test runs: each run has its own."""
     return [
-        (kind, what, json.loads(json.dumps(how)) if isinstance(how, dict) else how)
+        (kind, what, json.loads(json.dumps(how)) if isinstance(how, dict | list) else how)
         for kind, what, how in steps
     ]
 

@@ -16,19 +16,6 @@ from tests.support.site import SiteMaker
 from tests.support.zuul import Zuul
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--all-crash-points",
-        action="store_true",
-        help="play every crash point, not some of them, and write docs/crash-points.md",
-    )
-
-
-@pytest.fixture
-def all_crash_points(pytestconfig: pytest.Config) -> bool:
-    return bool(pytestconfig.getoption("--all-crash-points"))
-
-
 @pytest.fixture(scope="session")
 def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A cluster whose node only says that pods run; one the environment names is used as it is."""

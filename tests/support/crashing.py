@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from nodepool_k8s import logs
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.launcher.daemon import Launcher
+from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.reload import ConfigFiles
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Operation
@@ -40,6 +41,8 @@ BEFORE, AFTER = "before", "after"
 
 START, SERVE, STOP = "start", "serve", "stop"
 """When an effect came: until SIGUSR1 said that its start is over, then, and after SIGTERM."""
+
+SENT, ANSWERED = "sent", "answered"
 
 _MASKS = (
     (re.compile(r"^/nodepool(-k8s)?/"), ""),
@@ -56,14 +59,19 @@ _NO_EFFECTS = ("selfsubjectaccessreviews", "/clusterroles")
 """Questions that are POSTed, and what is made once in a cluster: by whoever comes first."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Effect:
     """One write of a launcher."""
 
     name: str
     occurrence: int
     """1 for the first of its name."""
-    phase: str
+
+    @property
+    def kind(self) -> str:
+        """Its name without what depends on how many nodes it is about."""
+        sender, colon, operations = self.name.partition(": ")
+        return sender + colon + ", ".join(dict.fromkeys(operations.split(", ")))
 
 
 @dataclass(frozen=True)
@@ -86,65 +94,85 @@ class Effects:
     async def around(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
         """Send one effect, unless the launcher is to die before it."""
         self._seen[name] += 1
-        effect = Effect(name, self._seen[name], self.phase)
+        effect = Effect(name, self._seen[name])
         self._die_at(effect, BEFORE)
-        with self._notes.open("a") as stream:
-            stream.write(json.dumps([name, effect.occurrence, effect.phase]) + "\n")
+        self._note(SENT, effect)
         try:
             return await send()
         finally:
             self._die_at(effect, AFTER)
+            self._note(ANSWERED, effect)
+
+    def _note(self, event: str, effect: Effect) -> None:
+        with self._notes.open("a") as stream:
+            entry = [event, self.phase, effect.name, effect.occurrence]
+            stream.write(json.dumps(entry) + "\n")
 
     def _die_at(self, effect: Effect, when: str) -> None:
-        # The phase may come a moment later or sooner.
-        point = self._point
-        if point is None or point.when != when:
-            return
-        if (point.effect.name, point.effect.occurrence) == (effect.name, effect.occurrence):
+        if self._point == CrashPoint(effect, when):
             os._exit(KILLED)
 
 
-def noted(notes: Path) -> list[Effect]:
-    """What a launcher has written, in its order."""
+def noted(notes: Path, event: str = SENT, phase: str | None = None) -> list[Effect]:
+    """What a launcher has written, in its order; in one phase, or in all."""
     if not notes.exists():
         return []
-    return [Effect(*json.loads(line)) for line in notes.read_text().splitlines()]
+    # Its last line may be half there.
+    lines = [line for line in notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    entries = [json.loads(line) for line in lines]
+    return [
+        Effect(*entry[2:]) for entry in entries if entry[0] == event and phase in (None, entry[1])
+    ]
 
 
 # --- the process -----------------------------------------------------------------------------
 
 
-def start(
-    config: Path, kubeconfig: Path, folder: Path, point: CrashPoint | None, drain: float
-) -> Any:
-    """Start a launcher that dies at ``point``, or, without, only notes its effects.
+@dataclass(frozen=True)
+class Orders:
+    """How a launcher is to be started."""
 
-    The process is multiprocessing's. ``folder`` gets its ``notes`` and its ``log``.
-    """
+    config: Path
+    kubeconfig: Path
+    folder: Path
+    """Gets its ``notes`` and its ``log``."""
+    drain: float
+    intervals: Intervals
+    point: CrashPoint | None
+    """Where it dies; None: it only notes its effects."""
+
+
+def start(orders: Orders) -> Any:
+    """Start a launcher; the process is multiprocessing's."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    arguments = (str(config), str(kubeconfig), folder, point, drain)
-    process = context.Process(target=_main, args=arguments, daemon=True)
+    process = context.Process(target=_main, args=(orders,), daemon=True)
     process.start()
     return process
 
 
-def _main(
-    config: str, kubeconfig: str, folder: Path, point: CrashPoint | None, drain: float
-) -> NoReturn:
-    os.environ["KUBECONFIG"] = kubeconfig
+def _main(orders: Orders) -> NoReturn:
+    os.environ["KUBECONFIG"] = str(orders.kubeconfig)
+    folder = orders.folder
     with (folder / "log").open("ab", buffering=0) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     logs.configure(logging.DEBUG)
-    effects = Effects(folder / "notes", point)
+    effects = Effects(folder / "notes", orders.point)
     _wrap(effects)
-    asyncio.run(_serve(ConfigFiles(config, None), effects, drain))
+    asyncio.run(_serve(orders, effects))
     sys.exit(0)
 
 
-async def _serve(files: ConfigFiles, effects: Effects, drain: float) -> None:
-    launcher = Launcher(files.load(), files=files, drain_timeout=drain, webapp=False)
+async def _serve(orders: Orders, effects: Effects) -> None:
+    files = ConfigFiles(str(orders.config), None)
+    launcher = Launcher(
+        files.load(),
+        files=files,
+        drain_timeout=orders.drain,
+        intervals=orders.intervals,
+        webapp=False,
+    )
 
     def stop() -> None:
         effects.phase = STOP
@@ -214,4 +242,6 @@ def _sender() -> str:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name.startswith(_HELPERS):
         frame = frame.f_back
-    return "" if frame is None else frame.f_code.co_name.replace("_", " ")
+    assert frame is not None
+    assert "nodepool_k8s" in frame.f_code.co_filename, "a write that no function of ours sends"
+    return frame.f_code.co_name.replace("_", " ")

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,18 @@ from cluster import LocalCluster
 from kazoo.client import KazooClient
 from kazoo.recipe.lock import Lock
 
-from nodepool_k8s.launcher.intervals import Intervals
+from nodepool_k8s.launcher.intervals import NORMAL, Intervals
 from tests.support import crashing
 from tests.support.admin import DEPLOYMENT, Admin, Object, Refused
-from tests.support.crashing import KILLED, CrashPoint, Effect
+from tests.support.crashing import AFTER, BEFORE, KILLED, CrashPoint, Effect
+from tests.support.crashtable import Row
 from tests.support.launchers import RunningLauncher
 from tests.support.site import Options, Site, SiteMaker
-from tests.support.waiting import PATIENCE_S, eventually
-from tests.support.zuul import LEDGERS, NODES, POOLS, REQUEST_LOCKS, REQUESTS, LedgerWatch, Zuul
+from tests.support.waiting import eventually
+from tests.support.zuul import LEDGERS, NODES, REQUEST_LOCKS, REQUESTS, LedgerWatch, Zuul
 
 HOMES = "/nodepool-k8s/clusters"
+TENANTS = "/nodepool-k8s/tenants"
 
 
 QUICK = Intervals(upkeep=1.0)
@@ -40,12 +42,25 @@ QUICK_SESSION = {"zookeeper-timeout": 4}
 DRAIN_S = 5.0
 """Two thirds of it are waited for the launch; the rest is enough to delete its node."""
 
+PATIENCE_S = 120.0
+"""Many at once, and each waits until its cluster's controllers have come to its namespaces."""
+
+DRAFT_S = 5.0
+"""A draft is a dead launcher's after a minute; here nobody waits that long."""
+
+TRIES = 3
+"""A launcher that does not come to an effect is given so many chances; writes may race."""
+
 LOOK_S = 0.2
 
 DEATH_S = 5.0
 """An effect that ends a story may be seen before the death that follows it."""
 
 Doing = Callable[["Play"], Awaitable[None]]
+
+
+class NeverCame(Exception):
+    """The launcher had no occasion to die: it did not come to the effect."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +74,14 @@ class Story:
     """What the requestor does. Whether a launcher dies meanwhile makes no difference to it."""
     limit: int = 1
     """The pool's ``max-servers``: no more than the story needs at once."""
-    phase: str = crashing.SERVE
-    """Which of its effects are crash points of this story."""
+    phase: str | None = crashing.SERVE
+    """Which of its effects are crash points of this story; None: all."""
     top: Options = field(default_factory=dict)
     provider: Options = field(default_factory=dict)
+    before: Doing | None = None
+    """What happened before the launcher starts."""
+    intervals: Intervals = NORMAL
+    """Of the launcher that dies; the one that comes after it is always quick."""
 
 
 class Play:
@@ -75,23 +94,23 @@ class Play:
         """Where the dying launcher's log is."""
         self._admin = admin
         self._make_site = SiteMaker(cluster, f"/test-{uuid.uuid4().hex}", folder)
-        self.site = self._site(story.top)
+        self.site = self._site()
         self.zuul = Zuul(self.site.hosts)
         self._watch = LedgerWatch(self.site.hosts, self._make_site.pool)
         self._used: dict[str, str] = {}
         """By node: the request that it was given to, and taken by."""
         self._deployment: str | None = None
         self._over: list[str] = []
+        self._configured = False
         self.process: Any = None
         """The launcher that dies."""
 
-    def _site(self, top: Options) -> Site:
-        pool = {"max-servers": self.story.limit}
+    def _site(self, top: Options | None = None, provider: Options | None = None) -> Site:
         return self._make_site(
             *self.story.labels,
-            pool=pool,
-            provider=self.story.provider,
-            top={**QUICK_SESSION, **top},
+            pool={"max-servers": self.story.limit},
+            provider={**self.story.provider, **(provider or {})},
+            top={**QUICK_SESSION, **self.story.top, **(top or {})},
         )
 
     # --- the whole ------------------------------------------------------------------------------
@@ -104,7 +123,7 @@ class Play:
     async def crash(self, point: CrashPoint) -> None:
         """Play it with a launcher that dies there, and a second one that ends it.
 
-        Raises AssertionError where anything is not as it must be.
+        Raises AssertionError where anything is not as it must be, NeverCame.
         """
         async with self._in_zookeeper():
             await self._crashed(point)
@@ -135,75 +154,139 @@ class Play:
 
         await asyncio.to_thread(do)
 
-    def _start(self, point: CrashPoint | None) -> None:
+    def start(self, point: CrashPoint | None = None) -> None:
+        """Start the launcher that dies."""
         self.process = crashing.start(
-            self.site.path, self._cluster.kubeconfig, self.folder, point, DRAIN_S
+            crashing.Orders(
+                config=self.site.path,
+                kubeconfig=self._cluster.kubeconfig,
+                folder=self.folder,
+                drain=DRAIN_S,
+                intervals=self.story.intervals,
+                point=point,
+            )
         )
 
+    async def kill(self) -> None:
+        """Kill it wherever it is."""
+        self.process.kill()
+        await self.ended()
+
     async def _recorded(self) -> list[Effect]:
-        self._start(None)
-        await self._tell()
-        if self.process.exitcode is None:
-            await self.settled()
-            self.process.kill()
-            await self.ended()
-        effects = crashing.noted(self.folder / "notes")
-        next_one = await RunningLauncher(self.site, [], QUICK).ready()
-        await self._leave_nothing(next_one)
-        return [effect for effect in effects if effect.phase == self.story.phase]
+        await self._prepare()
+        self.start()
+        await self._tell_and_settle()
+        await self.kill()
+        effects = crashing.noted(self._notes, phase=self.story.phase)
+        async with self._next_launcher() as next_one:
+            await self._leave_nothing(next_one)
+        return effects
 
     async def _crashed(self, point: CrashPoint) -> None:
+        await self._prepare()
         looking = asyncio.create_task(self._keep_looking())
-        self._start(point)
-        doing = asyncio.ensure_future(self._tell_and_settle())
-        second: RunningLauncher | None = None
+        self.start(point)
+        telling = asyncio.create_task(self._tell_and_settle())
         try:
-            ended = asyncio.ensure_future(self.ended())
-            await asyncio.wait({ended, doing}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                await doing
-                await self.ended(DEATH_S)
-            assert self.process.exitcode == KILLED, f"it ended with {self.process.exitcode}"
+            came = await self._dies(telling)
             # Nobody does anything now: what is there has to be right as it stands.
             await self._look()
-            second = RunningLauncher(self.site, [], QUICK)
-            await second.ready()
-            await doing
-            await self._look()
-            await self._leave_nothing(second)
+            async with self._next_launcher() as next_one:
+                await telling
+                await self._look()
+                await self._leave_nothing(next_one)
         finally:
-            for task in (doing, looking):
+            for task in (telling, looking):
                 task.cancel()
-            await asyncio.wait({doing, looking})
-            if second is not None and not second.task.done():
-                second.task.cancel()
-                await asyncio.wait({second.task})
+            await asyncio.wait({telling, looking})
         if not looking.cancelled():
             looking.result()
         assert not self._over, self._over
+        if not came:
+            raise NeverCame
+
+    async def _prepare(self) -> None:
+        if self.story.before is not None:
+            await self.story.before(self)
+            self._notes.unlink(missing_ok=True)
+
+    async def _dies(self, telling: asyncio.Task[None]) -> bool:
+        """Wait for its death; where the story ends without it, kill it, and False."""
+        ended = asyncio.create_task(self.ended())
+        await asyncio.wait({ended, telling}, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(AssertionError):
+            await (self.ended(DEATH_S) if telling.done() else ended)
+        ended.cancel()
+        if self.process.exitcode in (None, 0):
+            await self.kill()
+            return False
+        assert self.process.exitcode == KILLED, f"it ended with {self.process.exitcode}"
+        return True
+
+    @asynccontextmanager
+    async def _next_launcher(self) -> AsyncIterator[RunningLauncher]:
+        launcher = RunningLauncher(self.site, [], QUICK)
+        try:
+            yield await launcher.ready()
+        finally:
+            if not launcher.task.done():
+                launcher.task.cancel()
+                await asyncio.wait({launcher.task})
+
+    @property
+    def _notes(self) -> Path:
+        return self.folder / "notes"
 
     async def _tell_and_settle(self) -> None:
         await self._tell()
-        await self.settled()
+        if self.process.exitcode != 0:  # One that was stopped leaves the request to others.
+            await self.settled()
 
     async def _tell(self) -> None:
-        await self._begun()
-        if self.process.exitcode is None:
+        await self.begun()
+        # What tells phases apart is there as soon as it serves; here that was another one.
+        if self.story.phase is not None and self.process.exitcode is None:
             os.kill(self.process.pid, signal.SIGUSR1)
         await self.story.doing(self)
 
-    async def _begun(self) -> None:
-        """Wait until a launcher serves, and its first upkeep is done."""
+    # --- what a story is made of ---------------------------------------------------------------
+
+    def configure(self, top: Options | None = None, provider: Options | None = None) -> None:
+        """Change the configuration file: to this, beside what the story has."""
+        self._configured = True
+        self.site.become(self._site(top, provider))
+
+    async def begun(self) -> None:
+        """Wait until a launcher serves with its cluster, and its first upkeep is done."""
 
         async def done() -> bool:
-            seen = [await self.zuul.children(path) for path in (POOLS, HOMES, LEDGERS)]
-            return all(seen)
+            seen = [await self.zuul.children(path) for path in (HOMES, LEDGERS)]
+            pools = await self.zuul.components()
+            return all(seen) and bool(pools) and not any(pool["paused"] for pool in pools)
 
         await eventually(done, "a launcher at work")
 
-    # --- what a story is made of ---------------------------------------------------------------
+    async def answered_to(self, start: str) -> None:
+        """Wait until the launcher has the answer to an effect, unless it is dead."""
 
-    async def ended(self, timeout: float = PATIENCE_S) -> None:
+        def check() -> bool:
+            answered = crashing.noted(self._notes, crashing.ANSWERED)
+            known = any(effect.name.startswith(start) for effect in answered)
+            return known or self.process.exitcode is not None
+
+        await eventually(check, f"the answer to {start}")
+
+    async def leave_namespace(self, name: str) -> None:
+        """Make a namespace as if a launcher of this deployment had, and forgot it."""
+        labels = {DEPLOYMENT: await self.zuul.deployment()}
+        await self._admin.create_namespace(f"{self._make_site.pool}-{name}", labels)
+
+    async def namespaces(self) -> list[str]:
+        """Those of this deployment that are not on their way out."""
+        found = await self._admin.namespaces(await self.zuul.deployment())
+        return [entry["metadata"]["name"] for entry in found]
+
+    async def ended(self, timeout: float | None = None) -> None:
         """Wait until the launcher that dies has ended."""
         await eventually(lambda: self.process.exitcode is not None, "its death", timeout)
 
@@ -234,11 +317,12 @@ class Play:
         found: list[Object] = (await self._admin.call("GET", f"/api/v1/pods?{selector}"))["items"]
         return found
 
-    async def set_pods(self, status: Object) -> None:
-        """Say that of every pod that appears, until cancelled."""
+    async def set_pods(self, status: Object, label: str = "pod") -> None:
+        """Say that of every pod of a label that appears, until cancelled."""
         while True:
             for pod in await self.pods():
-                if pod["status"].get("phase") != status["phase"]:
+                due = pod["status"].get("phase") != status["phase"]
+                if due and pod["metadata"]["name"] == label:
                     metadata = pod["metadata"]
                     with suppress(Refused):  # It went meanwhile.
                         await self._admin.set_status(
@@ -247,6 +331,12 @@ class Play:
             await asyncio.sleep(LOOK_S)
 
     # --- what has to be so ------------------------------------------------------------------------
+
+    async def _tenants(self) -> dict[str, dict[str, int]]:
+        """What each tenant's ledger holds, in thousandths."""
+        names = await self.zuul.children(TENANTS)
+        found = {name: await self.zuul.get(f"{TENANTS}/{name}") for name in names}
+        return {name: record["claimed"] for name, record in found.items() if record}
 
     async def _keep_looking(self) -> None:
         while True:
@@ -274,9 +364,12 @@ class Play:
 
     async def _leave_nothing(self, launcher: RunningLauncher) -> None:
         """Return everything; no record, lock, count, pod or namespace stays."""
-        if self.story.top:
-            self.site.become(self._site({}))
-            await eventually(lambda: "min-ready" not in str(launcher.launcher.settings.labels))
+        if self._configured:
+            self.configure()
+            as_it_was = self.site.settings()
+            await eventually(
+                lambda: launcher.launcher.settings == as_it_was, "the first configuration"
+            )
 
         async def nothing() -> bool:
             await self.zuul.tidy()
@@ -285,16 +378,16 @@ class Play:
             return True
 
         await eventually(nothing, "records and locks gone")
-        deployment = await self.zuul.deployment()
 
         async def no_namespace() -> bool:
-            left = await self._admin.namespaces(deployment)
-            assert not left, [entry["metadata"]["name"] for entry in left]
+            left = await self.namespaces()
+            assert not left, left
             return not await self.pods()
 
         await eventually(no_namespace, "namespaces and pods gone")
-        for pool, claimed in (await self.zuul.ledgers()).items():
-            assert not any(claimed.values()), (pool, claimed)
+        ledgers = {**await self.zuul.ledgers(), **await self._tenants()}
+        for whose, claimed in ledgers.items():
+            assert not any(claimed.values()), (whose, claimed)
         await launcher.stop()
 
         async def nothing_ephemeral() -> bool:
@@ -316,6 +409,31 @@ class Death:
     def __str__(self) -> str:
         effect = self.point.effect
         return f"{self.story}, {self.point.when} {effect.name} #{effect.occurrence}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a death ended."""
+
+    came: bool
+    """Whether the launcher came to the effect at all."""
+    wrong: str = ""
+    """What was not as it must be."""
+
+
+def deaths(tables: Mapping[str, Sequence[Row]]) -> list[Death]:
+    """Every way to die in some stories, given by their names."""
+    return [
+        Death(name, CrashPoint(row.effect, when))
+        for name, rows in tables.items()
+        for row in rows
+        for when in (BEFORE, AFTER)
+    ]
+
+
+def expect_nothing_wrong(outcomes: Mapping[Death, Outcome]) -> None:
+    wrong = [f"{death}: {outcome.wrong}" for death, outcome in outcomes.items() if outcome.wrong]
+    assert not wrong, "\n".join(wrong)
 
 
 class Plays:
@@ -340,27 +458,34 @@ class Plays:
         folder.mkdir()
         return Play(self._stories[story], self._cluster, self._admin, folder)
 
-    async def record(self) -> dict[str, list[Effect]]:
-        """The effects of each story, in the order in which they came."""
+    async def record(self, stories: Iterable[str], times: int = 1) -> dict[str, list[list[Effect]]]:
+        """The effects of each story, in the order in which they came, as often as it is played."""
 
-        async def one(story: str) -> list[Effect]:
+        async def one(story: str, number: int) -> list[Effect]:
             async with self._room:
-                return await self._play(story, "recorded").record()
+                return await self._play(story, f"recorded-{number}").record()
 
-        found = await asyncio.gather(*(one(story) for story in self._stories))
-        return dict(zip(self._stories, found, strict=True))
+        async def some(story: str) -> list[list[Effect]]:
+            return list(await asyncio.gather(*(one(story, number) for number in range(times))))
 
-    async def die(self, deaths: Sequence[Death]) -> dict[Death, str]:
-        """Die at each of them; what was wrong, empty where nothing was."""
+        names = list(stories)
+        return dict(zip(names, await asyncio.gather(*map(some, names)), strict=True))
 
-        async def one(number: int, death: Death) -> str:
-            async with self._room:
-                play = self._play(death.story, f"{number:03d}")
-                try:
-                    await play.crash(death.point)
-                except AssertionError as error:
-                    return f"{error} ({play.folder})"
-            return ""
+    async def die(self, deaths: Sequence[Death]) -> dict[Death, Outcome]:
+        """Die at each of them, and look how it ends."""
+
+        async def one(number: int, death: Death) -> Outcome:
+            for attempt in range(TRIES):
+                async with self._room:
+                    play = self._play(death.story, f"{number:03d}-{attempt}")
+                    try:
+                        await play.crash(death.point)
+                    except NeverCame:
+                        continue
+                    except AssertionError as error:
+                        return Outcome(came=True, wrong=f"{error} ({play.folder})")
+                return Outcome(came=True)
+            return Outcome(came=False)
 
         found = await asyncio.gather(*(one(*entry) for entry in enumerate(deaths)))
         return dict(zip(deaths, found, strict=True))

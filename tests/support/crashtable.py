@@ -3,49 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.crashing import Effect
 
 PAGE = Path(__file__).parents[2] / "docs" / "crash-points.md"
 
-Rows = Mapping[str, Sequence[Effect]]
-"""Each story's effects, by its title."""
+OUTLIVED, NEVER_CAME = "ok", "-"
+
+_ROW = re.compile(r"\| `(.*)`(?: x(\d+))?(, at times)? \| (ok|-) \| (ok|-) \|")
 
 
-def written(rows: Rows, page: str) -> str:
-    """The page with the tables as they are after every crash point was played."""
+@dataclass(frozen=True)
+class Row:
+    """One effect, and how the deaths before and after it ended."""
+
+    effect: Effect
+    always: bool
+    """Whether it comes each time that its story is played."""
+    before: str = OUTLIVED
+    after: str = OUTLIVED
+
+
+Tables = Mapping[str, Sequence[Row]]
+"""Each story's rows, by its title."""
+
+
+def merged(recordings: Sequence[Sequence[Effect]]) -> list[Row]:
+    """The rows of a story that was recorded some times, in the order in which they came first."""
+    effects = dict.fromkeys(effect for recording in recordings for effect in recording)
+    return [Row(effect, all(effect in each for each in recordings)) for effect in effects]
+
+
+def written(tables: Tables, page: str) -> str:
+    """The page with these tables instead of those that it has."""
     introduction = page.partition("\n## ")[0].rstrip()
-    return "\n\n".join([introduction, *(_table(*row) for row in rows.items())]) + "\n"
+    return "\n\n".join([introduction, *(_table(*entry) for entry in tables.items())]) + "\n"
 
 
-def _table(title: str, effects: Sequence[Effect]) -> str:
-    lines = [f"| {_cell(effect)} | ok | ok |" for effect in effects]
+def _table(title: str, rows: Sequence[Row]) -> str:
     head = [f"## {title}", "", "| effect | died before | died after |", "|---|---|---|"]
-    return "\n".join([*head, *lines])
+    return "\n".join([*head, *map(_line, rows)])
 
 
-def differences(rows: Rows, page: str) -> list[str]:
-    """What the page lacks, and what it has that is no more."""
-    there = {f"{title}: {_cell(effect)}" for title, found in rows.items() for effect in found}
-    shown = set(_shown(page))
-    return [f"missing: {entry}" for entry in sorted(there - shown)] + [
-        f"no more: {entry}" for entry in sorted(shown - there)
-    ]
+def _line(row: Row) -> str:
+    again = f" x{row.effect.occurrence}" if row.effect.occurrence > 1 else ""
+    sometimes = "" if row.always else ", at times"
+    return f"| `{row.effect.name}`{again}{sometimes} | {row.before} | {row.after} |"
 
 
-def _shown(page: str) -> list[str]:
-    shown, title = [], ""
+def read(page: str) -> dict[str, list[Row]]:
+    """The tables of a page."""
+    tables: dict[str, list[Row]] = {}
     for line in page.splitlines():
         if line.startswith("## "):
-            title = line.removeprefix("## ")
-        found = re.fullmatch(r"\| (`.*) \| ok \| ok \|", line)
-        if found:
-            shown.append(f"{title}: {found[1]}")
-    return shown
+            rows = tables.setdefault(line.removeprefix("## "), [])
+        elif found := _ROW.fullmatch(line):
+            name, occurrence, sometimes, before, after = found.groups()
+            rows.append(Row(Effect(name, int(occurrence or 1)), not sometimes, before, after))
+    return tables
 
 
-def _cell(effect: Effect) -> str:
-    again = f" x{effect.occurrence}" if effect.occurrence > 1 else ""
-    return f"`{effect.name}`{again}"
+def differences(tables: Tables, recorded: Iterable[Effect]) -> list[str]:
+    """Kinds of effects that the tables lack, and those that they have and are no more."""
+    rows = [row for found in tables.values() for row in found]
+    known = {row.effect.kind for row in rows}
+    expected = {row.effect.kind for row in rows if row.always}
+    found = {effect.kind for effect in recorded}
+    return [f"missing: {kind}" for kind in sorted(found - known)] + [
+        f"no more: {kind}" for kind in sorted(expected - found)
+    ]

@@ -12,11 +12,12 @@ PATIENCE_S = 40.0
 POLL_S = 0.03
 
 
-async def eventually(check: Callable[[], Any], what: str = "", timeout: float = PATIENCE_S) -> Any:
+async def eventually(check: Callable[[], Any], what: str = "", timeout: float | None = None) -> Any:
     """The first true answer of ``check``, which may be a coroutine function.
 
     An AssertionError of it is "not yet" as well.
     """
+    timeout = PATIENCE_S if timeout is None else timeout
     deadline = time.monotonic() + timeout
     while True:
         late = time.monotonic() > deadline

@@ -409,9 +409,12 @@ class LedgerWatch:
         total: dict[str, int] = {}
         for name in self._kazoo.get_children(NODES):
             try:
-                record = json.loads(self._kazoo.get(f"{NODES}/{name}")[0])
+                data = self._kazoo.get(f"{NODES}/{name}")[0]
             except NoNodeError:
                 continue
+            if not data:  # A contender's lock made it.
+                continue
+            record = json.loads(data)
             own = (record["driver_data"] or {}).get("nodepool_k8s") or {}
             if record["pool"] == self._pool:
                 for key, amount in own.get("claimed", {}).items():

@@ -74,10 +74,10 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
-    """``volumes`` and ``mounts`` are Kubernetes' own definitions; ``short`` are the others."""
+class Volumes:
+    """``raw`` and ``mounts`` are Kubernetes' own definitions; ``short`` are the others."""
 
-    volumes: tuple[Mapping[str, Any], ...] = ()
+    raw: tuple[Mapping[str, Any], ...] = ()
     mounts: tuple[Mapping[str, Any], ...] = ()
     short: tuple[Volume, ...] = ()
     claims: tuple[Claim, ...] = ()

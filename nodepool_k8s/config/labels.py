@@ -107,7 +107,6 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
             "lower-case letters, digits and '-', at most 63 characters, "
             "because the pod and its container are named as the label",
         )
-    _mounts(review, path)
     options.check(review, path, label, pool)
 
 
@@ -122,15 +121,3 @@ def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
             "because the pod is named as the label",
         )
     review.unique((*path, "spec", "containers"), "name", "container")
-
-
-def _mounts(review: Review, path: Path) -> None:
-    volumes, mounts = (*path, "volumes"), (*path, "volume-mounts")
-    review.unique(volumes, "name", "volume")
-    review.unique(mounts, "mountPath", "mount")
-    if not review.sound(volumes):
-        return
-    names = {item.get("name") for _, item in review.mappings(volumes)}
-    for item_path, item in review.mappings(mounts):
-        if review.sound(item_path, "name") and item["name"] not in names:
-            review.wrong((*item_path, "name"), "the name of one of the label's volumes")

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.labels import WITH_NAMESPACE
-from nodepool_k8s.config.options import placement, resources, workload
+from nodepool_k8s.config.options import network, placement, resources, security, volumes, workload
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import seconds, thousandths, whole
 from nodepool_k8s.config.review import Review
@@ -155,7 +155,7 @@ def _label(document: Document, path: Path, provider: Section, pool: Section) -> 
     }
     if label["type"] == LabelType.NAMESPACE:
         label = {key: label[key] for key in label if key in WITH_NAMESPACE}
-        return Label(**common, **_shell(label))
+        return Label(**common, **_shell(label), **_in_namespace(document, path, label))
     common["annotations"] = _texts(document, (*path, "annotations"))
     if "spec" in label:
         return Label(**common, spec=label["spec"])
@@ -169,6 +169,15 @@ def _shell(label: Section) -> dict[str, Any]:
     }
 
 
+def _in_namespace(document: Document, path: Path, label: Section) -> dict[str, Any]:
+    """Resolve the topics that a namespace is concerned with, too."""
+    return {
+        "volumes": volumes.resolve(document, path, label),
+        "security": security.resolve(document, path, label),
+        "network": network.resolve(document, path, label),
+    }
+
+
 def _pod(document: Document, path: Path) -> dict[str, Any]:
     label = document.get(path)
     return {
@@ -177,9 +186,7 @@ def _pod(document: Document, path: Path) -> dict[str, Any]:
         **resources.resolve(document, path, label),
         "placement": placement.resolve(document, path, label),
         "workload": workload.resolve(document, path, label),
-        "privileged": label.get("privileged"),
-        "volumes": tuple(label.get("volumes", ())),
-        "volume_mounts": tuple(label.get("volume-mounts", ())),
+        **_in_namespace(document, path, label),
     }
 
 

@@ -11,10 +11,17 @@ from typing import Any
 from voluptuous import Invalid, MultipleInvalid
 
 from nodepool_k8s.config import options, values
-from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
+from nodepool_k8s.config.freeform import (
+    Entries,
+    Validator,
+    any_key,
+    json_value,
+    named,
+    with_key,
+)
 from nodepool_k8s.config.options import placement, resources, workload
 from nodepool_k8s.config.options.placement import LABEL_MAP
-from nodepool_k8s.config.problems import Missing, Wrong, nearest
+from nodepool_k8s.config.problems import Wrong, nearest
 from nodepool_k8s.config.sections import Form, Items, Section
 from nodepool_k8s.config.settings import DRIVER
 
@@ -59,41 +66,15 @@ LAUNCH_KEYS: Mapping[str, Validator] = {
 }
 
 
-def _volume(value: Any) -> Any:
-    return _named("a Kubernetes volume", values.dns_label("a volume's name"), value)
-
-
-def _mount(value: Any) -> Any:
-    _named("a Kubernetes volume mount", values.dns_label("a volume's name"), value)
-    return _with("mountPath", values.absolute_path(), value)
-
-
 def _container(value: Any) -> Any:
-    return _named("a Kubernetes container", values.dns_label("a container's name"), value)
-
-
-def _named(what: str, name: values.Value, value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise Wrong(f"{what}: a mapping with a name")
-    _with("name", name, value)
-    return json_value(value)
-
-
-def _with(key: str, check: values.Value, value: dict[str, Any]) -> Any:
-    if key not in value:
-        raise Missing(key, check.expected)
-    try:
-        return check(value[key])
-    except Invalid as error:
-        error.prepend([key])
-        raise
+    return named("a Kubernetes container", values.dns_label("a container's name"), value)
 
 
 def pod_spec(value: Any) -> Any:
     """Check of a raw spec what the launcher relies on; the rest is the API server's."""
     if not isinstance(value, dict):
         raise Wrong("a Kubernetes pod spec: a mapping with containers")
-    _with("containers", values.Value(CONTAINERS.expected, _is_list), value)
+    with_key("containers", values.Value(CONTAINERS.expected, _is_list), value)
     errors: list[Invalid] = []
     for path, check, part in (((), json_value, value), (("containers",), CONTAINERS, None)):
         try:
@@ -131,9 +112,6 @@ LABEL = Section(
         "annotations": ANNOTATION_MAP,
         "python-path": values.text("a path, or auto"),
         "shell-type": values.word("a shell type of Ansible, like sh, csh or powershell"),
-        "privileged": values.switch(),
-        "volumes": Items("a list of Kubernetes volumes", _volume),
-        "volume-mounts": Items("a list of Kubernetes volume mounts", _mount),
         "spec": pod_spec,
         **options.KEYS,
         **LAUNCH_KEYS,

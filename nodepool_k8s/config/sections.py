@@ -9,7 +9,7 @@ from typing import Any
 from voluptuous import Invalid, MultipleInvalid, Optional, Required, Schema
 
 from nodepool_k8s.config.document import Document, Node
-from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.freeform import Entries, Validator
 from nodepool_k8s.config.problems import Missing, Path, Unknown, Wrong
 from nodepool_k8s.model import EMPTY
 
@@ -119,12 +119,20 @@ def _respell(document: Document, node: Node, check: Validator) -> None:
         for key in list(node.entries or ()):
             if within.meant(key) != key:
                 document.respell(node, key, within.meant(key))
-        for name, (_, value) in (node.entries or {}).items():
-            if name in within.keys:
-                _respell(document, value, within.keys[name])
-    elif isinstance(within, Items):
-        for item in node.items or ():
-            _respell(document, item, within.item)
+    for part, its_check in _parts(node, within):
+        _respell(document, part, its_check)
+
+
+def _parts(node: Node, within: Validator | None) -> list[tuple[Node, Validator]]:
+    """The values in a collection, each with its validator."""
+    entries = {name: value for name, (_, value) in (node.entries or {}).items()}
+    if isinstance(within, Section):
+        return [(entries[name], within.keys[name]) for name in entries if name in within.keys]
+    if isinstance(within, Entries):
+        return [(value, within.value) for value in entries.values()]
+    if isinstance(within, Items):
+        return [(item, within.item) for item in node.items or ()]
+    return []
 
 
 def _spellings(keys: Iterable[str]) -> dict[str, str]:

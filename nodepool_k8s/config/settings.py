@@ -14,7 +14,7 @@ from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
 from nodepool_k8s.addresses import ZooKeeperServer as ZooKeeperServer
 from nodepool_k8s.addresses import ZooKeeperSettings as ZooKeeperSettings
 from nodepool_k8s.addresses import ZooKeeperTLS as ZooKeeperTLS
-from nodepool_k8s.config.label_settings import Placement, Workload
+from nodepool_k8s.config.label_settings import Network, Placement, Security, Volumes, Workload
 from nodepool_k8s.model import LabelType, empty
 
 DRIVER = "kubernetes"
@@ -71,9 +71,9 @@ class Label:
     extra_resources: Mapping[str, int] = field(default_factory=empty)
     placement: Placement = Placement()
     workload: Workload = Workload()
-    privileged: bool | None = None
-    volumes: tuple[Mapping[str, Any], ...] = ()
-    volume_mounts: tuple[Mapping[str, Any], ...] = ()
+    volumes: Volumes = Volumes()
+    security: Security = Security()
+    network: Network = Network()
     spec: Mapping[str, Any] | None = field(default=None, repr=False)
     launch: LaunchSettings = LaunchSettings()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.manifests import security
 from nodepool_k8s.manifests.access import (
     ACCESS_RULES,
     NAMESPACE_ACCESS,
@@ -84,10 +85,11 @@ class NodeObjects:
 
     def namespace(self) -> Manifest:
         """Build the node's namespace."""
+        labels = {**self.labels(), **security.namespace_labels(self.label.security)}
         return {
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": self.namespace_name, "labels": self.labels()},
+            "metadata": {"name": self.namespace_name, "labels": labels},
         }
 
     def service_account(self, name: str) -> Manifest:

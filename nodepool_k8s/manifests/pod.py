@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodepool_k8s.config.settings import Label
-from nodepool_k8s.manifests import placement, workload
+from nodepool_k8s.manifests import network, placement, security, volumes, workload
 from nodepool_k8s.manifests.marks import Manifest
 from nodepool_k8s.manifests.resources import resources
 
@@ -18,7 +18,8 @@ def pod_spec(label: Label, name: str) -> Manifest:
         "restartPolicy": "Never",
         **placement.pod_fields(label.placement),
     }
-    _set(spec, "volumes", [dict(volume) for volume in label.volumes])
+    _set(spec, "volumes", volumes.volumes(label.volumes))
+    _set(spec, "securityContext", security.pod_context(label.security))
     return spec
 
 
@@ -29,11 +30,13 @@ def _container(label: Label, name: str) -> Manifest:
         "imagePullPolicy": label.image_pull,
         **workload.process(label.workload),
     }
-    _set(container, "env", workload.environment(label.workload))
+    _set(
+        container, "env", workload.environment(label.workload) + volumes.environment(label.volumes)
+    )
     _set(container, "resources", resources(label))
-    _set(container, "volumeMounts", [dict(mount) for mount in label.volume_mounts])
-    if label.privileged is not None:
-        container["securityContext"] = {"privileged": label.privileged}
+    _set(container, "ports", network.container_ports(label.network))
+    _set(container, "volumeMounts", volumes.mounts(label.volumes))
+    _set(container, "securityContext", security.container_context(label.security))
     return container
 
 

@@ -22,7 +22,7 @@ def namespace_labels(security: Security) -> dict[str, str]:
 
 def pod_context(security: Security) -> Manifest:
     """Build the pod's security context: what holds for all of its containers."""
-    context = {
+    context: dict[str, Any] = {
         "runAsUser": security.run_as_user,
         "runAsGroup": security.run_as_group,
         "runAsNonRoot": security.run_as_non_root,

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from nodepool_k8s.config.label_settings import Claim, Storage, Volume, VolumeKind
+from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
 from nodepool_k8s.manifests.marks import Manifest
 
 
-def volumes(storage: Storage) -> list[Manifest]:
+def volumes(given: Volumes) -> list[Manifest]:
     """Build the volumes of a pod."""
     return [
-        *map(dict, storage.volumes),
-        *({"name": volume.name, **_source(volume)} for volume in storage.short),
+        *map(dict, given.raw),
+        *({"name": volume.name, **_source(volume)} for volume in given.short),
     ]
 
 
-def mounts(storage: Storage) -> list[Manifest]:
+def mounts(given: Volumes) -> list[Manifest]:
     """Build the mounts of a pod's container."""
     return [
-        *map(dict, storage.mounts),
-        *({"name": volume.name, "mountPath": volume.mount_path} for volume in storage.short),
+        *map(dict, given.mounts),
+        *({"name": volume.name, "mountPath": volume.mount_path} for volume in given.short),
     ]
 
 
-def environment(storage: Storage) -> list[Manifest]:
+def environment(given: Volumes) -> list[Manifest]:
     """Build the variables that tell where a volume is."""
-    return [{"name": "TMPDIR", "value": storage.tempdir}] if storage.tempdir else []
+    return [{"name": "TMPDIR", "value": given.tempdir}] if given.tempdir else []
 
 
 def claim(claim: Claim, metadata: Manifest) -> Manifest:

@@ -25,12 +25,25 @@ def usage(label: Label) -> Resources:
         return Resources(ONE_INSTANCE)
     if label.spec is not None:
         return Resources({**_milli(pod_requests(label.spec)), **ONE_INSTANCE})
-    amounts: dict[str, float | None] = {CORES: label.cpu, RAM: label.memory, STORAGE: label.storage}
+    amounts: dict[str, float | None] = {CORES: label.cpu, RAM: ram(label), STORAGE: label.storage}
     if label.gpu_resource:
         amounts[label.gpu_resource] = label.gpu
     amounts.update(label.extra_resources)
     named = Resources.from_numbers({name: amount or 0 for name, amount in amounts.items()})
     return named + Resources(ONE_INSTANCE)
+
+
+def ram(label: Label) -> int:
+    """MiB that a pod may take: its request, and what its volumes in memory hold.
+
+    The memory limit is their bound, too; a volume without a size reaches it.
+    """
+    volumes, request = label.volumes, label.memory or 0
+    if label.memory_limit is None:
+        return request + volumes.memory
+    if volumes.unbounded_memory:
+        return label.memory_limit
+    return min(request + volumes.memory, label.memory_limit)
 
 
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:

@@ -22,7 +22,15 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.options import placement, profiles, resources, workload
+from nodepool_k8s.config.options import (
+    network,
+    placement,
+    profiles,
+    resources,
+    security,
+    volumes,
+    workload,
+)
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 
@@ -43,7 +51,15 @@ class Topic(Protocol):
         """Report what is wrong with the topic's options together, adding to the review."""
 
 
-TOPICS: tuple[Topic, ...] = (profiles, resources, placement, workload)
+TOPICS: tuple[Topic, ...] = (
+    profiles,
+    resources,
+    placement,
+    workload,
+    volumes,
+    security,
+    network,
+)
 
 KEYS: Mapping[str, Validator] = {
     key: check for topic in TOPICS for key, check in topic.KEYS.items()

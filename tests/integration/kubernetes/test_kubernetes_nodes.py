@@ -8,7 +8,7 @@ import pytest
 from cluster import ClusterError, LocalCluster
 
 from nodepool_k8s import manifests
-from nodepool_k8s.config.label_settings import Placement, Workload
+from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
 from nodepool_k8s.config.settings import AccessTokenSettings, LaunchSettings
 from nodepool_k8s.errors import ApiError
 from nodepool_k8s.kubernetes.client import ApiClient
@@ -93,9 +93,11 @@ async def test_every_option_is_in_what_the_api_server_stored(
         placement=Placement(
             node_selector={"kubernetes.io/os": "none-such"}, scheduler_name="somebody"
         ),
-        privileged=True,
-        volumes=({"name": "v", "emptyDir": {}},),
-        volume_mounts=({"name": "v", "mountPath": "/v"},),
+        security=Security(privileged=True),
+        volumes=Volumes(
+            raw=({"name": "v", "emptyDir": {}},),
+            mounts=({"name": "v", "mountPath": "/v"},),
+        ),
         labels={"team": "a"},
         annotations={"note": "x"},
     )
@@ -262,7 +264,10 @@ async def test_a_resource_quota(
                 "containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "x"}}}]
             }
         },
-        {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}, "privileged": True},
+        {
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            "security": Security(privileged=True),
+        },
     ],
 )
 async def test_permanent_refusals(bench: Bench, cluster: Cluster, options: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ WRONG_LABELS = [
         "- {name: v, mountPath: /v/}",
         19,
         ".volume-mounts[1].mountPath",
-        "a mountPath that no other mount has",
+        "a path at which nothing else is mounted",
     ),
     (IMAGE + "spec: {containers: [{name: a}]}", 15, ".image", "together with spec"),
     ("cpu: 1\nspec: {containers: [{name: a}]}", 15, ".cpu", "together with spec"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Placement, Workload
+from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
 from nodepool_k8s.config.settings import (
     AccessTokenSettings,
     Label,
@@ -276,9 +276,11 @@ def test_every_option_of_a_generated_pod(site: Site) -> None:
         shell_type="csh",
         placement=Placement(node_selector={"g": "h"}, scheduler_name="s"),
         workload=Workload(env=(("A", ""),)),
-        privileged=True,
-        volumes=({"name": "v", "emptyDir": {}},),
-        volume_mounts=({"name": "v", "mountPath": "/v"},),
+        security=Security(privileged=True),
+        volumes=Volumes(
+            raw=({"name": "v", "emptyDir": {}},),
+            mounts=({"name": "v", "mountPath": "/v"},),
+        ),
     )
     assert pod(site.label(lines)) == expected
 

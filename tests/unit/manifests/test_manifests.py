@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_k8s import manifests, naming
-from nodepool_k8s.config.label_settings import Placement, Workload
+from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import LabelType
@@ -121,9 +121,11 @@ def test_every_option_is_in_the_pod() -> None:
         image_pull="Always",
         workload=Workload(env=(("A", "1"), ("B", "")), pod_info_env=False),
         placement=Placement(node_selector={"disk": "ssd"}, scheduler_name="mine"),
-        privileged=False,
-        volumes=({"name": "v", "emptyDir": {}},),
-        volume_mounts=({"name": "v", "mountPath": "/v"},),
+        security=Security(privileged=False),
+        volumes=Volumes(
+            raw=({"name": "v", "emptyDir": {}},),
+            mounts=({"name": "v", "mountPath": "/v"},),
+        ),
         annotations={"note": "x"},
     )
     container = container_of(objects)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Claim, Storage, Volume, VolumeKind
+from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
 from nodepool_k8s.manifests import volumes
 from nodepool_k8s.manifests.marks import Manifest
 
@@ -38,19 +38,19 @@ from nodepool_k8s.manifests.marks import Manifest
     ],
 )
 def test_a_short_form_becomes_a_volume_and_its_mount(volume: Volume, source: Manifest) -> None:
-    storage = Storage(short=(volume,))
-    assert volumes.volumes(storage) == [{"name": "v", **source}]
-    assert volumes.mounts(storage) == [{"name": "v", "mountPath": "/v"}]
+    given = Volumes(short=(volume,))
+    assert volumes.volumes(given) == [{"name": "v", **source}]
+    assert volumes.mounts(given) == [{"name": "v", "mountPath": "/v"}]
 
 
 def test_kubernetes_own_definitions_come_first_and_as_they_are() -> None:
-    storage = Storage(
-        volumes=({"name": "a", "hostPath": {"path": "/a"}},),
+    given = Volumes(
+        raw=({"name": "a", "hostPath": {"path": "/a"}},),
         mounts=({"name": "a", "mountPath": "/a", "readOnly": True},),
         short=(Volume("b", VolumeKind.EMPTY_DIR, "/b"),),
     )
-    assert [volume["name"] for volume in volumes.volumes(storage)] == ["a", "b"]
-    assert volumes.mounts(storage)[0] == {"name": "a", "mountPath": "/a", "readOnly": True}
+    assert [volume["name"] for volume in volumes.volumes(given)] == ["a", "b"]
+    assert volumes.mounts(given)[0] == {"name": "a", "mountPath": "/a", "readOnly": True}
 
 
 @pytest.mark.parametrize(
@@ -74,5 +74,5 @@ def test_a_claim(storage_class: str | None, expected: Manifest) -> None:
 
 
 def test_a_temporary_folder_is_told_by_the_environment() -> None:
-    assert volumes.environment(Storage()) == []
-    assert volumes.environment(Storage(tempdir="/t")) == [{"name": "TMPDIR", "value": "/t"}]
+    assert volumes.environment(Volumes()) == []
+    assert volumes.environment(Volumes(tempdir="/t")) == [{"name": "TMPDIR", "value": "/t"}]

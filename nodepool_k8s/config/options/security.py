@@ -1,0 +1,167 @@
+"""Whom a pod runs as, and what it may do.
+
+Pod Security Admission refuses a pod by its own rules; what they forbid of the options here
+is refused with them, so that no launch has to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nodepool_k8s.config import values
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.label_settings import Security
+from nodepool_k8s.config.options.volumes import is_short
+from nodepool_k8s.config.problems import Path
+from nodepool_k8s.config.quantities import whole
+from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.sections import Section
+
+LEVEL_PREFIX = "pod-security.kubernetes.io/"
+
+CONTEXT_KEYS: Mapping[str, Validator] = {
+    "privileged": values.switch(),
+    "allow-privilege-escalation": values.switch(),
+    "run-as-user": values.identity("user"),
+    "run-as-group": values.identity("group"),
+    "run-as-non-root": values.switch(),
+    "fs-group": values.identity("group"),
+}
+
+CONTEXT = Section(f"a mapping with any of {', '.join(CONTEXT_KEYS)}", CONTEXT_KEYS, snake_case=True)
+
+KEYS: Mapping[str, Validator] = {
+    "security-context": CONTEXT,
+    **CONTEXT_KEYS,
+    "pod-security": values.one_of("privileged", "baseline", "restricted"),
+}
+DEFAULTS = frozenset({*CONTEXT_KEYS, "pod-security"})
+IN_NAMESPACE = frozenset({"pod-security"})
+
+_BASELINE_BARS = frozenset({"hostPath"})
+_RESTRICTED_ALLOWS = frozenset(
+    {
+        *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"),
+        *("projected", "secret"),
+    }
+)
+"""The kinds of volume that the level ``restricted`` lets a pod have."""
+
+
+def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+    """Refuse what contradicts itself, and what the label's own ``pod-security`` forbids."""
+    _twice(review, path, label)
+    _escalation(review, path, label)
+    _root(review, path, label)
+    if "pod-security" in label and review.sound(path, "pod-security"):
+        _level(review, path, label, label["pod-security"])
+        _level_labels(review, path, label)
+
+
+def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Security:
+    """Build the record; an option by itself and in ``security-context`` say the same."""
+    context = {
+        key: document.get(place)
+        for key in CONTEXT_KEYS
+        if (place := _nearest(document, path, label, key)) is not None
+    }
+    return Security(
+        privileged=context.get("privileged"),
+        allow_privilege_escalation=context.get("allow-privilege-escalation"),
+        run_as_user=whole(context.get("run-as-user")),
+        run_as_group=whole(context.get("run-as-group")),
+        run_as_non_root=context.get("run-as-non-root"),
+        fs_group=whole(context.get("fs-group")),
+        pod_security=label.get("pod-security"),
+    )
+
+
+def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str) -> Path | None:
+    """Where ``key`` stands that counts: by itself or in ``security-context``, the nearer one."""
+    alone, context = (*path, key), (*path, "security-context")
+    inner = label.get("security-context")
+    if not isinstance(inner, dict) or key not in inner:
+        return alone if key in label else None
+    if key in label and document.distance(alone) <= document.distance(context):
+        return alone
+    return (*context, key)
+
+
+def _given(review: Review, path: Path, label: dict[str, Any], key: str) -> Path | None:
+    """Where the value of ``key`` stands that counts, if it is sound."""
+    place = _nearest(review.document, path, label, key)
+    return place if place is not None and review.sound(place) else None
+
+
+def _value(review: Review, path: Path, label: dict[str, Any], key: str) -> Any:
+    place = _given(review, path, label, key)
+    return None if place is None else review.document.get(place)
+
+
+def _twice(review: Review, path: Path, label: dict[str, Any]) -> None:
+    """Refuse an option that stands in one place by itself and otherwise in the context."""
+    outer, context = (*path, "security-context"), label.get("security-context")
+    if not isinstance(context, dict):
+        return
+    for key in context:
+        alone, inner = (*path, key), (*outer, key)
+        if key not in CONTEXT_KEYS or key not in label or context[key] == label[key]:
+            continue
+        apart = review.document.distance(alone) != review.document.distance(outer)
+        if not apart and review.sound(inner) and review.sound(alone):
+            review.wrong(inner, f"what {review.place(alone)} says", "give it once")
+
+
+def _escalation(review: Review, path: Path, label: dict[str, Any]) -> None:
+    place = _given(review, path, label, "allow-privilege-escalation")
+    if place is None or review.document.get(place) is not False:
+        return
+    if _value(review, path, label, "privileged") is True:
+        review.wrong(place, "true, or nothing: the label is privileged, and that is the most")
+
+
+def _root(review: Review, path: Path, label: dict[str, Any]) -> None:
+    place = _given(review, path, label, "run-as-user")
+    if place is None or review.document.get(place) != 0:
+        return
+    if _value(review, path, label, "run-as-non-root") is True:
+        review.wrong(place, "1 or more: run-as-non-root is true, and 0 is root")
+
+
+def _level(review: Review, path: Path, label: dict[str, Any], level: str) -> None:
+    because = f"because pod-security is {level}"
+    for key, allowed, expected in _barred(level):
+        place = _given(review, path, label, key)
+        if place is not None and not allowed(review.document.get(place)):
+            review.wrong(place, f"{expected}, {because}")
+    for place, volume in review.mappings((*path, "volumes")):
+        kinds = [kind for kind in volume if kind != "name" and _is_barred(kind, level)]
+        # The short form has none that any level forbids.
+        if kinds and not is_short(volume):
+            review.say((*place, kinds[0]), f"is a kind of volume that is forbidden, {because}")
+
+
+def _barred(level: str) -> Iterator[tuple[str, Any, str]]:
+    if level in ("baseline", "restricted"):
+        yield "privileged", lambda value: value is False, "false"
+    if level == "restricted":
+        yield "allow-privilege-escalation", lambda value: value is False, "false"
+        yield "run-as-non-root", lambda value: value is True, "true"
+        yield "run-as-user", lambda value: value != 0, "1 or more"
+
+
+def _is_barred(kind: str, level: str) -> bool:
+    if level == "restricted":
+        return kind not in _RESTRICTED_ALLOWS
+    return level == "baseline" and kind in _BASELINE_BARS
+
+
+def _level_labels(review: Review, path: Path, label: dict[str, Any]) -> None:
+    """What ``pod-security`` labels the namespace with, no other option may."""
+    for option in ("labels", "dynamic-labels"):
+        labels = label.get(option)
+        for key in labels if isinstance(labels, dict) else ():
+            if isinstance(key, str) and key.startswith(LEVEL_PREFIX):
+                review.say((*path, option, key), "cannot be given together with pod-security")

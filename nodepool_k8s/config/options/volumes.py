@@ -1,0 +1,523 @@
+"""What a pod has mounted: ``volumes`` in both forms, claims, shared memory and ``tmpfs``.
+
+A volume is Kubernetes' own definition, mounted by ``volume-mounts``; or the short form, which
+has a ``volume-type`` and says itself where it is mounted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nodepool_k8s.config import values
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.freeform import Entries, Validator, named, with_key
+from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
+from nodepool_k8s.config.options import resources
+from nodepool_k8s.config.problems import Path
+from nodepool_k8s.config.quantities import MIB, kubernetes_quantity, whole
+from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.sections import Form, Items, Section
+
+SHARED_MEMORY_PATH = "/dev/shm"
+TMPFS_PATH = "/metaflow_temp"
+MEMORY = "Memory"
+
+TEMPDIR = "TMPDIR"
+
+ONE_POD = "ReadWriteOncePod"
+DEFAULT_MODES = ("ReadWriteOnce",)
+
+_UNIT = re.compile(r"[0-9.]+([kMGTPE]|[KMGTPE]i)")
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and bool(_UNIT.fullmatch(value))
+        and (kubernetes_quantity(value) or 0) >= 1
+    )
+
+
+def _advise_unit(value: Any) -> str:
+    bare = isinstance(value, (int, str)) and re.fullmatch(r"[0-9]{1,15}", str(value))
+    return f"say the unit: {value}Gi or {value}Mi, for instance" if bare else ""
+
+
+_SIZE = values.Value("a size with its unit, like 10Gi or 500Mi", _is_size, _advise_unit)
+
+_MOUNT_PATH = values.Value(
+    "an absolute path without ':', other than /",
+    lambda value: (
+        isinstance(value, str)
+        and value.startswith("/")
+        and ":" not in value
+        and posixpath.normpath(value).strip("/") != ""
+    ),
+)
+
+_STORAGE_CLASS = values.subdomain("the name of a storage class")
+_NAMESPACE = values.dns_label("the name of a namespace")
+
+_CLAIM_KEYS: Mapping[str, Validator] = {
+    "size": _SIZE,
+    "access-modes": Items(
+        "a list of access modes",
+        values.one_of("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", ONE_POD),
+        empty=False,
+    ),
+    "storage-class": values.Value(
+        "the name of a storage class; '' for none, a volume that is there already",
+        lambda value: value == "" or _STORAGE_CLASS.accepts(value),
+    ),
+}
+
+_SPECS: Mapping[VolumeKind, Section] = {
+    VolumeKind.CLAIM: Section(
+        "a mapping with claim-name, or with size to make a claim",
+        {"claim-name": values.subdomain("the name of a claim"), **_CLAIM_KEYS},
+        snake_case=True,
+    ),
+    VolumeKind.EMPTY_DIR: Section(
+        "a mapping with size-limit and medium",
+        {
+            "size-limit": _SIZE,
+            "medium": values.Value(
+                f"'{MEMORY}', or '' for the disk of the Kubernetes node",
+                lambda value: value in ("", MEMORY),
+                lambda value: f"write {MEMORY}" if str(value).lower() == MEMORY.lower() else "",
+            ),
+        },
+        snake_case=True,
+    ),
+    VolumeKind.EPHEMERAL: Section(
+        "a mapping with size", _CLAIM_KEYS, required=("size",), snake_case=True
+    ),
+    VolumeKind.CONFIG_MAP: Section(
+        "a mapping with the name of a ConfigMap",
+        {"name": values.subdomain("the name of a ConfigMap"), "namespace": _NAMESPACE},
+        required=("name",),
+        snake_case=True,
+    ),
+    VolumeKind.SECRET: Section(
+        "a mapping with secret-name",
+        {"secret-name": values.subdomain("the name of a Secret"), "namespace": _NAMESPACE},
+        required=("secret-name",),
+        snake_case=True,
+    ),
+}
+
+_NEEDS_SPEC = frozenset({VolumeKind.EPHEMERAL, VolumeKind.CONFIG_MAP, VolumeKind.SECRET})
+
+
+_SHORT = Section(
+    "a volume with volume-type, name, mount-path and spec",
+    {
+        "volume-type": values.one_of(*VolumeKind),
+        "name": values.dns_label("a volume's name"),
+        "mount-path": _MOUNT_PATH,
+        "spec": values.Value("a mapping", lambda value: isinstance(value, dict)),
+    },
+    required=("volume-type", "name", "mount-path"),
+    snake_case=True,
+)
+
+
+def _short(kind: VolumeKind) -> Section:
+    required = ["volume-type", "name", "mount-path"]
+    return Section(
+        f"a volume of the type {kind}, with name, mount-path and spec",
+        {**_SHORT.keys, "spec": _SPECS[kind]},
+        required=[*required, "spec"] if kind in _NEEDS_SPEC else required,
+        snake_case=True,
+    )
+
+
+_SHORT_FORMS = {kind: _short(kind) for kind in VolumeKind}
+
+
+def _raw_volume(value: Any) -> Any:
+    return named("a Kubernetes volume", values.dns_label("a volume's name"), value)
+
+
+def _mount(value: Any) -> Any:
+    named("a Kubernetes volume mount", values.dns_label("a volume's name"), value)
+    return with_key("mountPath", values.absolute_path(), value)
+
+
+def _volume(value: Any) -> Validator:
+    if not isinstance(value, dict) or not is_short(value):
+        return _raw_volume
+    kind = next((value[key] for key in _TYPE_KEYS if key in value), None)
+    return _SHORT_FORMS[VolumeKind(kind)] if kind in list(VolumeKind) else _SHORT
+
+
+_TYPE_KEYS = ("volume-type", "volume_type", "volumeType")
+
+
+def is_short(volume: Mapping[str, Any]) -> bool:
+    """Tell a volume by the short form from one by Kubernetes' own definition."""
+    return any(key in volume for key in _TYPE_KEYS)
+
+
+CLAIM = Section(
+    "a path, or a mapping with path and, to make the claim, size",
+    {"path": _MOUNT_PATH, **_CLAIM_KEYS},
+    snake_case=True,
+)
+
+
+_CLAIM_PATH = values.Value(
+    f"{_MOUNT_PATH.expected}; or a mapping with path and size", _MOUNT_PATH.accepts
+)
+
+
+def _claim(value: Any) -> Validator:
+    return CLAIM if isinstance(value, dict) else _CLAIM_PATH
+
+
+TMPFS = Section(
+    "true, or a mapping with size, path and tempdir",
+    {"size": values.mebibytes(1), "path": _MOUNT_PATH, "tempdir": values.switch()},
+    snake_case=True,
+)
+
+
+def _tmpfs(value: Any) -> Validator:
+    if isinstance(value, dict):
+        return TMPFS
+    return values.Value(TMPFS.expected, lambda value: isinstance(value, bool))
+
+
+KEYS: Mapping[str, Validator] = {
+    "volumes": Items(
+        "a list of volumes: Kubernetes' own definitions, or with volume-type",
+        Form("a Kubernetes volume, or one with volume-type", _volume),
+    ),
+    "volume-mounts": Items("a list of Kubernetes volume mounts", _mount),
+    "persistent-volume-claims": Entries(
+        "a mapping of claims to paths",
+        values.subdomain("the name of a claim"),
+        Form(CLAIM.expected, _claim),
+    ),
+    "shared-memory": values.mebibytes(1),
+    "tmpfs": Form(TMPFS.expected, _tmpfs),
+}
+DEFAULTS = frozenset({"persistent-volume-claims", "shared-memory", "tmpfs"})
+IN_NAMESPACE = frozenset({"persistent-volume-claims"})
+
+
+def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+    """Refuse what Kubernetes could not mount, or not make."""
+    _claims(review, path, label)
+    if label.get("type") == "namespace":
+        return
+    review.unique((*path, "volumes"), "name", "volume")
+    _names(review, path)
+    _paths(review, path, label)
+    _memory_volumes(review, path, label)
+    _tempdir(review, path, label)
+
+
+def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Volumes:
+    """Build the record, with a name for each volume that was given none."""
+    raw = tuple(volume for volume in label.get("volumes", ()) if not is_short(volume))
+    named_volumes = [_given(volume) for volume in label.get("volumes", ()) if is_short(volume)]
+    memory = resources.resolve(document, path, label)["memory"] or 0
+    unnamed = [volume for volume in _unnamed(label, memory) if volume.mount_path]
+    taken = {volume["name"] for volume in raw} | {volume.name for volume in named_volumes}
+    short = (*named_volumes, *_with_names(unnamed, taken))
+    amounts = [*map(_memory, raw), *map(_short_memory, short)]
+    return Volumes(
+        raw=raw,
+        mounts=tuple(label.get("volume-mounts", ())),
+        short=short,
+        claims=tuple(
+            dict.fromkeys(
+                _made(name, options)
+                for _, name, options in _claims_asked_for(path, label)
+                if "size" in options
+            )
+        ),
+        memory=sum(amount for amount in amounts if amount is not None),
+        unbounded_memory=None in amounts,
+        tempdir=_tmpfs_path(label) if _sets_tempdir(label) else None,
+    )
+
+
+# --- claims ------------------------------------------------------------------------------------
+
+Asked = tuple[Path, str, Mapping[str, Any]]
+"""A claim: where it is asked for, its name, and what it shall be like if it is to be made."""
+
+
+def _claims_asked_for(path: Path, label: Mapping[str, Any]) -> Iterator[Asked]:
+    for number, volume in enumerate(label.get("volumes") or ()):
+        if isinstance(volume, dict) and volume.get("volume-type") == VolumeKind.CLAIM:
+            place = (*path, "volumes", number)
+            yield place, _claim_name(volume), volume.get("spec", {})
+    claims = label.get("persistent-volume-claims")
+    for name, given in claims.items() if isinstance(claims, dict) else ():
+        options = given if isinstance(given, dict) else {"path": given}
+        yield (*path, "persistent-volume-claims", name), name, options
+
+
+def _claim_name(volume: Mapping[str, Any]) -> str:
+    """The claim's own name; one that is made is named as its volume if it has none."""
+    return str((volume.get("spec") or {}).get("claim-name") or volume.get("name", ""))
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Claim:
+    return Claim(
+        options["size"],
+        name,
+        tuple(options.get("access-modes", DEFAULT_MODES)),
+        options.get("storage-class"),
+    )
+
+
+def _claims(review: Review, path: Path, label: dict[str, Any]) -> None:
+    made: dict[str, tuple[Path, Claim]] = {}
+    for place, name, options in _claims_asked_for(path, label):
+        if not review.sound(place):
+            continue
+        inside = (*place, "spec") if "volumes" in place else place
+        _access_modes(review, (*inside, "access-modes"), options, label)
+        if "volumes" not in place:
+            _where(review, place, options, label["type"])
+        if "size" not in options:
+            _not_made(review, inside, name, options, label["type"])
+            continue
+        claim = _made(name, options)
+        first, same = made.setdefault(name, (place, claim))
+        if same != claim:
+            review.wrong(inside, f"the claim {name} as {review.place(first)} has it made")
+
+
+def _access_modes(
+    review: Review, place: Path, options: Mapping[str, Any], label: dict[str, Any]
+) -> None:
+    modes = options.get("access-modes", ())
+    if ONE_POD not in modes:
+        return
+    if len(modes) > 1:
+        review.say(place, f"{ONE_POD} cannot be given together with others")
+    if (whole(label.get("replicas")) or 1) > 1:
+        review.say(place, f"{ONE_POD} is for one pod, and the label has replicas")
+
+
+def _where(review: Review, place: Path, options: Mapping[str, Any], kind: str) -> None:
+    if kind == "pod" and "path" not in options:
+        review.say(place, "needs a path: where the claim is mounted")
+    elif kind == "namespace" and "size" not in options:
+        expected = "a mapping with size: a namespace label's claim is made, and mounted nowhere"
+        review.wrong(place, expected)
+
+
+def _not_made(
+    review: Review, place: Path, name: str, options: Mapping[str, Any], kind: str
+) -> None:
+    idle = [key for key in ("access-modes", "storage-class") if key in options]
+    for key in idle:
+        review.say((*place, key), "needs size beside it: it is for a claim that is made")
+    if place[-1] == "spec" and "claim-name" not in options:
+        review.say(place[:-1], "needs a spec with claim-name, or with size to make a claim")
+    elif not idle and kind == "pod":
+        review.note(
+            place,
+            f"the claim {name} is not made by the launcher, and each node's namespace is new: "
+            "give a size, or have something else in the cluster make it there",
+        )
+
+
+# --- mounts ------------------------------------------------------------------------------------
+
+
+def _names(review: Review, path: Path) -> None:
+    volumes, mounts = (*path, "volumes"), (*path, "volume-mounts")
+    if not review.sound(volumes):
+        return
+    names = {item.get("name") for _, item in review.mappings(volumes)}
+    for item_path, item in review.mappings(mounts):
+        if review.sound(item_path, "name") and item["name"] not in names:
+            review.wrong((*item_path, "name"), "the name of one of the label's volumes")
+
+
+def _paths(review: Review, path: Path, label: dict[str, Any]) -> None:
+    first: dict[str, Path] = {}
+    for place, mounted in _mounted(review, path, label):
+        if not review.sound(place) or not isinstance(mounted, str):
+            continue
+        # Kubernetes mounts /a and /a/ at the same place.
+        earlier = first.setdefault(posixpath.normpath(mounted), place)
+        if earlier != place:
+            hint = f"the first is {review.place(earlier)}"
+            said = "a path at which nothing else is mounted"
+            if place[-1] in ("shared-memory", "tmpfs"):
+                review.say(place, f"is mounted at {mounted}, where {review.place(earlier)} is")
+            else:
+                review.wrong(place, said, hint)
+
+
+def _mounted(review: Review, path: Path, label: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Where each volume is mounted, and where that is said."""
+    for place, mount in review.mappings((*path, "volume-mounts")):
+        yield (*place, "mountPath"), mount.get("mountPath")
+    for place, volume in review.mappings((*path, "volumes")):
+        if is_short(volume):
+            yield (*place, "mount-path"), volume.get("mount-path")
+    for place, _, options in _claims_asked_for(path, label):
+        if "volumes" not in place:
+            inner = isinstance(review.document.get(place), dict)
+            yield ((*place, "path") if inner else place), options.get("path")
+    if "shared-memory" in label:
+        yield (*path, "shared-memory"), SHARED_MEMORY_PATH
+    if _has_tmpfs(label):
+        options = _tmpfs_options(label)
+        yield (
+            ((*path, "tmpfs", "path") if "path" in options else (*path, "tmpfs")),
+            (options.get("path", TMPFS_PATH)),
+        )
+
+
+# --- what is in memory ---------------------------------------------------------------------------
+
+
+def _memory_volumes(review: Review, path: Path, label: dict[str, Any]) -> None:
+    """Refuse what the memory limit would never let be filled."""
+    if not review.sound(path, *resources.KEYS):
+        return
+    taken = resources.resolve(review.document, path, label)
+    memory, limit = taken["memory"], taken["memory_limit"]
+    for place, size in _sizes_in_memory(review, path, label):
+        if limit is not None and review.sound(place) and size > limit:
+            review.wrong(place, f"the memory limit ({limit} MiB) or less, which it counts towards")
+    unsized = _has_tmpfs(label) and "size" not in _tmpfs_options(label)
+    if unsized and memory is None and review.sound(path, "tmpfs"):
+        expected = "a mapping with size: half the memory is the default, and the label has none"
+        review.wrong((*path, "tmpfs"), expected)
+    if limit is None:
+        _note_unbounded(review, path)
+
+
+def _note_unbounded(review: Review, path: Path) -> None:
+    for place, volume in review.mappings((*path, "volumes")):
+        if review.sound(place) and _memory(volume) is None:
+            review.note(
+                place,
+                "may take any memory of the Kubernetes node, and quota counts none of it: give "
+                "it a size limit, or the label a memory limit",
+            )
+
+
+def _sizes_in_memory(
+    review: Review, path: Path, label: dict[str, Any]
+) -> Iterator[tuple[Path, int]]:
+    """MiB of each volume in memory whose size is its own, and where that is said."""
+    if (size := whole(label.get("shared-memory"))) is not None:
+        yield (*path, "shared-memory"), size
+    if _has_tmpfs(label) and (size := whole(_tmpfs_options(label).get("size"))) is not None:
+        yield (*path, "tmpfs", "size"), size
+    for place, volume in review.mappings((*path, "volumes")):
+        if is_short(volume) and review.sound(place) and (size := _memory(volume)):
+            yield (*place, "spec", "size-limit"), size
+
+
+def _tempdir(review: Review, path: Path, label: dict[str, Any]) -> None:
+    if not _sets_tempdir(label):
+        return
+    for place, variable in review.mappings((*path, "env")):
+        if variable.get("name") == TEMPDIR:
+            hint = f"or leave out {review.place((*path, 'tmpfs', 'tempdir'))}"
+            review.wrong((*place, "name"), f"another variable: tmpfs sets {TEMPDIR}", hint)
+
+
+def _has_tmpfs(label: Mapping[str, Any]) -> bool:
+    return label.get("tmpfs") is True or isinstance(label.get("tmpfs"), dict)
+
+
+def _tmpfs_options(label: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = label.get("tmpfs")
+    return given if isinstance(given, dict) else {}
+
+
+def _sets_tempdir(label: Mapping[str, Any]) -> bool:
+    return _tmpfs_options(label).get("tempdir") is True
+
+
+def _tmpfs_path(label: Mapping[str, Any]) -> str:
+    return str(_tmpfs_options(label).get("path", TMPFS_PATH))
+
+
+def _memory(volume: Mapping[str, Any]) -> int | None:
+    """MiB that a volume of either form may hold in memory; None: it has no size of its own."""
+    if is_short(volume):
+        return _short_memory(_given(volume))
+    empty = volume.get("emptyDir")
+    if not isinstance(empty, dict) or empty.get("medium") != MEMORY:
+        return 0
+    return None if empty.get("sizeLimit") is None else _mebibytes(str(empty["sizeLimit"]))
+
+
+def _short_memory(volume: Volume) -> int | None:
+    if volume.medium != MEMORY:
+        return 0
+    return None if volume.size_limit is None else _mebibytes(volume.size_limit)
+
+
+def _mebibytes(size: str) -> int:
+    return math.ceil((kubernetes_quantity(size) or 0) / MIB)
+
+
+# --- the short form -----------------------------------------------------------------------------
+
+
+def _given(volume: Mapping[str, Any]) -> Volume:
+    spec = volume.get("spec", {})
+    kind = VolumeKind(volume["volume-type"])
+    sources = {
+        VolumeKind.CLAIM: _claim_name(volume),
+        VolumeKind.CONFIG_MAP: spec.get("name", ""),
+        VolumeKind.SECRET: spec.get("secret-name", ""),
+    }
+    return Volume(
+        volume["name"],
+        kind,
+        volume["mount-path"],
+        source=sources.get(kind, ""),
+        size_limit=spec.get("size-limit"),
+        medium=spec.get("medium", ""),
+        template=_made("", spec) if kind is VolumeKind.EPHEMERAL else None,
+    )
+
+
+def _unnamed(label: Mapping[str, Any], memory: int) -> Iterator[Volume]:
+    for _, name, options in _claims_asked_for((), {**label, "volumes": ()}):
+        path = options.get("path", "")
+        yield Volume("claim", VolumeKind.CLAIM, path, source=name)
+    if "shared-memory" in label:
+        size = whole(label["shared-memory"])
+        yield _in_memory("shared-memory", SHARED_MEMORY_PATH, size)
+    if _has_tmpfs(label):
+        size = whole(_tmpfs_options(label).get("size")) or max(memory // 2, 1)
+        yield _in_memory("tmpfs", _tmpfs_path(label), size)
+
+
+def _in_memory(name: str, path: str, size: int | None) -> Volume:
+    return Volume(name, VolumeKind.EMPTY_DIR, path, size_limit=f"{size}Mi", medium=MEMORY)
+
+
+def _with_names(volumes: list[Volume], taken: set[str]) -> Iterator[Volume]:
+    """Each volume, under its name or the next one with a number that nobody has."""
+    used = set(taken)
+    for volume in volumes:
+        numbered = (f"{volume.name}-{number}" for number in itertools.count(2))
+        candidates = itertools.chain([volume.name], numbered)
+        name = next(candidate for candidate in candidates if candidate not in used)
+        used.add(name)
+        yield replace(volume, name=name)

@@ -118,7 +118,7 @@ class Launcher:
     async def run(self) -> None:
         """Serve until stopped.
 
-        Raises Crashed, and ZooKeeperError where ZooKeeper cannot be reached at start.
+        Raises Crashed.
         """
         self._say_what_to_know(self._settings)
         telemetry.start()
@@ -156,9 +156,9 @@ class Launcher:
     async def _run(self) -> None:
         self._client = ZooKeeperClient(self._settings.zookeeper)
         try:
-            await self._or_stopping(self._client.start())
             if self._reloader is not None:
                 self._tasks.spawn("look for a changed configuration", self._reloader.run())
+            await self._or_stopping(self._connect())
             await self._serve_sessions()
         finally:
             await self._tasks.cancel()
@@ -191,9 +191,13 @@ class Launcher:
         The old client has opened a session by itself, and what the old scope still did as
         it ended may have slipped into it: a lock, say, of which nobody knows. It ends here.
         """
+        await self._client.close()
+        self._client = ZooKeeperClient(self._settings.zookeeper)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        """Connect to ZooKeeper, wherever it is configured to be; try until somebody answers."""
         while True:
-            await self._client.close()
-            self._client = ZooKeeperClient(self._settings.zookeeper)
             try:
                 await _first(self._client.start(), self._moved())
             except ConnectionLost as error:
@@ -201,6 +205,8 @@ class Launcher:
             else:
                 if not self._has_moved():
                     return
+            await self._client.close()
+            self._client = ZooKeeperClient(self._settings.zookeeper)
 
     async def _moved(self) -> None:
         while not self._has_moved():

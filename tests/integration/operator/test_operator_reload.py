@@ -13,6 +13,7 @@ import yaml
 from kazoo.client import KazooClient
 
 from nodepool_k8s.launcher.intervals import Intervals
+from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
 from tests.support.launchers import LauncherProcess, Launchers
 from tests.support.site import (
@@ -442,6 +443,25 @@ async def test_a_zookeeper_that_cannot_be_reached_is_said_and_left_for_the_next(
     await eventually(lambda: not launcher.launcher.ready.is_set(), "not ready")
     await eventually(lambda: any("no ZooKeeper answered" in each for each in errors(caplog)))
     assert not launcher.launcher.ready.is_set()
+    site.become(make_site(pod_label()))
+    await launcher.ready()
+    await zuul.use_and_return(await zuul.submit("pod"))
+
+
+async def test_a_launcher_waits_for_a_zookeeper_that_is_not_there_yet(
+    make_site: SiteMaker,
+    launchers: Launchers,
+    zuul: Zuul,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = ZooKeeperClient.start
+    site = make_site(pod_label(), top=servers(make_site, host="127.0.0.1", port=1))
+    with monkeypatch.context() as hasty:
+        hasty.setattr(ZooKeeperClient, "start", lambda client: patient(client, timeout=0.3))
+        launcher = launchers.start_unready(site, QUICK)
+        await eventually(lambda: len(errors(caplog)) >= 2, "tried twice")
+    assert all("no ZooKeeper answered" in each for each in errors(caplog))
     site.become(make_site(pod_label()))
     await launcher.ready()
     await zuul.use_and_return(await zuul.submit("pod"))

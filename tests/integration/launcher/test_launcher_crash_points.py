@@ -19,10 +19,10 @@ from tests.support.crashstories import STORIES
 
 pytestmark = pytest.mark.integration
 
-TOGETHER = 12
+TOGETHER = 16
 """So many stories are played at a time: most of each is waiting for the dead one's session."""
 
-EVERY = 21
+EVERY = 31
 """Of all crash points, which are played; odd: before and after."""
 
 ENOUGH = 0.8

@@ -20,8 +20,16 @@ from kazoo.exceptions import NoNodeError
 
 from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.launchers import Launchers
-from tests.support.peer import Peers
-from tests.support.site import Options, Site, SiteMaker, namespace_label, pod_label, spec_label
+from tests.support.peer import SESSION_S, Peers
+from tests.support.site import (
+    Options,
+    Site,
+    SiteMaker,
+    manual_label,
+    namespace_label,
+    pod_label,
+    spec_label,
+)
 from tests.support.waiting import eventually
 from tests.support.zuul import NODES, REQUESTS, Record, Recorder, Zuul
 
@@ -338,6 +346,40 @@ async def test_each_side_removes_its_own_nodes_alone(
     await launchers.start(site)
     await zuul.gone(our_other["id"])
     assert await stays(zuul, peers, their_other, "ready")
+
+
+async def test_a_launcher_of_ours_that_is_killed_harms_nothing_of_nodepools_nor_is_it_harmed(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
+) -> None:
+    """While it has a node that waits to be accepted, and launches another one."""
+    theirs = peers.start_unready(fleet.provider(THEIRS, pool(THEIR_LABEL)))
+    our_side = fleet.provider(OURS, pool(OUR_LABEL, manual_label("slow")))
+    site = make_site.of([our_side], {"zookeeper-timeout": SESSION_S})
+    ours = await launchers.spawn(site)
+    await theirs.ready()
+    their_node, our_node = [
+        await node_of(zuul, await zuul.submit("node", provider=side)) for side in (THEIRS, OURS)
+    ]
+    launching = await zuul.submit("slow")
+    (lost,) = await zuul.building(launching)
+    await ours.kill()
+    # Nodepool serves on, and looks around when what we held is free.
+    assert await maker_of(zuul, await zuul.submit("node")) == THEIRS
+    await eventually(lambda: left(zuul), "our session is over")
+    await theirs.looked()
+    assert await zuul.building(launching) == [lost]
+    assert await stays(zuul, peers, our_node, "ready")
+    # The next one of ours removes what was lost, and that alone.
+    await launchers.start(site)
+    await zuul.gone(lost)
+    await zuul.building(launching)
+    assert await stays(zuul, peers, our_node, "ready")
+    assert await stays(zuul, peers, their_node, "ready")
+    await zuul.cancel(launching)
+
+
+async def left(zuul: Zuul) -> bool:
+    return not await pools_of(zuul, OURS)
 
 
 async def stays(zuul: Zuul, peers: Peers, node: Record, state: str) -> bool:

@@ -98,6 +98,7 @@ def _namespace(review: Review, path: Path, label: dict[str, Any], pool: dict[str
 def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
     if "spec" in label:
         _spec(review, path, label)
+        _unsecured(review, path, pool)
         return
     if "image" not in label:
         review.say(path, "a pod label needs an image, or a spec")
@@ -108,6 +109,13 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
             "because the pod and its container are named as the label",
         )
     options.check(review, path, label, pool)
+
+
+def _unsecured(review: Review, path: Path, pool: dict[str, Any]) -> None:
+    """Tell whoever relies on a pool's defaults that a raw spec takes none."""
+    for key in ("network-policy", "pod-security"):
+        if f"default-label-{key}" in pool:
+            review.note(path, f"the pool's {key} does not hold for a label with a spec")
 
 
 def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:

@@ -163,3 +163,14 @@ def test_what_contradicts_itself_is_refused(
 def test_baseline_lets_pass_what_only_restricted_forbids(site: Site) -> None:
     lines = "run-as-user: 0\nallow-privilege-escalation: true\nvolumes: [{name: v, nfs: {}}]"
     assert security(site, BASELINE + lines).run_as_user == 0
+
+
+@pytest.mark.parametrize("default", ["network-policy: deny-all", "pod-security: baseline"])
+def test_a_spec_that_a_pools_default_does_not_reach_is_remarked_on(
+    site: Site, default: str
+) -> None:
+    text = site.text("spec: {containers: [{name: a}]}").replace(
+        "        labels:\n", f"        default-label-{default}\n        labels:\n", 1
+    )
+    (notice,) = site.load(text).notices
+    assert notice.endswith("does not hold for a label with a spec")

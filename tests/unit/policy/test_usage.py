@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodepool_k8s.config.label_settings import Volumes
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.model import LabelType
 from nodepool_k8s.policy.quantities import parse_quantity
@@ -48,6 +49,24 @@ def test_a_pod_counts_what_it_asks_for() -> None:
         "nvidia.com/gpu": 2,
         "licences": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "volumes", "ram"),
+    [
+        ({}, Volumes(memory=64), 64),
+        ({"memory": 512}, Volumes(memory=64), 576),
+        ({"memory": 512, "memory_limit": 512}, Volumes(memory=64), 512),
+        ({"memory": 512, "memory_limit": 1024}, Volumes(memory=64), 576),
+        ({"memory": 512, "memory_limit": 1024}, Volumes(memory=900), 1024),
+        ({"memory": 512, "memory_limit": 1024}, Volumes(unbounded_memory=True), 1024),
+        ({"memory": 512}, Volumes(unbounded_memory=True), 512),
+    ],
+)
+def test_memory_volumes_add_to_the_memory_up_to_its_limit(
+    options: dict[str, Any], volumes: Volumes, ram: int
+) -> None:
+    assert usage(pod_label(**options, volumes=volumes)).numbers()["ram"] == ram
 
 
 def test_a_pod_that_asks_for_nothing_counts_one_instance() -> None:

@@ -129,6 +129,10 @@ class MissingRights(KubernetesError):
     """The launcher's own account lacks rights; the text names them and the manifest."""
 
 
+class SourceUnusable(KubernetesError):
+    """A Secret or ConfigMap that a node needs a copy of is not there, or not what it must be."""
+
+
 class CommandError(KubernetesError):
     """A command in a pod could not be run, or nobody knows how it ended."""
 

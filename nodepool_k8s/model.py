@@ -110,6 +110,9 @@ class Resources(Mapping[str, int]):
         names = self._milli.keys() | other._milli.keys()
         return Resources({name: self.amount(name) - other.amount(name) for name in names})
 
+    def __mul__(self, count: int) -> Resources:
+        return Resources({name: amount * count for name, amount in self._milli.items()})
+
     def __getitem__(self, name: str) -> int:
         return self._milli[name]
 
@@ -329,6 +332,19 @@ class Namespace:
     deleting: bool = False
     deleted_at: float | None = None
     """When its deletion was accepted, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContent:
+    """What a Secret or ConfigMap holds that nodes get copies of; never printed.
+
+    ``data`` and ``binary`` are as the API server has them: a Secret's in base64.
+    """
+
+    type: str = ""
+    """A Secret's."""
+    data: Mapping[str, str] = field(default_factory=empty, repr=False)
+    binary: Mapping[str, str] = field(default_factory=empty, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from nodepool_k8s.errors import (
 )
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import Tasks
-from nodepool_k8s.model import LabelType, Node, NodeState
+from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.homes import Homes
@@ -186,7 +186,7 @@ class Operator(Viewer):
 
     async def _gone(self, cluster: Cluster, node: Node, timeout: float) -> None:
         namespace = node.external_id or ""
-        pods_only = wire.own_data(node).get("type") == LabelType.POD.value
+        pods_only = wire.ends_with_pods(node)
         try:
             async with asyncio.timeout(timeout):
                 await (cluster.pods_gone if pods_only else cluster.namespace_gone)(namespace)

@@ -19,6 +19,7 @@ from nodepool_k8s.model import (
     EMPTY,
     Component,
     Home,
+    LabelType,
     Node,
     NodeRequest,
     NodeState,
@@ -535,6 +536,22 @@ def token_times(node: Node) -> tuple[float | None, float]:
 def wants_reuse(request: NodeRequest) -> bool:
     """Whether a ready node will do, or the request insists on new ones."""
     return request.extra.get("reuse") is not False
+
+
+def replicas_of(node: Node) -> int:
+    """Of how many pods a node with pods is made."""
+    count = own_data(node).get("replicas")
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+def ends_with_pods(node: Node) -> bool:
+    """Whether all that a node takes is free when its pods are gone.
+
+    Of a namespace, and of what outlives its pods (claims, load balancers), only when the
+    namespace is.
+    """
+    own = own_data(node)
+    return own.get("type") == LabelType.POD.value and not own.get("outlives_pods")
 
 
 def with_own_data(node: Node, **data: object) -> Mapping[str, Any]:

@@ -155,9 +155,10 @@ class Copies:
 
     env: tuple[Source, ...] = ()
     image_pull: tuple[Source, ...] = ()
+    mounted: tuple[Source, ...] = ()
     service_account: str | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """All that is copied, each once."""
-        return tuple(dict.fromkeys((*self.env, *self.image_pull)))
+        return tuple(dict.fromkeys((*self.env, *self.image_pull, *self.mounted)))

@@ -7,7 +7,16 @@ from typing import Any
 
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.labels import WITH_NAMESPACE
-from nodepool_k8s.config.options import network, placement, resources, security, volumes, workload
+from nodepool_k8s.config.options import (
+    copies,
+    network,
+    placement,
+    replicas,
+    resources,
+    security,
+    volumes,
+    workload,
+)
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import seconds, thousandths, whole
 from nodepool_k8s.config.review import Review
@@ -175,6 +184,7 @@ def _in_namespace(document: Document, path: Path, label: Section) -> dict[str, A
         "volumes": volumes.resolve(document, path, label),
         "security": security.resolve(document, path, label),
         "network": network.resolve(document, path, label),
+        "copies": copies.resolve(document, path, label),
     }
 
 
@@ -187,6 +197,7 @@ def _pod(document: Document, path: Path) -> dict[str, Any]:
         "placement": placement.resolve(document, path, label),
         "workload": workload.resolve(document, path, label),
         **_in_namespace(document, path, label),
+        "replicas": replicas.resolve(document, path, label),
     }
 
 
@@ -203,6 +214,7 @@ def _launch(provider: Section, pool: Section, label: Section) -> LaunchSettings:
         unschedulable_timeout=seconds(given.get("unschedulable-timeout")),
         deletion_grace=seconds(given.get("deletion-grace")) or default.deletion_grace,
         ready_when=given.get("ready-when", default.ready_when),
+        ready_check=given.get("ready-check", default.ready_check),
         access_token=AccessTokenSettings(
             kind=token.get("type", default.access_token.kind),
             lifetime=seconds(token.get("lifetime")) or default.access_token.lifetime,

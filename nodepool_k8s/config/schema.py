@@ -19,7 +19,7 @@ from nodepool_k8s.config.freeform import (
     named,
     with_key,
 )
-from nodepool_k8s.config.options import placement, resources, workload
+from nodepool_k8s.config.options import copies, placement, resources, workload
 from nodepool_k8s.config.options.placement import LABEL_MAP
 from nodepool_k8s.config.problems import Wrong, nearest
 from nodepool_k8s.config.sections import Form, Items, Section
@@ -62,6 +62,7 @@ LAUNCH_KEYS: Mapping[str, Validator] = {
         minimum=1, because="0 would be a forced delete, which hides containers that still run"
     ),
     "ready-when": values.one_of("ready", "running"),
+    "ready-check": values.one_of("running", "exec"),
     "access-token": ACCESS_TOKEN,
 }
 
@@ -159,6 +160,7 @@ PROVIDER = Section(
         "context": values.text("the name of a context of kube/config"),
         "api-server-url": values.url(),
         "access-role": values.one_of("cluster", "namespace"),
+        copies.SOURCE_NAMESPACE: values.dns_label("the name of a namespace"),
         placement.COMPUTE_POOL_KEY: values.label_key(),
         "launch-retries": values.whole_number(0),
         "priority": values.whole_number(),

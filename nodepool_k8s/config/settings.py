@@ -14,7 +14,14 @@ from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
 from nodepool_k8s.addresses import ZooKeeperServer as ZooKeeperServer
 from nodepool_k8s.addresses import ZooKeeperSettings as ZooKeeperSettings
 from nodepool_k8s.addresses import ZooKeeperTLS as ZooKeeperTLS
-from nodepool_k8s.config.label_settings import Network, Placement, Security, Volumes, Workload
+from nodepool_k8s.config.label_settings import (
+    Copies,
+    Network,
+    Placement,
+    Security,
+    Volumes,
+    Workload,
+)
 from nodepool_k8s.model import LabelType, empty
 
 DRIVER = "kubernetes"
@@ -42,6 +49,8 @@ class LaunchSettings:
     ready_when: str = "ready"
     """``ready`` (the pod's condition) or ``running`` (its phase, as Nodepool had it)."""
     access_token: AccessTokenSettings = AccessTokenSettings()
+    ready_check: str = "running"
+    """``running`` (nothing is tried) or ``exec`` (a command is run in each pod first)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,8 @@ class Label:
     security: Security = Security()
     network: Network = Network()
     spec: Mapping[str, Any] | None = field(default=None, repr=False)
+    copies: Copies = Copies()
+    replicas: int = 1
     launch: LaunchSettings = LaunchSettings()
 
 

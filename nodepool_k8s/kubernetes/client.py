@@ -13,11 +13,12 @@ three times the CPU for the same answer.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -60,6 +61,8 @@ class ApiClient:
         self._configuration: Configuration | None = None
         self._calls: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
+        self._bare: aiohttp.ClientSession | None = None
+        """Without a client's certificate, which would count more than any token."""
         self._retired: list[aiohttp.ClientSession] = []
         self._watching: set[aiohttp.ClientResponse] = set()
         self._reloading = asyncio.Lock()
@@ -79,14 +82,17 @@ class ApiClient:
             where = f"context {self._context or '(current)'}"
             raise KubernetesError(f"{where}: a certificate cannot be used: {error}") from error
         self._configuration, self.authorities = configuration, authorities
-        self._calls, self._streams = calls, streams
+        self._calls, self._streams, self._bare = calls, streams, None
         self._generation += 1
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
-        sessions = [session for session in (self._calls, self._streams) if session]
-        self._calls = self._streams = None
+        sessions = self._sessions()
+        self._calls = self._streams = self._bare = None
         await self._close_all([*sessions, *self._retired])
+
+    def _sessions(self) -> list[aiohttp.ClientSession]:
+        return [each for each in (self._calls, self._streams, self._bare) if each is not None]
 
     @property
     def configuration(self) -> Configuration:
@@ -165,6 +171,30 @@ class ApiClient:
             if error.status == 401:
                 await self._reload(generation)
             raise
+
+    def as_bearer(self, token: str) -> AsBearer:
+        """What opens websockets as whoever has that token."""
+        return AsBearer(self, token)
+
+    @asynccontextmanager
+    async def bearers_websocket(
+        self, token: str, path: str, query: exec.Query, protocols: Sequence[str]
+    ) -> AsyncIterator[exec.WebSocket]:
+        """Open a websocket with that token, and with no credentials of ours."""
+        session, headers = await self._ready(self._streams)
+        if self.configuration.cert_file:
+            if self._bare is None:
+                bare = copy.copy(self.configuration)
+                bare.cert_file = bare.key_file = None
+                self._bare = _session(bare, 0, None)
+            session = self._bare
+        assert session.connector is not None
+        headers["Authorization"] = f"Bearer {token}"
+        url = self._url(path, query)
+        async with exec.opened(
+            session.connector, url, protocols, headers, **self._extra()
+        ) as socket:
+            yield socket
 
     async def _call(
         self,
@@ -260,13 +290,31 @@ class ApiClient:
             # Calls and watches under way keep the sessions they began with, so those are
             # closed one reload later.
             await self._close_all(self._retired)
-            self._retired = [session for session in (self._calls, self._streams) if session]
+            self._retired = self._sessions()
             await self.connect()
 
     @staticmethod
     async def _close_all(sessions: list[aiohttp.ClientSession]) -> None:
         for session in sessions:
             await session.close()
+
+
+class AsBearer:
+    """An API server as one token's owner reaches it; what is read is read as ourselves."""
+
+    def __init__(self, client: ApiClient, token: str) -> None:
+        self._client = client
+        self._token = token
+
+    def websocket(
+        self, path: str, query: exec.Query, protocols: Sequence[str]
+    ) -> AbstractAsyncContextManager[exec.WebSocket]:
+        """Open a websocket."""
+        return self._client.bearers_websocket(self._token, path, query, protocols)
+
+    async def get(self, path: str) -> Object:
+        """Read an object."""
+        return await self._client.get(path)
 
 
 def _session(

@@ -14,9 +14,9 @@ A launch reads::
     while not decided(cluster.pods(namespace.name)):
         await cluster.changed(namespace.name, timeout)
 
-``create_pod`` makes what the pod itself needs (the namespace's default service account and
-root CA) and the pod; ``create_access`` what the requestor needs (``zuul-worker``, its role,
-its token). Neither waits for anything of the other.
+``create_pod`` makes what the pod itself needs (its service account, the root CA, copies,
+claims, policies) and the pod, with its replicas; ``create_access`` what the requestor needs
+(``zuul-worker``, its role, its token). Neither waits for anything of the other.
 
 A removal reads::
 
@@ -31,14 +31,24 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from nodepool_k8s import backoff
+from nodepool_k8s.config.label_settings import Source
 from nodepool_k8s.config.settings import AccessTokenSettings, Provider
-from nodepool_k8s.errors import ApiError, KubernetesError, NotFound
-from nodepool_k8s.kubernetes import credentials, rights
+from nodepool_k8s.errors import (
+    ApiError,
+    ClusterUnreachable,
+    CommandError,
+    CommandNotStarted,
+    KubernetesError,
+    NotFound,
+    SourceUnusable,
+    describe,
+)
+from nodepool_k8s.kubernetes import credentials, exec, rights
 from nodepool_k8s.kubernetes.client import METADATA, METADATA_LIST, ApiClient, Object
 from nodepool_k8s.kubernetes.records import (
     items,
@@ -49,9 +59,9 @@ from nodepool_k8s.kubernetes.records import (
     text,
     whole,
 )
+from nodepool_k8s.kubernetes.sources import Sources
 from nodepool_k8s.kubernetes.watching import PAGE, Mirror, Subscription
 from nodepool_k8s.manifests import (
-    DEFAULT_ACCOUNT,
     DEPLOYMENT_LABEL,
     NODE_ID_LABEL,
     RBAC,
@@ -60,8 +70,9 @@ from nodepool_k8s.manifests import (
     NodeObjects,
     token_request,
     token_secret,
+    unfit,
 )
-from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod
+from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod, SourceContent
 from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Hopeless, Transient, judge
 
 log = logging.getLogger(__name__)
@@ -74,6 +85,9 @@ RECHECK_SECONDS = 30.0
 LAG_SECONDS = 1.0
 """How long to wait for news where the mirror shows less than the API server has."""
 EVENTS_SHOWN = 5
+HARMLESS = "true"
+"""What is run to see whether commands can be."""
+COMMAND_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -96,6 +110,9 @@ class Cluster:
         """Which cluster it is, wherever it is called what; known once started."""
         self._client = ApiClient(provider.context, provider.name)
         self._started: Mirror | None = None
+        self._sources: Sources | None = None
+        self._spawn: Spawn | None = None
+        self._told: set[str] = set()
         self._has_started = asyncio.Event()
         self._wanted_since = asyncio.get_running_loop().time()
         self._subscriptions: list[Subscription] = []
@@ -124,8 +141,38 @@ class Cluster:
         ]
         for subscription in self._subscriptions:
             mirror.subscribe(subscription)
+        self._sources = Sources(self._client, spawn)
+        self._spawn = spawn
         self._started = mirror
         self._has_started.set()
+
+    def serve(self, provider: Provider) -> None:
+        """Be ready for nodes of the provider's labels, as they are configured now.
+
+        What they bring along is watched from now on.
+        """
+        self.provider = provider
+        if self._sources is None or self._spawn is None:
+            return
+        self._sources.want(
+            source
+            for pool in provider.pools
+            for label in pool.labels.values()
+            for source in label.copies.sources
+        )
+        self._spawn(f"check rights for labels of {provider.name}", self._check_labels(provider))
+
+    async def _check_labels(self, provider: Provider) -> None:
+        """A label whose rights are missing must not keep the others from being served."""
+        try:
+            lacking = await rights.missing_by_label(self._client, provider)
+        except KubernetesError as error:
+            log.debug("%s: rights could not be checked: %s", provider.name, error)
+            return
+        for lack in lacking:
+            if lack not in self._told:
+                log.error("%s", lack)
+        self._told = set(lacking)
 
     async def close(self) -> None:
         """Stop the watches and close every connection."""
@@ -133,6 +180,8 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sources is not None:
+            await self._sources.close()
         await self._client.close()
 
     async def synced(self) -> None:
@@ -312,12 +361,15 @@ class Cluster:
         """
         parts = [self._binding(objects)]
         if objects.label.type is LabelType.NAMESPACE:
-            parts += [self._default_account(objects), self._root_ca(objects)]
+            parts += [self._needs_of_pods(objects), self._root_ca(objects)]
         return await _together(self._account_and_token(objects), *parts)
 
     async def create_pod(self, objects: NodeObjects) -> Pod:
-        """Create the node's pod, and ahead of it what controllers would be slow to make."""
-        return await _together(self._account_and_pod(objects), self._root_ca(objects))
+        """Create the node's pods, and ahead of them what they need; the first of them.
+
+        What controllers would be slow to make is not left to them.
+        """
+        return await _together(self._needs_and_pods(objects), self._root_ca(objects))
 
     async def create_token(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
         """Get a token of a node's service account; used again when a ready node is reused."""
@@ -330,6 +382,30 @@ class Cluster:
                 raise
         self._use_token_secrets()
         return await self._secret_token(namespace)
+
+    async def try_commands(self, namespace: str, pods: Iterable[str], access: AccessToken) -> None:
+        """Run ``true`` in each of the pods, as the node's requestor, by his token.
+
+        Raises KubernetesError where that fails: CommandNotStarted where it is not there.
+        """
+        api = self._client.as_bearer(access.token)
+        await _each([self._try_command(api, namespace, pod) for pod in pods])
+
+    async def _try_command(self, api: exec.Api, namespace: str, pod: str) -> None:
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                status = await exec.execute(api, namespace, pod, [HARMLESS])
+        except TimeoutError as error:
+            why = f"{HARMLESS} in pod {pod} has not ended after {COMMAND_SECONDS:.0f} s"
+            raise CommandError(why) from error
+        except ClusterUnreachable:
+            raise
+        except CommandNotStarted as error:
+            raise CommandNotStarted(f"{HARMLESS} in pod {pod}: {describe(error)}") from error
+        except KubernetesError as error:
+            raise CommandError(f"{HARMLESS} in pod {pod}: {describe(error)}") from error
+        if status:
+            raise CommandError(f"{HARMLESS} in pod {pod} ended with exit status {status}")
 
     async def patch_pod(self, namespace: str, pod: str, patch: Manifest) -> None:
         """Apply a merge patch to a node's pod."""
@@ -351,24 +427,46 @@ class Cluster:
         binding = objects.role_binding(self._role_kind)
         await self._ensure(_path(name, "rolebindings", group=RBAC), binding)
 
-    async def _account_and_pod(self, objects: NodeObjects) -> Pod:
-        name, manifest = objects.namespace_name, objects.pod()
-        await self._default_account(objects)
+    async def _needs_and_pods(self, objects: NodeObjects) -> Pod:
+        await self._needs_of_pods(objects)
+        namespace = objects.namespace_name
+        pods = [self._pod(namespace, manifest) for manifest in objects.pods()]
+        return (await _each(pods))[0]
+
+    async def _needs_of_pods(self, objects: NodeObjects) -> None:
+        """Create all that is to be there first: a policy holds from the first second."""
+        contents = {source: await self._content(objects, source) for source in objects.sources}
+        further = [
+            self._ensure(_path_of(objects.namespace_name, resource, manifest), manifest)
+            for resource, manifest in objects.before_pod(contents)
+        ]
+        await _each([self._account(objects), *further])
+
+    async def _content(self, objects: NodeObjects, source: Source) -> SourceContent:
+        if self._sources is None:
+            raise KubernetesError(f"provider {self.provider.name} is not connected yet")
+        content = await self._sources.content(source)
+        if why := unfit(objects.label.copies, source, content):
+            raise SourceUnusable(why)
+        return content
+
+    async def _pod(self, namespace: str, manifest: Manifest) -> Pod:
+        name = manifest["metadata"]["name"]
         try:
-            path = _path(name, "pods")
+            path = _path(namespace, "pods")
             return pod_record(await self._persist(lambda: self._client.post(path, manifest)))
         except ApiError as error:
             if not _already_exists(error):
                 raise
-            present = await self._client.get(_path(name, "pods", objects.pod_name))
-            with reading(f"pod {name}/{objects.pod_name}"):
+            present = await self._client.get(_path(namespace, "pods", name))
+            with reading(f"pod {namespace}/{name}"):
                 labels = present["metadata"].get("labels") or {}
                 if not _same_node(labels, manifest):
                     raise
             return pod_record(present)
 
-    async def _default_account(self, objects: NodeObjects) -> None:
-        account = objects.service_account(DEFAULT_ACCOUNT)
+    async def _account(self, objects: NodeObjects) -> None:
+        account = objects.service_account(objects.account)
         await self._ensure(_path(objects.namespace_name, "serviceaccounts"), account)
 
     async def _root_ca(self, objects: NodeObjects) -> None:
@@ -480,10 +578,17 @@ class Cluster:
         """With a grace of whole seconds, never 0: that would hide containers that still run."""
         seconds = max(1, math.ceil(cap))
         pods = self._mirror.pods(namespace)
-        for pod in pods:
-            options = {"gracePeriodSeconds": max(1, min(seconds, pod.grace))}
-            await self._delete(_path(namespace, "pods", pod.name), options)
-        if not pods:
+        if pods:
+            await _each(
+                [
+                    self._delete(
+                        _path(namespace, "pods", pod.name),
+                        {"gracePeriodSeconds": max(1, min(seconds, pod.grace))},
+                    )
+                    for pod in pods
+                ]
+            )
+        else:
             # A pod that the mirror lacks yet, or the requestor's own: the server has to look.
             await self._delete(_path(namespace, "pods"), {"gracePeriodSeconds": seconds})
 
@@ -536,6 +641,11 @@ def _path(namespace: str, *parts: str, group: str = "") -> str:
     return "/".join((root, "namespaces", namespace, *parts))
 
 
+def _path_of(namespace: str, resource: str, manifest: Manifest) -> str:
+    group = manifest["apiVersion"].rpartition("/")[0]
+    return _path(namespace, resource, group=group)
+
+
 def _already_exists(error: KubernetesError) -> bool:
     return isinstance(error, ApiError) and error.reason == ALREADY_EXISTS
 
@@ -562,14 +672,21 @@ def _event_text(event: Object) -> str:
 
 
 async def _together(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:
+    """Run all at once, and return what the first returns, as ``_each`` does."""
+    results: list[Any] = await _each([first, *others])
+    result: T = results[0]
+    return result
+
+
+async def _each(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all at once; what fails first is raised as it is, and ends the others."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(first)
-            for other in others:
-                group.create_task(other)
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as failed:
         error = failed.exceptions[0]
     else:
-        return task.result()
+        return [task.result() for task in tasks]
     raise error

@@ -10,28 +10,42 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import ApiError, MissingRights, NotFound
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.records import reading
-from nodepool_k8s.manifests import ACCESS_RULES, RBAC, WORKER, cluster_role
+from nodepool_k8s.manifests import (
+    ACCESS_RULES,
+    RBAC,
+    SOURCE_RESOURCES,
+    WORKER,
+    NodeObjects,
+    cluster_role,
+)
+from nodepool_k8s.model import SourceContent
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "etc/kubernetes/rbac.yaml"
+COPIES = "etc/kubernetes/copies.yaml"
+LABEL_OPTIONS = "nodepool-k8s-label-options"
 CLUSTER_ROLES = f"/apis/{RBAC}/v1/clusterroles"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One thing that one may do, in every namespace."""
+    """One thing that one may do: in every namespace, or to one object."""
 
     verb: str
     resource: str
     group: str = ""
+    namespace: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
+        text = f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
+        return f"{text} {self.namespace}/{self.name}" if self.name else text
 
 
 def _rights(resource: str, *verbs: str, group: str = "") -> tuple[Right, ...]:
@@ -50,6 +64,52 @@ NEEDED = (
 TOKEN_REQUEST = Right("create", "serviceaccounts/token")
 FOR_TOKEN_SECRETS = _rights("secrets", "create", "get")
 FOR_OWN_ROLES = _rights("roles", "create", group=RBAC)
+
+
+async def missing_by_label(client: ApiClient, provider: Provider) -> list[str]:
+    """Tell, label by label, what our account lacks for what the label asks for."""
+    needs = {
+        (pool.name, label.name): _of_label(provider, pool, label)
+        for pool in provider.pools
+        for label in pool.labels.values()
+    }
+    wanted = tuple(dict.fromkeys(right for rights in needs.values() for right in rights))
+    lacking = set(await missing(client, wanted))
+    told = []
+    for (pool, name), rights in needs.items():
+        lacks = [right for right in rights if right in lacking]
+        if lacks:
+            told.append(
+                f"provider {provider.name}: for label {name} of pool {pool} the launcher's account "
+                f"may not {', '.join(map(str, lacks))}: {_remedy(lacks)}; until then its launches "
+                "fail"
+            )
+    return told
+
+
+def _of_label(provider: Provider, pool: Pool, label: Label) -> tuple[Right, ...]:
+    """What nodes of one label need beyond ``NEEDED``."""
+    objects = NodeObjects("", provider, pool, label, node_id="")
+    nothing = dict.fromkeys(objects.sources, SourceContent())
+    made = [
+        Right("create", resource, manifest["apiVersion"].rpartition("/")[0])
+        for resource, manifest in objects.before_pod(nothing)
+    ]
+    read = [
+        Right(verb, SOURCE_RESOURCES[source.kind], "", source.namespace, source.name)
+        for source in objects.sources
+        for verb in ("get", "list", "watch")
+    ]
+    return tuple(dict.fromkeys(right for right in (*made, *read) if right not in NEEDED))
+
+
+def _remedy(lacking: list[Right]) -> str:
+    ways = []
+    if any(not right.name for right in lacking):
+        ways.append(f"bind the ClusterRole {LABEL_OPTIONS} of {MANIFEST} to it")
+    if any(right.name for right in lacking):
+        ways.append(f"give it what {COPIES} has for an example")
+    return ", and ".join(ways)
 
 
 async def missing(client: ApiClient, rights: tuple[Right, ...]) -> list[Right]:
@@ -81,6 +141,8 @@ async def _allowed(client: ApiClient, right: Right) -> bool:
         "group": right.group,
         "resource": resource,
         "subresource": subresource,
+        "namespace": right.namespace,
+        "name": right.name,
     }
     review = await client.post(
         REVIEWS,

@@ -78,10 +78,11 @@ class Stream(Generic[R]):
         touch_changed: Callable[[], None],
         *,
         metadata_only: bool,
+        by: str = "labelSelector",
     ) -> None:
         self._client = client
         self._path = path
-        self._selector = selector
+        self._selection = {by: selector}
         self._read = read
         self._changed = changed
         self._touch_changed = touch_changed
@@ -115,7 +116,7 @@ class Stream(Generic[R]):
             await self._relist()
         query: dict[str, str | int] = {
             "watch": "1",
-            "labelSelector": self._selector,
+            **self._selection,
             "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": random.randint(*WATCH_SECONDS),
@@ -131,7 +132,7 @@ class Stream(Generic[R]):
     async def _relist(self) -> None:
         telemetry.relisted(self._client.provider, self._path)
         records: dict[str, R] = {}
-        query: dict[str, str | int] = {"labelSelector": self._selector, "limit": PAGE}
+        query: dict[str, str | int] = {**self._selection, "limit": PAGE}
         while True:
             page = await self._client.get(self._path, query, self._list_accept)
             with reading("a list"):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict
 from nodepool_k8s.launcher.launch import LaunchSite
-from nodepool_k8s.manifests import namespace_name
+from nodepool_k8s.manifests import namespace_name, outlives_pods
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
 from nodepool_k8s.policy.usage import usage
@@ -133,11 +134,20 @@ class Claims:
         )
         own = wire.with_own_data(
             draft,
-            type=self._pool.labels[label].type.value,
+            **self._made_of(label),
             context=self.site.provider.context,
             cluster=self.site.cluster.uid,
         )
         return dataclasses.replace(draft, driver_data=own)
+
+    def _made_of(self, name: str) -> dict[str, Any]:
+        label = self._pool.labels[name]
+        made: dict[str, Any] = {"type": label.type.value}
+        if label.replicas > 1:
+            made["replicas"] = label.replicas
+        if outlives_pods(label):
+            made["outlives_pods"] = True
+        return made
 
     def _filled_in(self, draft: Node) -> Node:
         counted = self.usage[draft.type[0]]

@@ -91,7 +91,7 @@ class Clusters:
                 await self._retire(name)
         for name, provider in wanted.items():
             if name in self._live:
-                self._live[name].provider = provider
+                self._live[name].serve(provider)
             else:
                 self._live[name] = self._revived(provider) or self._connect(provider)
 
@@ -107,7 +107,7 @@ class Clusters:
         for cluster in self._retired:
             if cluster not in self._starting and _is_same(cluster.provider, provider):
                 self._retired.remove(cluster)
-                cluster.provider = provider
+                cluster.serve(provider)
                 return cluster
         return None
 
@@ -145,6 +145,7 @@ class Clusters:
                 await asyncio.sleep(backoff.delay(failures, random.random()))
             else:
                 del self._starting[cluster]
+                cluster.serve(cluster.provider)
                 self._found[cluster.provider.name, cluster.provider.context] = cluster.uid
                 self._troubles.pop(cluster.provider.name, None)
                 log.info("Connected to the cluster of provider %s", cluster.provider.name)

@@ -34,7 +34,7 @@ from nodepool_k8s.launcher import reuse
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import about
-from nodepool_k8s.model import LabelType, Node, NodeState
+from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy import upkeep
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import HeldNode, Store
@@ -306,7 +306,7 @@ class Deleter:
 
     async def _delete_namespace(self, cluster: Cluster, namespace: str, node: Node) -> None:
         await cluster.delete_node(namespace, self._grace(node))
-        pods_only = wire.own_data(node).get("type") == LabelType.POD.value
+        pods_only = wire.ends_with_pods(node)
         gone = cluster.pods_gone(namespace) if pods_only else cluster.namespace_gone(namespace)
         waiting = asyncio.ensure_future(gone)
         began = time.monotonic()

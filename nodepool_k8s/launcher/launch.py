@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nodepool_k8s import backoff, telemetry, wire
 from nodepool_k8s.config.settings import Label, Pool, Provider
-from nodepool_k8s.errors import ClusterUnreachable, KubernetesError, LaunchError, describe
+from nodepool_k8s.errors import (
+    ClusterUnreachable,
+    CommandNotStarted,
+    KubernetesError,
+    LaunchError,
+    describe,
+)
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import uninterrupted
 from nodepool_k8s.logs import about
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from nodepool_k8s.launcher.requests import PoolQueue
 
 log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 30.0
+"""How long a ready-check is tried that fails for reasons that may pass."""
 
 T = TypeVar("T")
 
@@ -131,7 +140,7 @@ class Launch:
         if self._label.type is LabelType.NAMESPACE:
             return True
         pods = self._site.cluster.pods(self.held.node.external_id or "")
-        return diagnosis.why_unusable(pods, self._label.launch) is None
+        return diagnosis.why_unusable(pods, self._label.launch, self._label.replicas) is None
 
     async def write(self) -> None:
         """Write the ready node."""
@@ -155,6 +164,9 @@ class Launch:
         if self._label.type is LabelType.POD:
             pod = await self._wait_until_ready(objects)
             self._step_done("ready")
+            if self._label.launch.ready_check == "exec":
+                await self._check(objects, access)
+                self._step_done("check")
         self._finish(objects, access, pod)
 
     async def _make_objects(self, objects: NodeObjects) -> AccessToken:
@@ -249,25 +261,58 @@ class Launch:
 
     async def _wait_until_ready(self, objects: NodeObjects) -> Pod:
         cluster, namespace = self._site.cluster, objects.namespace_name
-        watch = diagnosis.Observation(posted=time.monotonic())
+        posted = diagnosis.Observation(posted=time.monotonic())
+        watch: diagnosis.Observations = dict.fromkeys(objects.pod_names, posted)
         while True:
             now = time.monotonic()
             pods = cluster.pods(namespace)
-            verdict, watch = diagnosis.diagnose(pods, watch, now, self._label.launch)
+            verdict, watch = diagnosis.diagnose_all(pods, watch, now, self._label.launch)
             match verdict:
-                case diagnosis.Ready():
-                    return pods[0]
+                case diagnosis.Ready(pod):
+                    return pod
                 case diagnosis.Wait(until, reason):
                     self.waits_for = reason
                     await cluster.changed(namespace, until - now)
                 case diagnosis.Hopeless(reason):
-                    failure = failures.of_pods(pods, timed_out=False)
+                    failure = self._failure(pods, timed_out=False)
                     text = await self._with_events(namespace, reason)
                     raise LaunchError(text, permanent=True, failure=failure)
                 case diagnosis.Failed(reason, timed_out):
-                    failure = failures.of_pods(pods, timed_out=timed_out)
+                    failure = self._failure(pods, timed_out=timed_out)
                     text = await self._with_events(namespace, reason)
                     raise LaunchError(text, failure=failure)
+
+    def _failure(self, pods: tuple[Pod, ...], *, timed_out: bool) -> failures.Failure:
+        return failures.of_pods(pods, timed_out=timed_out, count=self._label.replicas)
+
+    async def _check(self, objects: NodeObjects, access: AccessToken) -> None:
+        """Run a command in each pod, as the node's requestor is about to.
+
+        What may pass is tried again for a while, as long as the pods are there.
+        """
+        cluster, namespace = self._site.cluster, objects.namespace_name
+        deadline = time.monotonic() + CHECK_SECONDS
+        tries = 0
+        self.waits_for = "its ready-check"
+        while True:
+            try:
+                await cluster.try_commands(namespace, objects.pod_names, access)
+            except KubernetesError as error:
+                tries += 1
+                pods = cluster.pods(namespace)
+                count = self._label.replicas
+                lost = diagnosis.why_unusable(pods, self._label.launch, count)
+                if lost is not None:
+                    raise LaunchError(lost, failure=self._failure(pods, timed_out=False)) from error
+                self.waits_for = f"its ready-check: {describe(error)}"
+                over = time.monotonic() >= deadline and not self._may_come_back(error)
+                if isinstance(error, CommandNotStarted) or over:
+                    reason = f"the ready-check failed: {describe(error)}"
+                    text = await self._with_events(namespace, reason)
+                    raise LaunchError(text, failure=failures.Failure.CHECK) from error
+                await asyncio.sleep(backoff.delay(tries, random.random()))
+            else:
+                return
 
     async def _with_events(self, namespace: str, reason: str) -> str:
         """The reason, with the cluster's last warnings: some causes appear only there."""

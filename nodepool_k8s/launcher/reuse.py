@@ -51,7 +51,7 @@ def _why(
         return "its namespace was deleted by somebody else"
     if wire.own_data(node).get("type") == LabelType.NAMESPACE.value:
         return None
-    return diagnosis.why_unusable(pods, launch)
+    return diagnosis.why_unusable(pods, launch, wire.replicas_of(node))
 
 
 class Reuse:

@@ -14,6 +14,8 @@ from nodepool_k8s.manifests.access import (
     token_request,
     token_secret,
 )
+from nodepool_k8s.manifests.copies import RESOURCES as SOURCE_RESOURCES
+from nodepool_k8s.manifests.copies import unfit
 from nodepool_k8s.manifests.marks import (
     DEPLOYMENT_LABEL,
     KEEP_ANNOTATIONS,
@@ -28,6 +30,7 @@ from nodepool_k8s.manifests.objects import (
     DEFAULT_ACCOUNT,
     ROOT_CA,
     NodeObjects,
+    outlives_pods,
     reuse_patch,
 )
 
@@ -42,14 +45,17 @@ __all__ = [
     "PROVIDER_LABEL",
     "RBAC",
     "ROOT_CA",
+    "SOURCE_RESOURCES",
     "WORKER",
     "Manifest",
     "NodeObjects",
     "cluster_role",
     "namespace_name",
     "node_id_in",
+    "outlives_pods",
     "reuse_patch",
     "token_request",
     "token_secret",
+    "unfit",
     "valid_dynamic_labels",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nodepool_k8s.config.label_settings import Source
 from nodepool_k8s.config.settings import Label, Pool, Provider
-from nodepool_k8s.manifests import security
+from nodepool_k8s.manifests import copies, network, security, volumes
 from nodepool_k8s.manifests.access import (
     ACCESS_RULES,
     NAMESPACE_ACCESS,
@@ -28,11 +29,22 @@ from nodepool_k8s.manifests.marks import (
     plain_labels,
 )
 from nodepool_k8s.manifests.pod import pod_spec
-from nodepool_k8s.model import EMPTY, LabelType, empty
+from nodepool_k8s.model import EMPTY, LabelType, SourceContent, empty
 from nodepool_k8s.naming import NAME_LENGTH, valid_label_value, valid_name
 
 DEFAULT_ACCOUNT = "default"
 ROOT_CA = "kube-root-ca.crt"
+
+
+Further = tuple[str, Manifest]
+"""One more object of a namespace, with the resource that it is an instance of."""
+
+RESOURCES: Mapping[str, str] = {
+    **copies.RESOURCES,
+    "NetworkPolicy": "networkpolicies",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Service": "services",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +138,62 @@ class NodeObjects:
             ],
         }
 
-    def pod(self) -> Manifest:
-        """Build the node's pod; a label's own spec goes through verbatim."""
+    @property
+    def account(self) -> str:
+        """The service account under which the node's pods run."""
+        return self.label.copies.service_account or DEFAULT_ACCOUNT
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the namespace gets copies of."""
+        return self.label.copies.sources
+
+    def before_pod(self, contents: Mapping[Source, SourceContent]) -> tuple[Further, ...]:
+        """Build what else there is in the namespace, all of it to be there before the pods.
+
+        ``contents`` has what each of the sources holds.
+        """
+        copied = [
+            copies.copy(source, contents[source], self._metadata(source.name))
+            for source in self.sources
+        ]
+        made = [*copied, *self._storage(), *self._network()]
+        return tuple((RESOURCES[manifest["kind"]], manifest) for manifest in made)
+
+    def _storage(self) -> list[Manifest]:
+        return [
+            volumes.claim(claim, self._metadata(claim.name)) for claim in self.label.volumes.claims
+        ]
+
+    def _network(self) -> list[Manifest]:
+        asked = self.label.network
+        own = self.own_labels()
+        pods = {key: own[key] for key in (NODE_ID_LABEL, DEPLOYMENT_LABEL)}
+        made = (
+            network.policy(asked, self._metadata(network.POLICY_NAME)),
+            network.service(asked, pods, self._metadata(self.pod_name)),
+        )
+        return [manifest for manifest in made if manifest is not None]
+
+    @property
+    def pod_names(self) -> tuple[str, ...]:
+        """The names of the node's pods; commands run in the first."""
+        others = (f"{self.pod_name}-{number}" for number in range(1, self.label.replicas))
+        return (self.pod_name, *others)
+
+    def pods(self) -> list[Manifest]:
+        """Build the node's pods."""
+        return [self.pod(name) for name in self.pod_names]
+
+    def pod(self, name: str = "") -> Manifest:
+        """Build one of the node's pods; a label's own spec goes through verbatim."""
         spec = pod_spec(self.label, self.pod_name) if self.label.spec is None else self.label.spec
         keep = KEEP_ANNOTATIONS if self.allocated else EMPTY
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": self.pod_name,
+                "name": name or self.pod_name,
                 "labels": self.labels(),
                 "annotations": {**keep, **self.label.annotations},
             },
@@ -143,6 +202,12 @@ class NodeObjects:
 
     def _metadata(self, name: str) -> Manifest:
         return {"name": name, "labels": plain_labels(self.deployment)}
+
+
+def outlives_pods(label: Label) -> bool:
+    """Whether a label's node has what its pods leave behind, until the namespace is gone."""
+    has_claims = bool(label.volumes.claims)
+    return has_claims or label.network.service_type == "LoadBalancer"
 
 
 def reuse_patch(label: Label, labels: Mapping[str, str], *, pod: bool) -> Manifest:

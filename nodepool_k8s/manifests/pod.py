@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodepool_k8s.config.settings import Label
-from nodepool_k8s.manifests import network, placement, security, volumes, workload
+from nodepool_k8s.manifests import copies, network, placement, security, volumes, workload
 from nodepool_k8s.manifests.marks import Manifest
 from nodepool_k8s.manifests.resources import resources
 
@@ -18,6 +18,8 @@ def pod_spec(label: Label, name: str) -> Manifest:
         "restartPolicy": "Never",
         **placement.pod_fields(label.placement),
     }
+    _set(spec, "serviceAccountName", label.copies.service_account)
+    _set(spec, "imagePullSecrets", copies.pull_secrets(label.copies))
     _set(spec, "volumes", volumes.volumes(label.volumes))
     _set(spec, "securityContext", security.pod_context(label.security))
     return spec
@@ -30,6 +32,7 @@ def _container(label: Label, name: str) -> Manifest:
         "imagePullPolicy": label.image_pull,
         **workload.process(label.workload),
     }
+    _set(container, "envFrom", copies.environment(label.copies))
     _set(
         container, "env", workload.environment(label.workload) + volumes.environment(label.volumes)
     )

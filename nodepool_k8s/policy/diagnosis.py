@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nodepool_k8s.config.settings import LaunchSettings
-from nodepool_k8s.errors import ApiError, KubernetesError, describe
+from nodepool_k8s.errors import ApiError, KubernetesError, SourceUnusable, describe
 from nodepool_k8s.model import ContainerState, Pod
 from nodepool_k8s.policy.quantities import parse_quantity
 
@@ -124,6 +124,44 @@ class Observation:
 
 Verdict = Ready | Wait | Failed | Hopeless
 
+Observations = Mapping[str, Observation]
+"""By the name of the pod."""
+
+
+def diagnose_all(
+    pods: tuple[Pod, ...], observed: Observations, now: float, launch: LaunchSettings
+) -> tuple[Verdict, Observations]:
+    """Decide what a node's pods have come to; it is ready when all of them are.
+
+    ``observed`` has an observation for each pod that there is to be, the first one first.
+    """
+    verdicts: dict[str, Verdict] = {}
+    seen: dict[str, Observation] = {}
+    for name, observation in observed.items():
+        own = tuple(pod for pod in pods if pod.name == name)
+        verdicts[name], seen[name] = diagnose(own, observation, now, launch)
+    return _together(verdicts), seen
+
+
+def _together(verdicts: Mapping[str, Verdict]) -> Verdict:
+    for kind in (Hopeless, Failed):
+        for name, verdict in verdicts.items():
+            if isinstance(verdict, kind):
+                return _of(name, verdict) if len(verdicts) > 1 else verdict
+    waits = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Wait)}
+    if not waits:
+        return next(iter(verdicts.values()))
+    name, first = next(iter(waits.items()))
+    if len(verdicts) == 1:
+        return first
+    ready = len(verdicts) - len(waits)
+    reason = f"{ready} of {len(verdicts)} pods are ready; pod {name}: {first.reason}"
+    return Wait(min(wait.until for wait in waits.values()), reason)
+
+
+def _of(name: str, verdict: Failed | Hopeless) -> Verdict:
+    return replace(verdict, reason=f"pod {name}: {verdict.reason}")
+
 
 def diagnose(
     pods: tuple[Pod, ...], observed: Observation, now: float, launch: LaunchSettings
@@ -146,14 +184,23 @@ def diagnose(
     return verdict, observed
 
 
-def why_unusable(pods: tuple[Pod, ...], launch: LaunchSettings) -> str | None:
-    """Tell why a ready node cannot be handed over after all; None where it can."""
+def why_unusable(pods: tuple[Pod, ...], launch: LaunchSettings, count: int = 1) -> str | None:
+    """Tell why a ready node cannot be handed over after all; None where it can.
+
+    ``count`` is of how many pods it is made.
+    """
     if not pods:
         return "the pod is gone"
-    ended = _ended(pods[0])
+    if len(pods) < count:
+        return f"of its {count} pods {count - len(pods)} are gone"
+    return next(filter(None, (_why_unusable(pod, launch) for pod in pods)), None)
+
+
+def _why_unusable(pod: Pod, launch: LaunchSettings) -> str | None:
+    ended = _ended(pod)
     if ended is not None:
         return ended.reason
-    return None if _ready(pods[0], launch) else f"the pod is not ready: {_progress(pods[0])}"
+    return None if _ready(pod, launch) else f"the pod is not ready: {_progress(pod)}"
 
 
 def _observe(pod: Pod, now: float, observed: Observation) -> Observation:
@@ -316,6 +363,8 @@ def judge(error: KubernetesError, *, own_name: bool = False) -> Judgement:
     may be our own earlier try whose answer was lost.
     """
     reason = describe(error)
+    if isinstance(error, SourceUnusable):
+        return Hopeless(reason)
     if not isinstance(error, ApiError):
         return Transient(reason)
     if error.status == 409 and error.reason == ALREADY_EXISTS and own_name:

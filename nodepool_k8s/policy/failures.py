@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from nodepool_k8s.errors import ApiError, KubernetesError
+from nodepool_k8s.errors import ApiError, KubernetesError, SourceUnusable
 from nodepool_k8s.model import Pod
 from nodepool_k8s.policy.diagnosis import (
     FAILING_REASONS,
@@ -42,6 +42,10 @@ class Failure(StrEnum):
     """A ResourceQuota of the cluster refused it."""
     REFUSED = "refused"
     """The API server will never accept it: the label, the cluster's policy, our rights."""
+    SOURCE = "source"
+    """A Secret or ConfigMap that the node was to get a copy of was not there, or not fit."""
+    CHECK = "check"
+    """The pod was ready, and ``ready-check`` could not run its command in it."""
     API = "api"
     """The API server did not answer, or failed."""
     SESSION = "session"
@@ -58,6 +62,8 @@ def of_refusal(error: BaseException) -> Failure:
     """Tell what a refused or failed call was."""
     if not isinstance(error, KubernetesError):
         return Failure.UNKNOWN
+    if isinstance(error, SourceUnusable):
+        return Failure.SOURCE
     if not isinstance(error, ApiError) or _PASSING.search(error.message):
         return Failure.API
     if _REFUSED_BY_QUOTA.search(error.message):
@@ -66,14 +72,19 @@ def of_refusal(error: BaseException) -> Failure:
     return Failure.API if passing else Failure.REFUSED
 
 
-def of_pods(pods: tuple[Pod, ...], *, timed_out: bool) -> Failure:
+def of_pods(pods: tuple[Pod, ...], *, timed_out: bool, count: int = 1) -> Failure:
     """Tell what a node's pods had come to when the attempt was given up.
 
-    ``timed_out``: the diagnosis had waited as long as it may.
+    ``timed_out``: the diagnosis had waited as long as it may. ``count`` is how many pods
+    there were to be.
     """
-    if not pods:
+    for pod in pods:
+        if found := _ended(pod) or _trouble(pod):
+            return found
+    if len(pods) < count:
         return Failure.TIMEOUT if timed_out else Failure.DELETED
-    return _ended(pods[0]) or _trouble(pods[0]) or _waited(pods[0], timed_out=timed_out)
+    waited = [_waited(pod, timed_out=timed_out) for pod in pods]
+    return Failure.UNSCHEDULABLE if Failure.UNSCHEDULABLE in waited else waited[0]
 
 
 def _ended(pod: Pod) -> Failure | None:

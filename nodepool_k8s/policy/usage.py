@@ -20,7 +20,10 @@ ONE_INSTANCE: Mapping[str, int] = {INSTANCES: MILLI}
 
 
 def usage(label: Label) -> Resources:
-    """Count what a node of that label requests; a namespace counts as one instance."""
+    """Count what a node of that label requests; a namespace counts as one instance.
+
+    Replicas count as that many instances, each with all that one has.
+    """
     if label.type is LabelType.NAMESPACE:
         return Resources(ONE_INSTANCE)
     if label.spec is not None:
@@ -30,7 +33,7 @@ def usage(label: Label) -> Resources:
         amounts[label.gpu_resource] = label.gpu
     amounts.update(label.extra_resources)
     named = Resources.from_numbers({name: amount or 0 for name, amount in amounts.items()})
-    return named + Resources(ONE_INSTANCE)
+    return (named + Resources(ONE_INSTANCE)) * label.replicas
 
 
 def ram(label: Label) -> int:

@@ -25,6 +25,7 @@ _STATSD_RESULTS = {
     Failure.QUOTA: "error.quota",
     Failure.SESSION: "error.zksession",
     Failure.API: "error.unknown",
+    Failure.SOURCE: "error.unknown",
     Failure.REFUSED: "error.unknown",
     Failure.UNKNOWN: "error.unknown",
 }

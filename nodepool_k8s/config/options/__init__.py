@@ -23,9 +23,11 @@ from typing import Any, Protocol
 
 from nodepool_k8s.config.freeform import Validator
 from nodepool_k8s.config.options import (
+    copies,
     network,
     placement,
     profiles,
+    replicas,
     resources,
     security,
     volumes,
@@ -59,6 +61,8 @@ TOPICS: tuple[Topic, ...] = (
     volumes,
     security,
     network,
+    copies,
+    replicas,
 )
 
 KEYS: Mapping[str, Validator] = {

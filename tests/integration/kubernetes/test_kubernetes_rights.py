@@ -1,5 +1,6 @@
 """What the handed-out tokens may do, and what the launcher must be allowed to."""
 
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 import yaml
 
 from nodepool_k8s import manifests
-from nodepool_k8s.errors import ApiError, MissingRights
+from nodepool_k8s.config.label_settings import Copies, Source
+from nodepool_k8s.errors import ApiError, MissingRights, SourceUnusable
 from nodepool_k8s.kubernetes import rights
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.model import LabelType
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.integration.kubernetes.conftest import ByToken
@@ -29,9 +32,12 @@ else:
 pytestmark = pytest.mark.integration
 
 MANIFEST = Path(__file__).parents[3] / "etc" / "kubernetes" / "rbac.yaml"
+COPIES = MANIFEST.with_name("copies.yaml")
 PATHS = {
     "Namespace": "/api/v1/namespaces",
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "Role": f"/apis/{manifests.RBAC}/v1/namespaces/{{namespace}}/roles",
+    "RoleBinding": f"/apis/{manifests.RBAC}/v1/namespaces/{{namespace}}/rolebindings",
     "ClusterRole": f"/apis/{manifests.RBAC}/v1/clusterroles",
     "ClusterRoleBinding": f"/apis/{manifests.RBAC}/v1/clusterrolebindings",
 }
@@ -147,7 +153,7 @@ async def account(
 
     yield use
     for path in reversed(made):
-        if "/clusterroles" in path:
+        if "/clusterrole" in path:
             await admin.delete(path)
 
 
@@ -213,6 +219,54 @@ async def test_missing_rights_are_named_with_the_manifest(bench: Bench, account:
     assert "create pods, delete pods, deletecollection pods" in text
     assert "namespaces" not in text
     assert rights.MANIFEST in text
+
+
+async def test_rights_for_labels_are_needed_by_those_labels_alone(
+    bench: Bench, admin: ApiClient, account: Accounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = f"b{bench.deployment[:8]}"
+    await admin.post("/api/v1/namespaces", {"metadata": {"name": space}})
+    for resource, name in (("secrets", "registry"), ("configmaps", "settings")):
+        body = {"metadata": {"name": name}, "data": {"A": "MQ=="}}
+        await admin.post(f"/api/v1/namespaces/{space}/{resource}", body)
+    named = Copies(
+        env=(Source("Secret", space, "registry"), Source("ConfigMap", space, "settings"))
+    )
+    try:
+        context = await account(*shipped())
+        launcher = await bench.cluster(context=context)
+        objects = bench.objects(copies=named)
+        (pool,) = objects.provider.pools
+        plain = dataclasses.replace(objects.label, name="plain", copies=Copies())
+        labels = {"plain": plain, objects.label.name: objects.label}
+        pool = dataclasses.replace(pool, labels=labels)
+        provider = dataclasses.replace(objects.provider, context=context, pools=(pool,))
+        launcher.serve(provider)
+        await eventually(lambda: "for label pod-fedora of pool" in caplog.text)
+        assert (
+            f"may not create secrets, get secrets {space}/registry, list secrets {space}/registry"
+            in caplog.text
+        )
+        assert (
+            "bind the ClusterRole nodepool-k8s-label-options of etc/kubernetes/rbac" in caplog.text
+        )
+        assert "label plain" not in caplog.text
+        await launcher.create_namespace(objects)
+        with pytest.raises(SourceUnusable, match="may not be read by the launcher's account"):
+            await launcher.create_pod(objects)
+        await make_node(launcher, dataclasses.replace(bench.objects(), label=plain))
+
+        # As the example has it, for that namespace.
+        text = COPIES.read_text().replace("namespace: build", f"namespace: {space}")
+        await account(*yaml.safe_load_all(text))
+        caplog.clear()
+        launcher.serve(provider)
+        made, _ = await make_node(launcher, bench.objects(copies=named))
+        copied = await admin.get(f"/api/v1/namespaces/{made.name}/secrets/registry")
+        assert copied["data"] == {"A": "MQ=="}
+        assert "for label" not in caplog.text
+    finally:
+        await admin.delete(f"/api/v1/namespaces/{space}")
 
 
 async def test_without_token_requests_there_are_secrets(

@@ -1,9 +1,17 @@
 """The table of diagnoses, row by row."""
 
+from dataclasses import replace
+
 import pytest
 
 from nodepool_k8s.config.settings import LaunchSettings
-from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound
+from nodepool_k8s.errors import (
+    ApiError,
+    ClusterUnreachable,
+    KubernetesError,
+    NotFound,
+    SourceUnusable,
+)
 from nodepool_k8s.model import Condition, ContainerState, Pod
 from nodepool_k8s.policy.diagnosis import (
     Adopt,
@@ -15,6 +23,7 @@ from nodepool_k8s.policy.diagnosis import (
     Transient,
     Wait,
     diagnose,
+    diagnose_all,
     judge,
     why_unusable,
 )
@@ -312,3 +321,63 @@ def test_our_own_name_is_adopted() -> None:
 
 def test_a_namespace_that_is_gone_fails_the_attempt() -> None:
     assert isinstance(judge(NotFound(404, "NotFound", 'namespaces "x" not found')), Failed)
+
+
+# --- a node of several pods -------------------------------------------------------------------
+
+NAMES = ("fedora", "fedora-1", "fedora-2")
+POSTED_ALL = dict.fromkeys(NAMES, Observation(POSTED))
+
+
+def replicas(*pods: Pod) -> tuple[Pod, ...]:
+    return tuple(replace(each, name=name) for name, each in zip(NAMES, pods, strict=False))
+
+
+def of_all(pods: tuple[Pod, ...], now: float = POSTED + 1) -> object:
+    return diagnose_all(pods, POSTED_ALL, now, LAUNCH)[0]
+
+
+def test_all_pods_have_to_be_ready() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    pods = replicas(ready, ready, ready)
+    assert of_all(pods[::-1]) == Ready(pods[0])
+    until = POSTED + LAUNCH.launch_timeout
+    unseen = "2 of 3 pods are ready; pod fedora-2: the pod is not seen yet"
+    assert of_all(pods[:2]) == Wait(until, unseen)
+    unready = replicas(pod(phase="Pending"), ready, ready)
+    waits = of_all(unready)
+    assert isinstance(waits, Wait)
+    assert waits.reason.startswith("2 of 3 pods are ready; pod fedora: ")
+
+
+def test_a_failed_pod_fails_the_node_and_is_named() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    failed = pod(phase="Failed", reason="Evicted")
+    verdict = of_all(replicas(ready, failed, pod()))
+    assert verdict == Failed("pod fedora-1: the pod ended (Failed): Evicted")
+    hopeless = pod(waiting("InvalidImageName"))
+    assert isinstance(of_all(replicas(failed, ready, hopeless)), Hopeless)
+
+
+def test_a_pod_that_was_there_and_is_gone_fails_the_node() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    _, seen = diagnose_all(replicas(ready, pod(), pod()), POSTED_ALL, POSTED + 1, LAUNCH)
+    verdict, _ = diagnose_all(replicas(ready, pod()), seen, POSTED + 2, LAUNCH)
+    assert verdict == Failed("pod fedora-2: the pod was deleted by somebody else")
+
+
+def test_one_pod_is_spoken_of_without_its_name() -> None:
+    verdict, _ = diagnose_all((), {"fedora": Observation(POSTED)}, POSTED + 1, LAUNCH)
+    assert verdict == Wait(POSTED + LAUNCH.launch_timeout, "the pod is not seen yet")
+
+
+def test_a_ready_node_needs_all_of_its_pods() -> None:
+    ready = pod(RUNNING, phase="Running", conditions=READY)
+    assert why_unusable(replicas(ready, ready), LAUNCH, 2) is None
+    assert why_unusable(replicas(ready, ready), LAUNCH, 3) == "of its 3 pods 1 are gone"
+    failed = pod(phase="Failed")
+    assert why_unusable(replicas(ready, failed), LAUNCH, 2) == "the pod ended (Failed)"
+
+
+def test_a_source_of_copies_that_is_missing_is_hopeless() -> None:
+    assert judge(SourceUnusable("it is not there")) == Hopeless("it is not there")

@@ -2,7 +2,13 @@
 
 import pytest
 
-from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError, NotFound
+from nodepool_k8s.errors import (
+    ApiError,
+    ClusterUnreachable,
+    KubernetesError,
+    NotFound,
+    SourceUnusable,
+)
 from nodepool_k8s.model import Condition, ContainerState, Pod
 from nodepool_k8s.policy.failures import Failure, of_pods, of_refusal
 
@@ -82,3 +88,17 @@ SCHEDULED = (Condition("PodScheduled", "True"),)
 def test_what_had_become_of_the_pod(found: Pod | None, timed_out: bool, failure: Failure) -> None:
     pods = (found,) if found else ()
     assert of_pods(pods, timed_out=timed_out) is failure
+
+
+def test_of_several_pods_one_tells() -> None:
+    fine, evicted = pod("Running"), pod(conditions=DISRUPTED)
+    assert of_pods((fine, evicted), timed_out=False, count=2) is Failure.EVICTED
+    assert of_pods((fine,), timed_out=False, count=2) is Failure.DELETED
+    assert of_pods((fine,), timed_out=True, count=2) is Failure.TIMEOUT
+    waits = pod(conditions=UNSCHEDULED)
+    assert of_pods((fine, waits), timed_out=True, count=2) is Failure.UNSCHEDULABLE
+    assert of_pods((fine, fine), timed_out=True, count=2) is Failure.TIMEOUT
+
+
+def test_a_source_of_copies_that_is_missing() -> None:
+    assert of_refusal(SourceUnusable("Secret a/b is not there")) is Failure.SOURCE

@@ -1,5 +1,6 @@
 """What a label's node counts."""
 
+import dataclasses
 from fractions import Fraction
 from typing import Any
 
@@ -197,3 +198,13 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["containers", "initContainers", "resources"]), JSON))
 def test_no_spec_raises(spec: dict[str, Any]) -> None:
     pod_requests(spec)
+
+
+def test_replicas_count_as_that_many() -> None:
+    one = pod_label(cpu=0.5, memory=10, gpu=1, gpu_resource="g", extra_resources={"licence": 2})
+    three = dataclasses.replace(one, replicas=3)
+    assert usage(three).numbers() == {
+        name: amount * 3 for name, amount in usage(one).numbers().items()
+    }
+    assert usage(three).numbers()["instances"] == 3
+    assert usage(pod_label(replicas=2)).numbers() == {"instances": 2}

@@ -223,9 +223,10 @@ def test_how_a_launch_fails_is_passed_on(error: BaseException) -> None:
         *(
             (failure, "error.nodepool")
             for failure in Failure
-            if failure.value not in ("quota", "session", "api", "refused", "unknown")
+            if failure.value not in ("quota", "session", "source", "api", "refused", "unknown")
         ),
         (Failure.QUOTA, "error.quota"),
+        (Failure.SOURCE, "error.unknown"),
         (Failure.API, "error.unknown"),
         (Failure.REFUSED, "error.unknown"),
         (Failure.UNKNOWN, "error.unknown"),

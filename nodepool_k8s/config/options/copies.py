@@ -1,0 +1,182 @@
+"""What a node's namespace brings along: copies of Secrets and ConfigMaps, a service account.
+
+Copied is what the lists name, which becomes environment or pulls images, and what a volume by
+the short form mounts.
+
+Where the originals are is for the admin to say: each entry names its namespace, or the
+provider has a ``source-namespace``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nodepool_k8s.config import values
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.label_settings import CONFIG_MAP, SECRET, Copies, Source, VolumeKind
+from nodepool_k8s.config.problems import Path, Wrong
+from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.sections import Form, Items, Section
+
+SOURCE_NAMESPACE = "source-namespace"
+"""The provider's option: where those are that name no namespace."""
+
+_REFERENCE = "a name, or a mapping with name and namespace"
+
+
+def _section(kind: str) -> Section:
+    keys = {
+        "name": values.subdomain(f"the name of a {kind}"),
+        "namespace": values.dns_label("the name of a namespace"),
+    }
+    return Section(_REFERENCE, keys, required=("name",))
+
+
+def _form(kind: str) -> Form:
+    section = _section(kind)
+
+    def choose(value: Any) -> Validator:
+        if isinstance(value, dict):
+            return section
+        if isinstance(value, str):
+            return section.keys["name"]
+        raise Wrong(_REFERENCE)
+
+    return Form(_REFERENCE, choose)
+
+
+def _list(kind: str, what: str) -> Items:
+    return Items(f"a list of {what}: of each {_REFERENCE}", _form(kind))
+
+
+KEYS: Mapping[str, Validator] = {
+    "secrets": _list(SECRET, "Secrets"),
+    "config-maps": _list(CONFIG_MAP, "ConfigMaps"),
+    "image-pull-secrets": _list(SECRET, "Secrets for registries"),
+    "service-account": values.subdomain("the name of a service account"),
+}
+DEFAULTS = frozenset(KEYS)
+IN_NAMESPACE = frozenset(KEYS)
+
+_LISTS: Mapping[str, str] = {
+    "config-maps": CONFIG_MAP,
+    "secrets": SECRET,
+    "image-pull-secrets": SECRET,
+}
+
+_VOLUMES: Mapping[str, tuple[str, str]] = {
+    VolumeKind.CONFIG_MAP: (CONFIG_MAP, "name"),
+    VolumeKind.SECRET: (SECRET, "secret-name"),
+}
+"""What is mounted by the short form, by the volume's type: its kind, and the key of its name."""
+
+_TAKEN = {
+    (SECRET, "zuul-worker"): "the requestor's token may be in a Secret of this name",
+    (CONFIG_MAP, "kube-root-ca.crt"): "each namespace has a ConfigMap of this name already",
+}
+_TAKEN_ACCOUNT = "zuul-worker"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One object that is to be copied, and where that is said."""
+
+    place: Path
+    kind: str
+    name: str
+    namespace: str | None
+
+
+def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+    """Refuse what cannot be found, or cannot be beside something else in one namespace."""
+    first: dict[tuple[str, str], _Asked] = {}
+    for asked in _all(review.document, path, label):
+        if review.sound(asked.place):
+            _check_source(review, asked)
+            _check_pair(review, first.setdefault((asked.kind, asked.name), asked), asked)
+    if review.sound(path, "service-account") and label.get("service-account") == _TAKEN_ACCOUNT:
+        review.wrong(
+            (*path, "service-account"),
+            f"another name than {_TAKEN_ACCOUNT}, the account whose token the requestor gets",
+        )
+
+
+def _check_source(review: Review, asked: _Asked) -> None:
+    if (asked.kind, asked.name) in _TAKEN:
+        review.say(asked.place, f"cannot be copied: {_TAKEN[asked.kind, asked.name]}")
+    if asked.namespace is None:
+        listed = asked.place[-1] != "spec"
+        how = "write it as a mapping with name and namespace" if listed else "give it a namespace"
+        review.say(
+            asked.place,
+            f"does not say where the {asked.kind} is copied from: {how}, or give the provider a "
+            f"{SOURCE_NAMESPACE}",
+        )
+
+
+def _check_pair(review: Review, first: _Asked, asked: _Asked) -> None:
+    if first is asked:
+        return
+    if first.place[:-1] == asked.place[:-1]:
+        hint = f"the first is {review.place(first.place)}"
+        review.wrong(asked.place, f"each {asked.kind} once", hint)
+    elif first.namespace != asked.namespace:
+        review.say(
+            asked.place,
+            f"is from another namespace than {review.place(first.place)}, and both would be "
+            f"copied to one {asked.kind} {asked.name}",
+        )
+
+
+def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Copies:
+    """Build the record."""
+    sources: dict[str, list[Source]] = {}
+    for asked in _all(document, path, label):
+        source = Source(asked.kind, asked.namespace or "", asked.name)
+        sources.setdefault(str(asked.place[len(path)]), []).append(source)
+    return Copies(
+        env=(*sources.get("config-maps", ()), *sources.get("secrets", ())),
+        image_pull=tuple(sources.get("image-pull-secrets", ())),
+        mounted=tuple(sources.get("volumes", ())),
+        service_account=label.get("service-account"),
+    )
+
+
+def _all(document: Document, path: Path, label: Mapping[str, Any]) -> list[_Asked]:
+    provider = document.get(path[:2])
+    common = provider.get(SOURCE_NAMESPACE) if isinstance(provider, dict) else None
+    found = [asked for key in _LISTS for asked in _listed(path, label, key, common)]
+    # A volume may mean what a list has named in full.
+    named = {(asked.kind, asked.name): asked.namespace for asked in found}
+    for asked in _mounted(path, label):
+        namespace = asked.namespace or named.get((asked.kind, asked.name), common)
+        found.append(replace(asked, namespace=namespace))
+    return found
+
+
+def _listed(path: Path, label: Mapping[str, Any], key: str, common: str | None) -> Iterator[_Asked]:
+    entries = label.get(key)
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        place = (*path, key, number)
+        if isinstance(entry, str):
+            yield _Asked(place, _LISTS[key], entry, common)
+        elif isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            yield _Asked(place, _LISTS[key], entry["name"], entry.get("namespace", common))
+
+
+def _mounted(path: Path, label: Mapping[str, Any]) -> Iterator[_Asked]:
+    volumes = label.get("volumes")
+    for number, volume in enumerate(volumes if isinstance(volumes, list) else ()):
+        kind, key = _volume_kind(volume)
+        spec = volume.get("spec") if kind else None
+        if isinstance(spec, dict) and isinstance(spec.get(key), str):
+            place = (*path, "volumes", number, "spec")
+            yield _Asked(place, kind, spec[key], spec.get("namespace"))
+
+
+def _volume_kind(volume: Any) -> tuple[str, str]:
+    kind = volume.get("volume-type") if isinstance(volume, dict) else None
+    return _VOLUMES.get(kind, ("", "")) if isinstance(kind, str) else ("", "")

@@ -1,0 +1,37 @@
+"""How many pods a node is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nodepool_k8s.config import values
+from nodepool_k8s.config.document import Document
+from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.problems import Path
+from nodepool_k8s.config.quantities import whole
+from nodepool_k8s.config.review import Review
+from nodepool_k8s.naming import NAME_LENGTH
+
+KEYS: Mapping[str, Validator] = {"replicas": values.whole_number(1, of="pods")}
+DEFAULTS: frozenset[str] = frozenset()
+IN_NAMESPACE: frozenset[str] = frozenset()
+
+
+def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+    """Refuse replicas whose names would not fit: a pod's host name is cut after 63."""
+    name, count = label.get("name"), label.get("replicas")
+    if count is None or not review.sound(path, "replicas", "name") or not isinstance(name, str):
+        return
+    longest = f"{name}-{int(count) - 1}" if count > 1 else name
+    if len(longest) > NAME_LENGTH:
+        review.wrong(
+            (*path, "replicas"),
+            f"1, or a label with a name of at most {NAME_LENGTH - len(longest) + len(name)} "
+            f"characters: the last pod would be named {longest}",
+        )
+
+
+def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> int:
+    """Tell how many."""
+    return whole(label.get("replicas")) or 1

@@ -259,6 +259,11 @@ WRONG = [
         "ReadWriteOncePod cannot be given together with others",
     ),
     (
+        f"replicas: 2\nvolumes: [{short(CLAIM, 'size: 1Gi, access_modes: [ReadWriteOncePod]')}]",
+        ".volumes[0].spec.access_modes",
+        "ReadWriteOncePod is for one pod, and the label has replicas",
+    ),
+    (
         f"volumes: [{short(CLAIM, 'size: 1Gi, access_modes: [rwx]')}]",
         ".volumes[0].spec.access_modes[0]",
         "found 'rwx', expected ReadWriteOnce, ReadOnlyMany",

@@ -28,8 +28,10 @@ def is_subdomain(text: Any) -> bool:
     )
 
 
-def is_label_key(text: str) -> bool:
+def is_label_key(text: Any) -> bool:
     """Tell whether a text may be the key of a Kubernetes label or annotation."""
+    if not isinstance(text, str):
+        return False
     prefix, slash, name = text.rpartition("/")
     return bool(name and _LABEL_VALUE.fullmatch(name)) and (not slash or is_subdomain(prefix))
 

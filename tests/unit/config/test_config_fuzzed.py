@@ -36,12 +36,27 @@ def section(keys: Any, inner: st.SearchStrategy[Any] = VALUES, **fixed: Any) -> 
     )
 
 
-LABELS = section(schema.LABEL.keys, name=st.just("a"), type=st.sampled_from(["pod", "namespace"]))
+PROFILE_NAMES = st.sampled_from(["a", "b", "c", "d"])
+PROFILE = PROFILE_NAMES | st.lists(PROFILE_NAMES, max_size=3)
+PROFILES = section(schema.PROFILE.keys, name=PROFILE_NAMES, profile=PROFILE)
+LABELS = section(
+    schema.LABEL.keys,
+    name=st.just("a"),
+    type=st.sampled_from(["pod", "namespace"]),
+    profile=PROFILE,
+)
 POOLS = section(schema.POOL.keys, name=st.just("m"), labels=st.lists(LABELS, max_size=3))
 PROVIDERS = section(
     schema.PROVIDER.keys, driver=st.just("kubernetes"), pools=st.lists(POOLS, max_size=2)
 )
-FILES = section(schema.MAIN.keys, providers=st.lists(PROVIDERS, max_size=2)) | VALUES
+FILES = (
+    section(
+        schema.MAIN.keys,
+        providers=st.lists(PROVIDERS, max_size=2),
+        profiles=st.lists(PROFILES, max_size=3),
+    )
+    | VALUES
+)
 
 FUZZED = settings(
     max_examples=300,

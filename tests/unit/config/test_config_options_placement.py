@@ -215,6 +215,7 @@ REFUSED = [
     ("tolerations: [{key: a, effect: Noexecute}]", ".tolerations[0].effect", "mean 'NoExecute'?"),
     ("tolerations: [{key: a, operator: equal}]", ".tolerations[0].operator", "mean 'Equal'?"),
     ("tolerations: [{kee: a}]", ".tolerations[0].kee", "did you mean 'key'?"),
+    ("tolerations: [{key: [a]}]", ".tolerations[0].key", "found a list, expected letters, digits"),
     ("tolerations: {key: a}", ".tolerations", "begin each entry with '-'"),
     (TERM % "{key: a, operator: In}", AT + ".values", "at least one value for operator: In"),
     (TERM % "{key: a, operator: Exists, values: [b]}", AT + ".values", "no values beside operator"),

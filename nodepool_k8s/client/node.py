@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nodepool_k8s import model
 from nodepool_k8s.client.errors import CommandFailed, CommandTimedOut, NodeLost, NoPod
+from nodepool_k8s.client.whole import Guard, Touched, Whole
+from nodepool_k8s.errors import CommandNotStarted
 
 if TYPE_CHECKING:
     from nodepool_k8s.kubernetes.exec import NodeApi, Sink
@@ -160,18 +162,34 @@ class Node:
 
         if self._api is None:
             self._api = NodeApi(self._connection)
-        return await self._while_ours(
-            execute(
-                self._api,
+        api = self._api
+        source = None if stdin is None else Touched(_source(stdin))
+
+        async def execute_in_pod(command: Sequence[str], sinks: Sequence[Sink]) -> int:
+            return await execute(
+                api,
                 self.namespace,
                 pod,
                 command,
                 container=container,
-                stdin=None if stdin is None else _source(stdin),
+                stdin=source,
                 stdout=sinks[0],
                 stderr=sinks[1],
             )
-        )
+
+        async def guarded() -> int:
+            guard = Guard(sinks[0], sinks[1])
+            try:
+                return guard.ended(await execute_in_pod(guard.command(command), guard.sinks()))
+            except Whole as whole:
+                return whole.status
+            except CommandNotStarted:
+                # Without a shell it goes as well; but what was read cannot be read again.
+                if source is not None and source.touched:
+                    raise
+                return await execute_in_pod(command, sinks)
+
+        return await self._while_ours(guarded())
 
     async def _while_ours(self, work: Coroutine[Any, Any, T]) -> T:
         """Await it, but no longer than the lock is ours."""

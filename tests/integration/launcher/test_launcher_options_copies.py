@@ -126,7 +126,7 @@ async def test_what_a_label_names_is_copied_into_the_nodes_namespace(
     await originals.change("secrets", "creds", data={"PASSWORD": encoded("another")})
 
     async def is_new() -> bool:
-        node = (await nodes_of(zuul, await zuul.submit("space")))["space"]
+        node = (await nodes_of(zuul, await zuul.submit("full")))["full"]
         copied = (await in_namespace(admin, node["external_id"], "secrets"))["creds"]
         return bool(copied["data"] == {"PASSWORD": encoded("another")})
 

@@ -257,19 +257,26 @@ Asked = tuple[Path, str, Mapping[str, Any]]
 
 
 def _claims_asked_for(path: Path, label: Mapping[str, Any]) -> Iterator[Asked]:
-    for number, volume in enumerate(label.get("volumes") or ()):
+    listed = label.get("volumes")
+    for number, volume in enumerate(listed if isinstance(listed, list) else ()):
         if isinstance(volume, dict) and volume.get("volume-type") == VolumeKind.CLAIM:
-            place = (*path, "volumes", number)
-            yield place, _claim_name(volume), volume.get("spec", {})
+            yield (*path, "volumes", number), _claim_name(volume), volume.get("spec", {})
     claims = label.get("persistent-volume-claims")
     for name, given in claims.items() if isinstance(claims, dict) else ():
         options = given if isinstance(given, dict) else {"path": given}
         yield (*path, "persistent-volume-claims", name), name, options
 
 
+def _in_list(place: Path) -> bool:
+    """Tell an item of ``volumes`` from an entry of ``persistent-volume-claims``."""
+    return isinstance(place[-1], int)
+
+
 def _claim_name(volume: Mapping[str, Any]) -> str:
     """The claim's own name; one that is made is named as its volume if it has none."""
-    return str((volume.get("spec") or {}).get("claim-name") or volume.get("name", ""))
+    spec = volume.get("spec")
+    own = spec.get("claim-name") if isinstance(spec, dict) else None
+    return str(own or volume.get("name", ""))
 
 
 def _made(name: str, options: Mapping[str, Any]) -> Claim:
@@ -286,9 +293,9 @@ def _claims(review: Review, path: Path, label: dict[str, Any]) -> None:
     for place, name, options in _claims_asked_for(path, label):
         if not review.sound(place):
             continue
-        inside = (*place, "spec") if "volumes" in place else place
+        inside = (*place, "spec") if _in_list(place) else place
         _access_modes(review, (*inside, "access-modes"), options, label)
-        if "volumes" not in place:
+        if not _in_list(place):
             _where(review, place, options, label["type"])
         if "size" not in options:
             _not_made(review, inside, name, options, label["type"])
@@ -372,7 +379,7 @@ def _mounted(review: Review, path: Path, label: dict[str, Any]) -> Iterator[tupl
         if is_short(volume):
             yield (*place, "mount-path"), volume.get("mount-path")
     for place, _, options in _claims_asked_for(path, label):
-        if "volumes" not in place:
+        if not _in_list(place):
             inner = isinstance(review.document.get(place), dict)
             yield ((*place, "path") if inner else place), options.get("path")
     if "shared-memory" in label:
@@ -497,7 +504,7 @@ def _given(volume: Mapping[str, Any]) -> Volume:
 
 
 def _unnamed(label: Mapping[str, Any], memory: int) -> Iterator[Volume]:
-    for _, name, options in _claims_asked_for((), {**label, "volumes": ()}):
+    for _, name, options in _claims_asked_for((), {**label, "volumes": []}):
         path = options.get("path", "")
         yield Volume("claim", VolumeKind.CLAIM, path, source=name)
     if "shared-memory" in label:

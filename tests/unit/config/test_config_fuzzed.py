@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nodepool_k8s.config import load, schema
 from nodepool_k8s.config.document import compose
+from nodepool_k8s.config.options import network, security, volumes
 from nodepool_k8s.errors import ConfigError
 
 KEYS = st.sampled_from(sorted({key for keys in schema.SECTIONS.values() for key in keys}))
@@ -78,6 +79,44 @@ def read(folder: Path, content: bytes, secure: bytes | None = None) -> None:
 @given(data=FILES, other=FILES)
 def test_any_structure(tmp_path: Path, data: Any, other: Any) -> None:
     read(tmp_path, json.dumps(data).encode(), json.dumps(other).encode())
+
+
+TOPICS = (volumes, security, network)
+TOPIC_KEYS = sorted({key for topic in TOPICS for key in topic.KEYS})
+TOPIC_WORDS = [
+    *volumes.VolumeKind,
+    *("name", "spec", "path", "size", "1Gi", "volume_type", "volume-type", "mount_path"),
+    *("mount-path", "claim_name", "size_limit", "medium", "Memory", "access_modes"),
+    *("ReadWriteOncePod", "secret_name", "tempdir", "/a", "/a/", "/dev/shm", "emptyDir", "a"),
+    *("port", "target_port", "ExternalName", "restricted", "deny-all", "ingress", "from"),
+    *("ipBlock", "cidr", "10.0.0.0/8", "hostPath", "mountPath", "run_as_user", "env"),
+]
+TOPIC_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.sampled_from([0, 1, 80, -1, 0.5, 2**70, *TOPIC_WORDS]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(TOPIC_WORDS), inner, max_size=4)
+        | st.fixed_dictionaries(
+            {"name": inner, "volume-type": st.sampled_from(volumes.VolumeKind)},
+            optional={"mount-path": inner, "spec": inner},
+        )
+    ),
+    max_leaves=15,
+)
+TOPIC_OPTIONS = st.dictionaries(st.sampled_from(TOPIC_KEYS), TOPIC_VALUES, max_size=6)
+
+
+@FUZZED
+@given(options=TOPIC_OPTIONS, kind=st.sampled_from(["pod", "namespace"]))
+def test_any_volumes_security_and_network(
+    tmp_path: Path, options: dict[str, Any], kind: str
+) -> None:
+    label = {**options, "name": "a", "type": kind, "image": "i"}
+    pools = [{"name": "m", "labels": [label]}]
+    provider = {"name": "p", "driver": "kubernetes", "pools": pools}
+    servers = [{"host": "a"}]
+    data = {"zookeeper-servers": servers, "labels": [{"name": "a"}], "providers": [provider]}
+    read(tmp_path, json.dumps(data).encode())
 
 
 @FUZZED

@@ -292,6 +292,11 @@ WRONG = [
     ("persistent-volume-claims: {a: /v, b: /v}", ".persistent-volume-claims.b", "nothing else is"),
     ("persistent-volume-claims: {a: v}", ".persistent-volume-claims.a", "an absolute path"),
     ("persistent-volume-claims: {A: /v}", ".persistent-volume-claims.A", "found key 'A', expected"),
+    (
+        "persistent-volume-claims: {volumes: {size: 1Gi}}",
+        ".persistent-volume-claims.volumes",
+        "needs a path: where the claim is mounted",
+    ),
     ("persistent-volume-claims: [a]", ".persistent-volume-claims", "write 'key: value' lines"),
     (
         "persistent-volume-claims: {a: {size: 1Gi}}",

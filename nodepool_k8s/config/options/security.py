@@ -13,7 +13,7 @@ from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
 from nodepool_k8s.config.label_settings import Security
-from nodepool_k8s.config.options.volumes import is_short
+from nodepool_k8s.config.options.volume_forms import is_short
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nodepool_k8s.config import load, schema
 from nodepool_k8s.config.document import compose
+from nodepool_k8s.config.label_settings import VolumeKind
 from nodepool_k8s.config.options import network, security, volumes
 from nodepool_k8s.errors import ConfigError
 
@@ -84,21 +85,21 @@ def test_any_structure(tmp_path: Path, data: Any, other: Any) -> None:
 TOPICS = (volumes, security, network)
 TOPIC_KEYS = sorted({key for topic in TOPICS for key in topic.KEYS})
 TOPIC_WORDS = [
-    *volumes.VolumeKind,
+    *map(str, VolumeKind),
     *("name", "spec", "path", "size", "1Gi", "volume_type", "volume-type", "mount_path"),
     *("mount-path", "claim_name", "size_limit", "medium", "Memory", "access_modes"),
     *("ReadWriteOncePod", "secret_name", "tempdir", "/a", "/a/", "/dev/shm", "emptyDir", "a"),
     *("port", "target_port", "ExternalName", "restricted", "deny-all", "ingress", "from"),
     *("ipBlock", "cidr", "10.0.0.0/8", "hostPath", "mountPath", "run_as_user", "env"),
 ]
+KINDS: st.SearchStrategy[Any] = st.sampled_from([str(kind) for kind in VolumeKind])
 TOPIC_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.sampled_from([0, 1, 80, -1, 0.5, 2**70, *TOPIC_WORDS]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(TOPIC_WORDS), inner, max_size=4)
         | st.fixed_dictionaries(
-            {"name": inner, "volume-type": st.sampled_from(volumes.VolumeKind)},
-            optional={"mount-path": inner, "spec": inner},
+            {"name": inner, "volume-type": KINDS, "mount-path": inner, "spec": inner}
         )
     ),
     max_leaves=15,

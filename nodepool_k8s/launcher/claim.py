@@ -13,7 +13,7 @@ from typing import Any
 
 from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict
-from nodepool_k8s.launcher.launch import LaunchSite
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.manifests import namespace_name, outlives_pods
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota

@@ -12,9 +12,10 @@ from typing import Any
 from nodepool_k8s import telemetry, wire
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
-from nodepool_k8s.launcher.launch import Launch, LaunchSite
+from nodepool_k8s.launcher.launch import Launch
 from nodepool_k8s.launcher.requests import PoolQueue
 from nodepool_k8s.launcher.reuse import Reuse
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.logs import about
 from nodepool_k8s.model import NodeRequest, NodeState, RequestState
 from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store

@@ -7,11 +7,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from nodepool_k8s import backoff, telemetry, wire
-from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.config.settings import Label
 from nodepool_k8s.errors import (
     ClusterUnreachable,
     CommandNotStarted,
@@ -19,17 +18,15 @@ from nodepool_k8s.errors import (
     LaunchError,
     describe,
 )
-from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.launcher.tasks import uninterrupted
 from nodepool_k8s.logs import about
 from nodepool_k8s.manifests import NodeObjects
-from nodepool_k8s.model import AccessToken, LabelType, Node, NodeRequest, NodeState, Pod
+from nodepool_k8s.model import AccessToken, LabelType, NodeRequest, NodeState, Pod
 from nodepool_k8s.policy import diagnosis, failures
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
-from nodepool_k8s.zookeeper.store import HeldNode, Store
-
-if TYPE_CHECKING:
-    from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.zookeeper.store import HeldNode
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +34,6 @@ CHECK_SECONDS = 30.0
 """How long a ready-check is tried that fails for reasons that may pass."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSite:
-    """Where the nodes of one pool are launched, and under which settings.
-
-    A launch keeps the one that it began with, whatever is configured meanwhile.
-    """
-
-    provider: Provider
-    pool: Pool
-    cluster: Cluster
-    store: Store
-    failed: Callable[[NodeRequest, Node, str], None]
-    """Told of each attempt that failed, and why."""
 
 
 STEPS = ("namespace", "objects", "ready")

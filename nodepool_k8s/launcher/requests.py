@@ -19,7 +19,7 @@ from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
-from nodepool_k8s.launcher.launch import LaunchSite
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.logs import about
 from nodepool_k8s.model import (
     EMPTY,

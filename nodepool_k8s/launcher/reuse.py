@@ -14,7 +14,7 @@ from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Label, LaunchSettings
 from nodepool_k8s.errors import KubernetesError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher.launch import LaunchSite
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.logs import about
 from nodepool_k8s.manifests import reuse_patch, valid_dynamic_labels
 from nodepool_k8s.model import LabelType, Namespace, Node, NodeRequest, Pod

@@ -21,10 +21,10 @@ from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.intervals import Intervals
-from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.min_ready import MinReady
 from nodepool_k8s.launcher.progress import Reports
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
 from nodepool_k8s.manifests import node_id_in

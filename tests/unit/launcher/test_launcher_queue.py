@@ -12,8 +12,8 @@ import pytest
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher.launch import LaunchSite
 from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
+from nodepool_k8s.launcher.site import LaunchSite
 from nodepool_k8s.model import (
     MIN_READY,
     Component,

@@ -91,7 +91,7 @@ class Figures:
             yield telemetry.PoolState(
                 provider=pool.provider,
                 name=pool.name,
-                queued=len(queue.waiting),
+                queued=queue.waiting_count,
                 launching=launching[pool.key],
                 paused=queue.component.paused,
                 used=self._used(wire.ledger_path(pool.provider, pool.name)),

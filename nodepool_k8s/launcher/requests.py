@@ -481,6 +481,11 @@ class PoolQueue:
         return request_id in self._line
 
     @property
+    def waiting_count(self) -> int:
+        """How many requests are in line."""
+        return len(self._line)
+
+    @property
     def waiting(self) -> list[str]:
         """Ids of the requests in line, in order."""
         return self._line.in_order()

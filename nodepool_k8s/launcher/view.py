@@ -193,7 +193,7 @@ class View:
             "priority": pool.priority,
             "labels": sorted(pool.labels),
             "paused": queue.component.paused if queue else None,
-            "waiting": len(queue.waiting) if queue else 0,
+            "waiting": queue.waiting_count if queue else 0,
             "waits_for": queue.waits_for if queue else "",
             "resources": self._resources(pool),
         }

@@ -18,7 +18,7 @@ from pathlib import Path
 import peer
 from cluster import ClusterError, LocalCluster, Progress
 
-from benchmark import figures, launchers
+from benchmark import figures, launchers, recovery
 from benchmark import scale as growth
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
@@ -35,6 +35,7 @@ from benchmark.measures import (
     Subject,
     steps_for,
 )
+from benchmark.recovery import Recovery
 from benchmark.scale import Growth
 
 BUSY = 0.5
@@ -147,6 +148,16 @@ class Campaign:
             return growth.measure(place, self.progress, quick=self.plan.scale is QUICK)
         return None
 
+    # --- recovery ----------------------------------------------------------------------
+
+    def run_recovery(self) -> list[Recovery] | None:
+        """How soon it goes on after faults; None where that could not be measured."""
+        self._look_at_the_machine()
+        quick = self.plan.scale is QUICK
+        with self._noting("recovery"), self._local("fake") as local:
+            return recovery.measure(self._at(local), local, self.progress, quick=quick)
+        return None
+
     # --- a real node -------------------------------------------------------------------
 
     def _real(self, place: Place) -> None:
@@ -170,25 +181,33 @@ class Campaign:
 
     @contextmanager
     def _place(self, nodes: str) -> Iterator[Place]:
+        with self._local(nodes) as local:
+            yield self._at(local)
+
+    @contextmanager
+    def _local(self, nodes: str) -> Iterator[LocalCluster]:
         local = LocalCluster(self.plan.folder / f"cluster-{nodes}", nodes=nodes)
         local.up(self.progress)
         try:
             if local.nodes != nodes:
                 self.progress.say(f"mind: the nodes are {local.nodes} here, not {nodes}")
-            ca, cert, key = (str(path) for path in local.zookeeper_tls_files)
-            folder = self.plan.folder / nodes
-            folder.mkdir(parents=True, exist_ok=True)
-            yield Place(
-                kubeconfig=str(local.kubeconfig),
-                context=local.context,
-                zookeeper=local.zookeeper,
-                zookeeper_tls=local.zookeeper_tls,
-                tls_files=(ca, cert, key),
-                image=local.image,
-                folder=folder,
-            )
+            yield local
         finally:
             local.down(self.progress)
+
+    def _at(self, local: LocalCluster) -> Place:
+        ca, cert, key = (str(path) for path in local.zookeeper_tls_files)
+        folder = self.plan.folder / local.nodes
+        folder.mkdir(parents=True, exist_ok=True)
+        return Place(
+            kubeconfig=str(local.kubeconfig),
+            context=local.context,
+            zookeeper=local.zookeeper,
+            zookeeper_tls=local.zookeeper_tls,
+            tls_files=(ca, cert, key),
+            image=local.image,
+            folder=folder,
+        )
 
     @contextmanager
     def _launcher(

@@ -14,7 +14,7 @@ import click
 from cluster import Progress
 from rich.console import Console
 
-from benchmark import report, scale
+from benchmark import recovery, report, scale
 from benchmark.campaign import REAL, Campaign, Plan
 from benchmark.figures import NAMES
 from benchmark.floor import IN_FLIGHT
@@ -38,6 +38,12 @@ from benchmark.measures import FULL, QUICK
     default=Path("build/scale.png"),
     show_default=True,
     help="Where --scale writes its picture.",
+)
+@click.option(
+    "--recovery",
+    "recovering",
+    is_flag=True,
+    help="Measure instead how soon it goes on when ZooKeeper or the API server is back.",
 )
 @click.option(
     "--only",
@@ -75,6 +81,7 @@ def main(
     real: bool,
     growing: bool,
     plot: Path,
+    recovering: bool,
     only: tuple[str, ...],
     json_file: Path | None,
     in_flight: int,
@@ -98,6 +105,9 @@ def main(
     if growing:
         _grow(campaign, plot)
         return
+    if recovering:
+        _recover(campaign)
+        return
     campaign.run()
     _print(campaign)
     if json_file is not None:
@@ -115,6 +125,14 @@ def _grow(campaign: Campaign, plot: Path) -> None:
     _console().print(scale.table(found))
     scale.plot(found, plot)
     click.echo(f"the picture is {plot}")
+    shutil.rmtree(campaign.plan.folder, ignore_errors=True)
+
+
+def _recover(campaign: Campaign) -> None:
+    found = campaign.run_recovery()
+    if found is None:
+        raise click.ClickException("; ".join(campaign.failures))
+    _console().print(recovery.table(found))
     shutil.rmtree(campaign.plan.folder, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -137,6 +138,13 @@ def own_with(place: Place, chroot: str, name: str, pool: dict[str, Any], port: i
     recipe = _recipe(name, place, chroot, argv)
     log = place.folder / f"{name}.log"
     return dataclasses.replace(recipe, log=log, web=f"http://127.0.0.1:{port}")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 def peer(place: Place, run: int, environment: Path) -> Recipe:

@@ -8,7 +8,6 @@ largest crowd, how often two launchers that share the waiting requests get in ea
 from __future__ import annotations
 
 import re
-import socket
 import statistics
 import time
 import urllib.request
@@ -104,16 +103,10 @@ def _crowd(place: Place, run: int, nodes: int) -> Iterator[tuple[list[Recipe], C
 
 def _recipe(place: Place, chroot: str, which: int, nodes: int) -> Recipe:
     """A launcher with a pool that is full, and one that has room."""
-    port = _free_port()
+    port = launchers.free_port()
     label = {"name": LABEL, "type": "namespace"}
     crowded = {"name": POOL, "max-servers": max(nodes, 1), "labels": [label]}
     return launchers.own_with(place, chroot, f"{chroot}-{which}", crowded, port)
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def _read(recipe: Recipe, nodes: int) -> Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.launchers import Launchers
-from tests.support.site import SiteMaker, namespace_label
+from tests.support.site import SiteMaker, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
 
@@ -36,7 +36,7 @@ async def served_in_turn(zuul: Zuul, requests: list[str]) -> list[str]:
 async def test_a_tenant_that_floods_a_pool_is_not_served_before_others_where_they_take_turns(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, fair: bool
 ) -> None:
-    site = make_site(namespace_label("node"), pool={"max-servers": 2}, top={"fair-share": fair})
+    site = make_site(pod_label("node"), pool={"max-servers": 2}, top={"fair-share": fair})
     first = await zuul.submit("node", tenant_name="flood")
     await launchers.start(site)
     await zuul.answered(first)

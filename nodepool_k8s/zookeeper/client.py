@@ -402,7 +402,7 @@ class ZooKeeperClient:
 
 def _retry() -> KazooRetry:
     """Connect again, and again; kazoo's own would wait ever longer."""
-    return KazooRetry(max_tries=-1, delay=0.1, max_delay=2.0)
+    return KazooRetry(max_tries=-1, delay=0.1, max_delay=1.0)
 
 
 def _name(function: Callable[..., Any]) -> str:

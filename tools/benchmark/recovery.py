@@ -2,7 +2,7 @@
 
 The launcher reaches ZooKeeper and the API server over wires that can be cut; the servers
 themselves are restarted and frozen, too. Each time is taken from the moment of the return,
-for a restarted server from when it answers, until ``/ready`` is 200, and until a request
+when ZooKeeper answers the requestor, until ``/ready`` is 200, and until a request
 that was written at that moment is fulfilled. The requestor's way is its own.
 """
 
@@ -190,12 +190,14 @@ def _read(bench: _Bench, fault: Fault, progress: Progress, *, quick: bool) -> Re
     with progress.step(f"{fault.what}: away for {fault.seconds:g} s"):
         for _ in range(QUICK_ROUNDS if quick else ROUNDS):
             bench.until(bench.ready, "the launcher to be ready")
-            _serve_one(bench)
+            _serve_one(Requestor(bench.hosts))
             bench.away(fault)
+            # Well, says a server that has just started, before it has served anybody.
+            requestor = Requestor(bench.hosts)
             back = time.monotonic()
             served: list[float] = []
             failed: list[BaseException] = []
-            asking = threading.Thread(target=partial(_note, served, failed, bench))
+            asking = threading.Thread(target=partial(_note, served, failed, requestor))
             asking.start()
             recovery.ready.append(bench.until(bench.ready, "the launcher to be ready") - back)
             asking.join()
@@ -205,16 +207,15 @@ def _read(bench: _Bench, fault: Fault, progress: Progress, *, quick: bool) -> Re
     return recovery
 
 
-def _note(served: list[float], failed: list[BaseException], bench: _Bench) -> None:
+def _note(served: list[float], failed: list[BaseException], requestor: Requestor) -> None:
     try:
-        served.append(_serve_one(bench))
+        served.append(_serve_one(requestor))
     except Exception as error:
         failed.append(error)
 
 
-def _serve_one(bench: _Bench) -> float:
+def _serve_one(requestor: Requestor) -> float:
     """Ask for a node now, and give it back; when it was there."""
-    requestor = Requestor(bench.hosts)
     try:
         found = requestor.launch(LABEL, 1, at_once=False, within=WITHIN_S)
         requestor.release(WITHIN_S)

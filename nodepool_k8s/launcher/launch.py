@@ -36,7 +36,7 @@ CHECK_SECONDS = 30.0
 T = TypeVar("T")
 
 
-STEPS = ("namespace", "objects", "ready")
+STEPS = ("namespace", "objects", "ready", "check")
 """Of an attempt, in order."""
 
 

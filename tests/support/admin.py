@@ -74,6 +74,16 @@ class Admin:
                 raise
             return None
 
+    async def text(self, path: str) -> str:
+        """What is there that is no object, such as a Service's page."""
+        answer = await asyncio.to_thread(
+            self._pool.request, "GET", self.url + path, headers=self._headers
+        )
+        text = answer.data.decode(errors="replace")
+        if answer.status >= 400:
+            raise Refused(answer.status, text[:500])
+        return text
+
     # --- what a launcher made ----------------------------------------------------------------
 
     async def namespaces(self, deployment: str) -> list[Object]:

@@ -47,6 +47,7 @@ class Sources:
     def __init__(self, client: ApiClient, spawn: Spawn) -> None:
         self._client = client
         self._spawn = spawn
+        self._closed = False
         self._watches: dict[Source, _Watch] = {}
         self._tasks: dict[Source, asyncio.Task[None]] = {}
 
@@ -60,7 +61,8 @@ class Sources:
             self._watch(source)
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, for good."""
+        self._closed = True
         tasks = list(self._tasks.values())
         self.want(())
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -71,6 +73,8 @@ class Sources:
         Raises SourceUnusable where it is not there or may not be read, ClusterUnreachable
         where it could not be read yet.
         """
+        if self._closed:
+            raise ClusterUnreachable("the connection to the cluster is closed")
         # A launch goes on under the settings it began with, whatever is wanted since.
         watch = self._watches.get(source) or self._watch(source)
         found = await watch.found()

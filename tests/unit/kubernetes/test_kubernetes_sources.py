@@ -163,6 +163,14 @@ async def test_what_nobody_wants_any_more_is_not_watched(scene: Scene) -> None:
     assert scene.secret.listed == 2
 
 
+async def test_nothing_is_watched_once_it_is_closed(scene: Scene) -> None:
+    scene.sources.want([CREDS])
+    await scene.sources.close()
+    with pytest.raises(ClusterUnreachable, match="closed"):
+        await scene.sources.content(CREDS)
+    assert len(scene.tasks) == 1
+
+
 @pytest.mark.parametrize("data", [{"P": {"not": PASSWORD}}, [PASSWORD], PASSWORD])
 async def test_what_a_source_holds_is_never_logged(
     scene: Scene, caplog: pytest.LogCaptureFixture, data: Any

@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 from cluster import LocalCluster, Quiet, machine
+from hypothesis import HealthCheck, settings
 from kazoo.client import KazooClient
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker
 from tests.support.zuul import Zuul
+
+# How long anything takes says how busy the machine is; a test is about what it does.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_k8s.config.label_settings import Volumes
@@ -195,8 +195,6 @@ JSON = st.recursive(
 )
 
 
-# The first text of all makes Hypothesis' tables of characters, which takes seconds.
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["containers", "initContainers", "resources"]), JSON))
 def test_no_spec_raises(spec: dict[str, Any]) -> None:
     pod_requests(spec)

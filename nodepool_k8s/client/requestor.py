@@ -125,13 +125,13 @@ class Requestor(Viewer):
                     return written
 
     async def _make_room(self) -> None:
-        try:
-            await self.client.ensure_path(wire.REQUESTS)
-        except Vanished as error:
+        # Making the chroot as well would be to wait for launchers that are elsewhere.
+        if await self.client.exists("/") is None:
             raise NoZooKeeper(
                 f"there is nothing at {self.client.settings.hosts}: is the part after the slash, "
                 "the chroot, the launchers'?"
-            ) from error
+            )
+        await self.client.ensure_path(wire.REQUESTS)
 
     async def _with_nonce(self, nonce: str) -> str | None:
         for request in await self.requests():

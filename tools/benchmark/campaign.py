@@ -18,7 +18,7 @@ from pathlib import Path
 import peer
 from cluster import ClusterError, LocalCluster, Progress
 
-from benchmark import figures, launchers, recovery
+from benchmark import figures, launchers, recovery, runs
 from benchmark import scale as growth
 from benchmark.errors import BenchmarkError
 from benchmark.figures import Readings
@@ -36,6 +36,7 @@ from benchmark.measures import (
     steps_for,
 )
 from benchmark.recovery import Recovery
+from benchmark.runs import Runs
 from benchmark.scale import Growth
 
 BUSY = 0.5
@@ -156,6 +157,22 @@ class Campaign:
         quick = self.plan.scale is QUICK
         with self._noting("recovery"), self._local("fake") as local:
             return recovery.measure(self._at(local), local, self.progress, quick=quick)
+        return None
+
+    # --- runs --------------------------------------------------------------------------
+
+    def run_runs(self, count: int) -> Runs | None:
+        """``nodepool-k8s run`` against kubectl; None where that could not be measured."""
+        self._look_at_the_machine()
+        with (
+            self._noting("runs"),
+            self._place("real") as place,
+            _cluster(place, self.plan.in_flight) as cluster,
+        ):
+            try:
+                return runs.measure(place, self.progress, count)
+            finally:
+                cluster.empty(everything=True)
         return None
 
     # --- a real node -------------------------------------------------------------------

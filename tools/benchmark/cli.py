@@ -15,14 +15,19 @@ from cluster import Progress
 from rich.console import Console
 
 from benchmark import recovery, report, scale
+from benchmark import runs as commands
 from benchmark.campaign import REAL, Campaign, Plan
 from benchmark.figures import NAMES
 from benchmark.floor import IN_FLIGHT
 from benchmark.measures import FULL, QUICK
 
+RUNS = 3
+COMMANDS = 200
+"""Runs of a command, with --run."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="How many runs.")
+@click.option("--runs", type=click.IntRange(1), help="How many runs: 3, or with --run 200.")
 @click.option("--quick", is_flag=True, help="One run with 30 nodes: whether it works at all.")
 @click.option("--peer", is_flag=True, help="Measure Nodepool 11.0.0, too (installs it apart).")
 @click.option("--real", is_flag=True, help="Measure deletion on a real node, too.")
@@ -31,6 +36,12 @@ from benchmark.measures import FULL, QUICK
     "growing",
     is_flag=True,
     help="Measure instead what grows with thousands of nodes and waiting requests.",
+)
+@click.option(
+    "--run",
+    "running",
+    is_flag=True,
+    help="Measure instead nodepool-k8s run against kubectl run, on a real node.",
 )
 @click.option(
     "--plot",
@@ -75,11 +86,12 @@ from benchmark.measures import FULL, QUICK
     help="Keep configurations and logs here; without it they stay only if something failed.",
 )
 def main(
-    runs: int,
+    runs: int | None,
     quick: bool,
     peer: bool,
     real: bool,
     growing: bool,
+    running: bool,
     plot: Path,
     recovering: bool,
     only: tuple[str, ...],
@@ -94,7 +106,7 @@ def main(
     plan = Plan(
         folder=(folder or Path(tempfile.mkdtemp(prefix="nodepool-k8s-bench-"))).absolute(),
         names=list(only) or [name for name in NAMES if real or name != REAL],
-        runs=1 if quick or profile else runs,
+        runs=1 if quick or profile else runs or RUNS,
         scale=QUICK if quick else FULL,
         in_flight=in_flight,
         peer=peer,
@@ -107,6 +119,9 @@ def main(
         return
     if recovering:
         _recover(campaign)
+        return
+    if running:
+        _run_commands(campaign, runs or COMMANDS)
         return
     campaign.run()
     _print(campaign)
@@ -133,6 +148,14 @@ def _recover(campaign: Campaign) -> None:
     if found is None:
         raise click.ClickException("; ".join(campaign.failures))
     _console().print(recovery.table(found))
+    shutil.rmtree(campaign.plan.folder, ignore_errors=True)
+
+
+def _run_commands(campaign: Campaign, count: int) -> None:
+    found = campaign.run_runs(count)
+    if found is None:
+        raise click.ClickException("; ".join(campaign.failures))
+    _console().print(commands.table(found))
     shutil.rmtree(campaign.plan.folder, ignore_errors=True)
 
 

@@ -1,0 +1,200 @@
+"""The client's promises that need no real pod: whatever ends its block, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from nodepool_k8s.client import (
+    NodeLost,
+    NoZooKeeper,
+    RequestFailed,
+    WaitedTooLong,
+    Waiting,
+    blocking,
+    connect,
+)
+from tests.support.launchers import Launchers
+from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
+from tests.support.waiting import eventually
+from tests.support.zuul import REQUESTS, Zuul
+
+pytestmark = pytest.mark.integration
+
+
+class CancelledAt:
+    """Awaits a coroutine, and cancels its task where it waits for the ``number``th time."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], number: int) -> None:
+        self._work = work
+        self._number = number
+        self.waits = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        steps = self._work.__await__()
+        send: Any = lambda: next(steps)  # noqa: E731
+        while True:
+            try:
+                waited_for = send()
+            except StopIteration as end:
+                return end.value
+            self.waits += 1
+            if self.waits == self._number:
+                asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                value = yield waited_for
+            except BaseException as error:
+                send = lambda error=error: steps.throw(error)  # noqa: E731
+            else:
+                send = lambda value=value: steps.send(value)  # noqa: E731
+
+
+async def nothing_left(zuul: Zuul) -> None:
+    """No request, no lock of ours, and no node that somebody holds or may still take."""
+
+    async def check() -> bool:
+        assert not await zuul.children(REQUESTS)
+        for node_id, record in (await zuul.nodes()).items():
+            assert record["state"] not in ("in-use", "building", "init"), record
+            assert record["state"] != "ready" or record["allocated_to"] is None, record
+            assert record["state"] != "ready" or not await zuul.children(
+                f"/nodepool/nodes/{node_id}/lock"
+            )
+        return True
+
+    await eventually(check, "nothing left of a cancelled client")
+
+
+async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(pod_label(), namespace_label(), pool={"max-servers": 8}))
+    async with connect(make_site.hosts) as session:
+
+        async def use() -> str:
+            async with session.nodes("pod", "namespace") as (one, two):
+                await asyncio.sleep(0)
+                return f"{one.label} {two.label}"
+
+        for number in range(1, 100):
+            cancelled = CancelledAt(use(), number)
+
+            async def run(cancelled: CancelledAt = cancelled) -> Any:
+                return await cancelled
+
+            try:
+                ended = await asyncio.create_task(run())
+            except asyncio.CancelledError:
+                # The connection lives on: its end is not what frees them.
+                await nothing_left(zuul)
+            else:
+                assert ended == "pod namespace"
+                if cancelled.waits < number:
+                    break
+        assert 5 < number < 100
+    await nothing_left(zuul)
+
+
+async def test_a_connection_that_is_cancelled_anywhere_leaves_no_session(
+    make_site: SiteMaker, zuul: Zuul
+) -> None:
+    threads = threading.active_count()
+
+    async def use() -> None:
+        async with connect(make_site.hosts) as session, session.node("pod"):
+            raise AssertionError("no launcher runs")
+
+    for number in range(1, 30):
+        cancelled = CancelledAt(use(), number)
+
+        async def run(cancelled: CancelledAt = cancelled) -> Any:
+            async with asyncio.timeout(5):
+                return await cancelled
+
+        try:
+            await asyncio.create_task(run())
+        except asyncio.CancelledError:
+            pass
+        except TimeoutError:
+            assert number > 3
+            break
+        else:
+            raise AssertionError("there was no node to be had")
+
+        async def gone() -> bool:
+            return not await zuul.children(REQUESTS)
+
+        await eventually(gone, "no request")
+    await eventually(lambda: threading.active_count() <= threads + 8, "kazoo's threads have ended")
+
+
+async def test_who_waits_is_told_and_may_give_up(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(manual_label(), pool={"max-servers": 1}))
+    heard: list[Waiting] = []
+    async with connect(make_site.hosts) as session:
+        holder = asyncio.create_task(_hold(session.node("pod")))
+        (first,) = await eventually(lambda: zuul.children(REQUESTS))
+        await zuul.building(first)
+        with pytest.raises(WaitedTooLong, match=r"no node within 2 s: queued in local/"):
+            async with session.node("pod", timeout=2, waiting=heard.append):
+                raise AssertionError("there is no room for it")
+        holder.cancel()
+        await asyncio.wait({holder})
+    assert any(waiting.position == 1 and "quota" in waiting.text for waiting in heard), heard
+    await nothing_left(zuul)
+
+
+async def _hold(node: Any) -> None:
+    async with node:
+        await asyncio.Event().wait()
+
+
+async def test_a_request_that_fails_says_why(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(pod_label()))
+    async with connect(make_site.hosts) as session:
+        with pytest.raises(RequestFailed, match="no pool has label unknown"):
+            async with session.node("unknown"):
+                raise AssertionError("nobody has it")
+    await nothing_left(zuul)
+
+
+async def test_a_session_that_ends_takes_the_node_with_it(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(pod_label()))
+    async with connect(make_site.hosts) as session, session.node("pod") as node:
+        session._requestor.client.session.end()
+        with pytest.raises(NodeLost, match="is not ours any more"):
+            await node.run(["true"])
+
+
+async def test_a_chroot_that_is_not_there_is_told(make_site: SiteMaker) -> None:
+    async with connect(f"{make_site.hosts}-not") as session:
+        with pytest.raises(NoZooKeeper, match="the chroot, the launchers'"):
+            async with session.node("pod"):
+                raise AssertionError("there is nothing")
+
+
+async def test_the_blocking_face_is_the_same(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul
+) -> None:
+    await launchers.start(make_site(pod_label(), pod_label("other")))
+
+    def use() -> list[str]:
+        with blocking.nodes("pod", "other", zookeeper=make_site.hosts) as (one, two):
+            with pytest.raises(ValueError, match="a list of its words"):
+                one.run("ls")
+            return [one.label, two.label]
+
+    assert await asyncio.to_thread(use) == ["pod", "other"]
+    await nothing_left(zuul)

@@ -90,7 +90,7 @@ class Deleter:
         if node is None or node_id in self._under_way or not self._is_ours(node):
             return
         if self._is_freed(node):
-            self._begin(node_id, self._free(node_id))
+            self._begin(node_id, self._free(node))
         elif self._why_delete(node) is not None:
             self._begin(node_id, self._take_and_delete(node_id))
         else:
@@ -175,9 +175,9 @@ class Deleter:
             request=self._mirror.requests.get(node.allocated_to or ""),
         )
 
-    async def _free(self, node_id: str) -> None:
+    async def _free(self, node: Node) -> None:
         """Make a ready node, whose request is gone or was left, whoever's comes next."""
-        request_id = self._mirror.nodes[node_id].allocated_to or ""
+        node_id, request_id = node.id, node.allocated_to or ""
         with self._passing_over(node_id):
             request = await self._store.read_request(request_id)
             if request is not None and not upkeep.has_no_nodes(request):

@@ -18,6 +18,7 @@ from faults.site import Place
 from faults.wire import Wire
 
 STOP_S = 45.0
+POLL_S = 0.1
 TAIL_LINES = 40
 UNFORESEEN = re.compile(r"^.*(?:Traceback|nobody foresaw|was never awaited).*$", re.MULTILINE)
 
@@ -49,6 +50,8 @@ class Launcher:
         self._kubeconfig = place.folder / f"{name}.kubeconfig"
         self._configured = Limits(), 1
         self._process: subprocess.Popen[bytes] | None = None
+        self._logged = 0
+        """How long the log was when it was started."""
         site.write_kubeconfig(self._kubeconfig, f"http://{api.address}")
 
     def configure(self, limits: Limits, spare: int) -> None:
@@ -66,6 +69,7 @@ class Launcher:
 
     def start(self) -> None:
         """Start it; its log is appended to."""
+        self._logged = self._size_of_log()
         argv = [sys.executable, "-m", "faults.quick", str(self._upkeep)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -79,6 +83,14 @@ class Launcher:
                     "KUBECONFIG": str(self._kubeconfig),
                 },
             )
+
+    async def has_started(self) -> None:
+        """Wait until it has read its configuration: before that, a bad one ends it, rightly."""
+        while self._size_of_log() == self._logged:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+
+    def _size_of_log(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
 
     def check(self) -> None:
         """Accuse it if it has ended by itself; start it again then, as its supervisor would."""

@@ -202,6 +202,7 @@ async def _slow(wire: Wire, rng: random.Random) -> None:
 
 async def break_configuration(launcher: Launcher, rng: random.Random) -> None:
     """Its configuration has an error for a while."""
+    await launcher.has_started()
     launcher.break_configuration()
     await asyncio.sleep(rng.uniform(1.0, 4.0))
     launcher.mend_configuration()

@@ -165,8 +165,16 @@ async def test_a_pod_beyond_its_memory_is_reported_as_such(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    label = pod_label("eats", memory=32, command=["sh", "-c"], args=[EAT_WHEN_TOLD])
-    await launchers.start(make_site(label))
+    labels = (
+        pod_label("eats", memory=32, command=["sh", "-c"], args=[EAT_WHEN_TOLD]),
+        # Seen running or not, it is gone when its command is tried.
+        pod_label("starved", memory=16, command=["tail", "/dev/zero"], ready_check="exec"),
+    )
+    await launchers.start(make_site(*labels, provider={"launch-retries": 1}))
+    failed = await zuul.answered(await zuul.submit("starved"), "failed")
+    (reason,) = failed["nodepool_k8s"]["reasons"]
+    assert "container starved: OOMKilled (exit code 137)" in reason
+
     request_id = await zuul.submit("eats")
     node = (await nodes_of(zuul, request_id))["eats"]
     # Nobody has it, so it is the launcher that has to notice.

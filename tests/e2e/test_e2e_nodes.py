@@ -215,4 +215,4 @@ async def test_a_container_that_ends_during_the_launch_is_noticed(
     assert "exit code 7" in await reason_of(zuul, "exits")
     looped = await reason_of(zuul, "loops")
     assert "CrashLoopBackOff" in looped
-    assert "exit code" in await reason_of(zuul, "eats")
+    assert "OOMKilled (exit code 137)" in await reason_of(zuul, "eats")

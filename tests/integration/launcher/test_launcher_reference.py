@@ -1,13 +1,14 @@
 """The reference pages' examples as labels, seen in what the API server stored."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from tests.integration.launcher.test_launcher_labels import stored
-from tests.support.admin import MERGE, Admin
+from tests.support.admin import MERGE, Admin, Object, Refused
 from tests.support.launchers import Launchers
-from tests.support.reference import ACCEPTED, PROFILES, SOURCES, part
+from tests.support.reference import ACCEPTED, PROFILES, SOURCES, V100, part
 from tests.support.site import IMAGE, SiteMaker, namespace_label
 from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
@@ -86,6 +87,10 @@ async def make_their_claim(zuul: Zuul, admin: Admin, make_site: SiteMaker) -> No
     await admin.call("POST", f"/api/v1/namespaces/{inside}/persistentvolumeclaims", claim)
 
 
+def _main(**fields: Any) -> Object:
+    return {"containers": [{"name": "main", "image": IMAGE, **fields}]}
+
+
 @pytest.mark.usefixtures("disks", "amd64")
 async def test_what_the_pages_ask_for_is_stored(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin, sources: str
@@ -121,6 +126,41 @@ async def test_what_the_pages_ask_for_is_stored(
         for path, wanted in example.objects.items()
     }
     assert await admin.pods(namespaces["kubernetes-namespace"]) == []
+
+
+REFUSED_THERE: dict[str, tuple[Object, str]] = {
+    "seconds of a toleration without an end": (
+        {"tolerations": [{**V100, "tolerationSeconds": 300}]},
+        "effect must be 'NoExecute' when `tolerationSeconds` is set",
+    ),
+    "words as a key": ({"nodeSelector": {"Node selector key.": "value"}}, "Invalid value"),
+    "half a gpu": (_main(resources={"limits": {"nvidia.com/gpu": "500m"}}), "must be an integer"),
+    "limits below requests": (
+        _main(resources={"requests": {"cpu": "16"}, "limits": {"cpu": "12"}}),
+        "must be less than or equal to cpu limit",
+    ),
+    "two mounts at one path": (
+        {
+            **_main(volumeMounts=[{"name": name, "mountPath": "/data"} for name in ("a", "b")]),
+            "volumes": [{"name": name, "emptyDir": {}} for name in ("a", "b")],
+        },
+        "must be unique",
+    ),
+    "privileges without more": (
+        _main(securityContext={"privileged": True, "allowPrivilegeEscalation": False}),
+        "cannot set `allowPrivilegeEscalation` to false",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "told"), REFUSED_THERE.values(), ids=list(REFUSED_THERE))
+async def test_what_is_refused_here_would_be_refused_there(
+    admin: Admin, spec: Object, told: str
+) -> None:
+    pod = {"metadata": {"name": "refused"}, "spec": {**_main(), **spec}}
+    with pytest.raises(Refused) as refusal:
+        await admin.call("POST", "/api/v1/namespaces/default/pods?dryRun=All", pod)
+    assert told in str(refusal.value)
 
 
 def _path(namespace: str, path: str) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import termios
 import threading
 from collections.abc import Coroutine, Generator
 from typing import Any
 
 import pytest
+from cluster import LocalCluster
 
 from nodepool_k8s.client import (
     NodeLost,
@@ -18,8 +25,9 @@ from nodepool_k8s.client import (
     blocking,
     connect,
 )
+from tests.support.commands import program, refused
 from tests.support.launchers import Launchers
-from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
+from tests.support.site import Site, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import REQUESTS, Zuul
 
@@ -152,6 +160,23 @@ async def test_who_waits_is_told_and_may_give_up(
     await nothing_left(zuul)
 
 
+async def _on_terminal(site: Site, *arguments: str) -> str:
+    """What it says on standard error, where that is a terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        *program(), *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=slave
+    )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # How a terminal says that nobody has it open any more.
+        while piece := await asyncio.to_thread(os.read, master, 65536):
+            shown += piece
+    os.close(master)
+    assert await process.wait() == 69
+    return shown.decode()
+
+
 async def _hold(node: Any) -> None:
     async with node:
         await asyncio.Event().wait()
@@ -197,4 +222,21 @@ async def test_the_blocking_face_is_the_same(
             return [one.label, two.label]
 
     assert await asyncio.to_thread(use) == ["pod", "other"]
+    await nothing_left(zuul)
+
+
+async def test_run_speaks_tls_and_says_why_there_is_no_node(
+    make_site: SiteMaker, launchers: Launchers, zuul: Zuul, local_cluster: LocalCluster
+) -> None:
+    site = make_site(pod_label())
+    await launchers.start(site)
+    ca, cert, key = map(str, local_cluster.zookeeper_tls_files)
+    where = ["--zookeeper", f"{local_cluster.zookeeper_tls}{make_site.chroot}"]
+    files = ["--zookeeper-tls-ca", ca, "--zookeeper-tls-cert", cert, "--zookeeper-tls-key", key]
+    told = await refused(site, "run", *where, *files, "unknown", "--", "true", status=69)
+    assert "no pool has label unknown" in told
+    shown = await _on_terminal(site, "run", "-c", str(site.path), "unknown", "--", "true")
+    # In place: each text wipes out the one before, and what is left is why it failed.
+    assert shown.startswith("\r\x1b[2Kasking for unknown\r\x1b[2K"), shown
+    assert shown.rpartition("\x1b[2K")[2].startswith("nodepool-k8s: request 2"), shown
     await nothing_left(zuul)

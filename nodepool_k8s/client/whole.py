@@ -18,7 +18,7 @@ Sink = Callable[[bytes], Awaitable[None]]
 
 # What the shell itself would say of a signal is not the command's to say.
 _SCRIPT = (
-    'm=$1; shift; exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; s=$?; '
+    'm=$1; shift; exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; exec "$@"); s=$?; '
     'printf "%s%s\\n" "$m" $s; printf "%s%s\\n" "$m" $s >&3; '
     "while sleep 1; do printf . || exit $s; done; exit $s"
 )

@@ -54,8 +54,16 @@ async def test_three_replicas_are_checked_and_have_what_was_copied(
     node = await zuul.node((await zuul.answered(request_id))["nodes"][0])
     assert node is not None
     assert 0 < node["driver_data"]["nodepool_k8s"]["steps"]["check"] < 30
-    names = sorted(pod["metadata"]["name"] for pod in await admin.pods(node["external_id"]))
-    assert names == ["trio", "trio-1", "trio-2"]
+    pods = {pod["metadata"]["name"]: pod for pod in await admin.pods(node["external_id"])}
+    names = ["trio", "trio-1", "trio-2"]
+    assert sorted(pods) == names
+    conditions = [
+        each["status"]
+        for pod in pods.values()
+        for each in pod["status"]["conditions"]
+        if each["type"] == "Ready"
+    ]
+    assert conditions == ["True"] * 3
     for name in names:
         shown = await output(node["connection_port"], name, "sh", "-c", "echo $MODE $PASSWORD")
         assert shown == "ci x\n"

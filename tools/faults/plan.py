@@ -18,8 +18,10 @@ LAUNCH_S = 8
 """The ``launch-timeout``: pods that never come cost a run too much of its time otherwise."""
 BOUND_S = 30.0
 """How long a launcher may take, beyond what it waits for on purpose, while all around it breaks."""
-END_S = 60.0
-"""How long everything may take to come to its end when nothing breaks any more."""
+END_S = 180.0
+"""How long everything may take to come to its end when nothing breaks any more: a minute for
+what waits, and one, twice, for Kubernetes' namespace controller. Where the API server went away
+it tries again after up to 60 s, and a namespace's node keeps its slot until then."""
 
 
 @dataclass(frozen=True)

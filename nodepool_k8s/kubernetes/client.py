@@ -295,8 +295,8 @@ class ApiClient:
 
     @staticmethod
     async def _close_all(sessions: list[aiohttp.ClientSession]) -> None:
-        for session in sessions:
-            await session.close()
+        # All of them, also when whoever closes is cancelled at the first.
+        await asyncio.shield(asyncio.gather(*(session.close() for session in sessions)))
 
 
 class AsBearer:

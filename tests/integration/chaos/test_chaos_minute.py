@@ -15,9 +15,9 @@ pytestmark = pytest.mark.integration
 
 TOOL = Path(__file__).resolve().parents[3] / "tools" / "chaos"
 SEED = 5
-SECONDS = 35
-"""Of faults; a cluster of its own, whose servers may be restarted, and the end take as long."""
-PATIENCE_S = 300
+SECONDS = 60
+"""Of faults; a cluster of its own, whose servers may be restarted, and the end take longer."""
+PATIENCE_S = 900
 
 
 def test_no_promise_is_broken_in_a_minute_of_faults(tmp_path: Path) -> None:

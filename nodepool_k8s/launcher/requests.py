@@ -430,21 +430,22 @@ class PoolQueue:
     async def _make_room(
         self, request: NodeRequest, ready: Sequence[Node | None], wanted: Resources
     ) -> None:
-        """Remove an unused ready node, if that serves the request."""
+        """Remove an unused ready node, if that serves the request.
+
+        Another launcher may be removing one for it just now. So one goes only where it is
+        still the one to go after everything that others have done by then was looked at.
+        """
         kept = {node.id for node in ready if node is not None}
-        caught_up = False
         while (spare := self._spare_to_remove(wanted, kept)) is not None:
+            await self._catch_up()
             if request.id not in self._line:
                 # It changed or went meanwhile.
                 return
-            if not caught_up:
-                # Another launcher may have removed one for it just now.
-                await self._catch_up()
-                caught_up = True
-            elif await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
+            if self._spare_to_remove(wanted, kept) != spare:
+                continue
+            if await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
                 return
-            else:
-                self._taken.add(spare.id)
+            self._taken.add(spare.id)
 
     async def _catch_up(self) -> None:
         """Have the mirror show what is leaving, and what has left the ledger, by now."""

@@ -729,6 +729,25 @@ async def test_no_second_ready_node_goes_where_another_launchers_removal_is_not_
     assert "instances" in bench.queue.waits_for
 
 
+async def test_no_second_ready_node_goes_where_a_removal_is_half_heard_of_while_catching_up() -> (
+    None
+):
+    bench = a_bench(max_servers=2)
+    bench.keep_ready("0000000007")
+    bench.keep_ready("0000000008")
+    leaving = replace(bench.store.ready["0000000007"], state=NodeState.DELETING)
+
+    def locked() -> None:
+        bench.mirror.node_locks["0000000007"] = {"x__lock__0"}
+        bench.store.unheard_of = lambda: bench.mirror.put_node(leaving)
+
+    bench.store.unheard_of = locked
+    bench.add("200-0000000001", "large")
+    await bench.queue.step()
+    assert not bench.removed
+    assert "instances" in bench.queue.waits_for
+
+
 async def test_no_ready_node_goes_for_a_request_that_went_meanwhile() -> None:
     bench = a_bench(max_servers=2)
     bench.keep_ready("0000000007")

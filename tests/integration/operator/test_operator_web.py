@@ -83,6 +83,24 @@ class Browser:
     async def status(self) -> Any:
         return (await self.get("/api/status")).json
 
+    async def answered(self, zuul: Zuul, *labels: str) -> tuple[str, str]:
+        """Have a request answered and shown so: its id, and its node's.
+
+        Zuul may hear of an answer before the launcher's own view of ZooKeeper does.
+        """
+        request_id = await zuul.submit(*labels)
+        (node_id,) = (await zuul.answered(request_id))["nodes"]
+
+        async def shown() -> bool:
+            requests = await self.list("/request-list?state=fulfilled")
+            nodes = await self.list("/node-list?state=ready")
+            locked = {row["id"]: row["locked"] for row in nodes}
+            is_answered = request_id in [row["id"] for row in requests]
+            return is_answered and locked.get(node_id) == "unlocked"
+
+        await eventually(shown, "the answer is shown")
+        return request_id, node_id
+
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
@@ -116,8 +134,7 @@ async def browser(
 
 
 async def test_node_list_has_a_node_under_nodepools_keys(browser: Browser, zuul: Zuul) -> None:
-    request_id = await zuul.submit("pod")
-    (node_id,) = (await zuul.answered(request_id))["nodes"]
+    request_id, node_id = await browser.answered(zuul, "pod")
     (row,) = await browser.list("/node-list")
     record = await zuul.node(node_id)
     assert record is not None
@@ -160,7 +177,7 @@ async def test_node_list_follows_a_node_through_its_states(browser: Browser, zuu
 async def test_a_table_of_text_has_nodepools_headings_in_its_order(
     browser: Browser, zuul: Zuul
 ) -> None:
-    await zuul.answered(await zuul.submit("pod"))
+    await browser.answered(zuul, "pod")
     nodes = await browser.get("/node-list")
     assert nodes.type == "text/plain; charset=UTF-8"
     assert nodes.cells[0] == [
@@ -271,7 +288,7 @@ async def test_a_form_that_is_not_there_is_refused_with_what_is(browser: Browser
 async def test_fields_choose_columns_of_the_table_and_keys_of_json(
     browser: Browser, zuul: Zuul
 ) -> None:
-    await zuul.answered(await zuul.submit("pod"))
+    await browser.answered(zuul, "pod")
     reply = await browser.get("/node-list?fields=state,id,tenant_name")
     assert reply.cells == [["ID", "State", "Tenant"], ["0000000000", "ready", "tenant-one"]]
     rows = await browser.list("/node-list?fields=state,id,tenant_name")
@@ -279,9 +296,8 @@ async def test_fields_choose_columns_of_the_table_and_keys_of_json(
 
 
 async def test_filters_choose_rows(browser: Browser, zuul: Zuul, make_site: SiteMaker) -> None:
-    first, second = await zuul.submit("pod"), await zuul.submit("namespace")
-    for request_id in (first, second):
-        await zuul.answered(request_id)
+    first, pod_id = await browser.answered(zuul, "pod")
+    second, _ = await browser.answered(zuul, "namespace")
     locks = await zuul.accept(second)
 
     async def found(query: str) -> list[str]:
@@ -291,7 +307,6 @@ async def test_filters_choose_rows(browser: Browser, zuul: Zuul, make_site: Site
         return await found("state=in-use") == ["namespace"]
 
     await eventually(in_use, "in use")
-    (pod_id,) = (await zuul.answered(first))["nodes"]
     assert await found(f"node_id={pod_id}") == ["pod"]
     assert await found("node_id=0099999999") == []
     assert await found("label=pod") == ["pod"]

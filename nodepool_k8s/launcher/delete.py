@@ -178,12 +178,17 @@ class Deleter:
     async def _free(self, node: Node) -> None:
         """Make a ready node, whose request is gone or was left, whoever's comes next."""
         node_id, request_id = node.id, node.allocated_to or ""
+
+        def is_due(found: Node) -> bool:
+            # Another launcher may have freed it, and given it away, since we asked.
+            return found.allocated_to == node.allocated_to and self._is_freed(found)
+
         with self._passing_over(node_id):
             request = await self._store.read_request(request_id)
             if request is not None and not upkeep.has_no_nodes(request):
                 # The mirror only lacks it, or its answer, still.
                 return
-            if await self._store.free_node(node_id, request, self._is_freed):
+            if await self._store.free_node(node_id, request, is_due):
                 what = "is gone" if request is None else f"is {request.state} without it"
                 log.info("Node %s is free: request %s %s", node_id, request_id, what)
 

@@ -404,12 +404,11 @@ async def test_spare_nodes_that_both_sides_keep_are_made_once_and_handed_out_by_
     theirs = peers.start_unready(fleet.provider(THEIRS, pool(THEIR_LABEL)), top=keeping)
     ours = await launchers.start(make_site.of([our_side]))
     await theirs.ready()
-    # They ask, and ours is the quicker to serve it. Now and then they ask for one too many, as
-    # what they have just freed is not in their cache yet.
+    # They ask, and either side serves it, mostly ours, which is quicker. Now and then they ask for
+    # one too many, as what they have just freed is not in their cache yet.
     await eventually(lambda: spare_nodes(zuul), "two spare nodes")
     await theirs.looked()
     spare = await eventually(lambda: spare_nodes(zuul), "two spare nodes or more")
-    assert {node["provider"] for node in spare.values()} == {OURS}
     # Now both keep two, and there they are.
     await ours.stop()
     ours = await launchers.start(make_site.of([our_side], top=keeping))
@@ -418,7 +417,8 @@ async def test_spare_nodes_that_both_sides_keep_are_made_once_and_handed_out_by_
     await theirs.looked()
     assert await spare_nodes(zuul) == spare
     # All are taken, and replaced.
-    taken = [await node_of(zuul, await zuul.submit("node", provider=OURS)) for _ in spare]
+    makers = [node["provider"] for node in spare.values()]
+    taken = [await node_of(zuul, await zuul.submit("node", provider=maker)) for maker in makers]
     assert spare.keys() == {node["id"] for node in taken}
     again = await eventually(lambda: spare_nodes(zuul), "two spare nodes again")
     assert {node["id"] for node in taken}.isdisjoint(again)

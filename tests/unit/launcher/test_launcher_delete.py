@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from nodepool_k8s.errors import Vanished
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.tasks import Tasks
-from nodepool_k8s.model import Node, NodeState, Resources
+from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
@@ -41,24 +42,58 @@ class GoneStore:
         raise Vanished(node_id)
 
 
-async def test_a_node_that_goes_before_it_is_set_free_stops_nothing() -> None:
-    crashed: list[tuple[str, BaseException]] = []
-    tasks = Tasks(lambda task, error: crashed.append((task, error)))
+class Bench:
+    """A deleter of one node that is ready, and whose request is gone."""
 
-    def never(_name: str, coroutine: Coroutine[Any, Any, None]) -> Any:
+    def __init__(self, store: Any) -> None:
+        self.crashed: list[tuple[str, BaseException]] = []
+        self.tasks = Tasks(lambda task, error: self.crashed.append((task, error)))
+        client = SimpleNamespace(on_event=lambda callback: None)
+        self.mirror = Mirror(cast(ZooKeeperClient, client), self._never)
+        self.mirror.put_node(NODE)
+        settings = Settings(ZooKeeperSettings((ZooKeeperServer("localhost"),)), (), {})
+        clusters = cast(Clusters, SimpleNamespace(of=lambda node: SimpleNamespace()))
+        self.deleter = Deleter(settings, clusters, cast(Store, store), self.mirror, self.tasks)
+
+    @staticmethod
+    def _never(_name: str, coroutine: Coroutine[Any, Any, None]) -> Any:
         coroutine.close()
 
-    client = SimpleNamespace(on_event=lambda callback: None)
-    mirror = Mirror(cast(ZooKeeperClient, client), never)
-    mirror.put_node(NODE)
+
+async def test_a_node_that_goes_before_it_is_set_free_stops_nothing() -> None:
     store = GoneStore()
-    settings = Settings(ZooKeeperSettings((ZooKeeperServer("localhost"),)), (), {})
-    clusters = cast(Clusters, SimpleNamespace(of=lambda node: SimpleNamespace()))
-    deleter = Deleter(settings, clusters, cast(Store, store), mirror, tasks)
-    deleter.consider(NODE.id)
-    assert deleter.under_way == {NODE.id}
-    del mirror.nodes[NODE.id]
-    await tasks.finished()
-    assert not crashed
+    bench = Bench(store)
+    bench.deleter.consider(NODE.id)
+    assert bench.deleter.under_way == {NODE.id}
+    del bench.mirror.nodes[NODE.id]
+    await bench.tasks.finished()
+    assert not bench.crashed
     assert store.asked == ["200-1", NODE.id]
-    assert not deleter.under_way
+    assert not bench.deleter.under_way
+
+
+class FasterStore:
+    """By the time that it is asked, another launcher has set the node free and given it away."""
+
+    def __init__(self, bench: Callable[[], Bench]) -> None:
+        self.due: bool | None = None
+        self._bench = bench
+
+    async def read_request(self, request_id: str) -> None:
+        assert request_id == "200-1"
+
+    async def free_node(self, node_id: str, request: None, is_due: Callable[[Node], bool]) -> bool:
+        self.due = is_due(replace(NODE, allocated_to="200-2", version=2))
+        del self._bench().mirror.nodes[node_id]
+        return self.due
+
+
+async def test_a_node_that_has_a_new_owner_is_not_set_free_for_the_one_before() -> None:
+    store = FasterStore(lambda: bench)
+    bench = Bench(store)
+    # That the new owner was fulfilled is not heard of here yet.
+    bench.mirror.put_request(NodeRequest("200-2", RequestState.REQUESTED, ("pod",)))
+    bench.deleter.consider(NODE.id)
+    await bench.tasks.finished()
+    assert not bench.crashed
+    assert store.due is False

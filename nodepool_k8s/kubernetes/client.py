@@ -24,13 +24,13 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError
 from nodepool_k8s.kubernetes import credentials, exec
 from nodepool_k8s.kubernetes.answers import api_error, loads, unreachable
+from nodepool_k8s.kubernetes.connector import RestClient
 
 log = logging.getLogger(__name__)
 
@@ -328,9 +328,7 @@ def _session(
         "timeout": aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS),
         "headers": {"User-Agent": "nodepool-k8s"},
     }
-    # The method that subclasses are told to override is the public way to a session.
-    session: aiohttp.ClientSession = RESTClientObject(configuration)._create_pool_manager()
-    return session
+    return RestClient(configuration).session()
 
 
 def _hang_up(response: aiohttp.ClientResponse) -> None:

@@ -37,6 +37,7 @@ from nodepool_k8s.errors import (
     describe,
 )
 from nodepool_k8s.kubernetes.answers import api_error, unreachable
+from nodepool_k8s.kubernetes.connector import Connector
 
 V5 = "v5.channel.k8s.io"
 V4 = "v4.channel.k8s.io"
@@ -335,7 +336,7 @@ class NodeApi:
         self._headers = {"User-Agent": "nodepool-k8s"}
         if connection.get("token"):
             self._headers["Authorization"] = f"Bearer {connection['token']}"
-        self._connector = aiohttp.TCPConnector(ssl=_tls(connection), limit=0)
+        self._connector = Connector(ssl=_tls(connection), limit=0)
 
     async def close(self) -> None:
         """Close every connection; commands that run through it fail."""

@@ -14,7 +14,7 @@ LONGEST_RETRY_AFTER = 60.0
 MESSAGE_LENGTH = 4096
 
 
-def loads(text: bytes) -> Any:
+def loads(text: str | bytes) -> Any:
     """Read JSON; raises ValueError for what is none, or nested too deep to be read."""
     try:
         return json.loads(text)

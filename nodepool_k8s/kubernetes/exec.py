@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
 import socket as sockets
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -36,7 +35,7 @@ from nodepool_k8s.errors import (
     KubernetesError,
     describe,
 )
-from nodepool_k8s.kubernetes.answers import api_error, unreachable
+from nodepool_k8s.kubernetes.answers import api_error, loads, unreachable
 from nodepool_k8s.kubernetes.connector import Connector
 
 V5 = "v5.channel.k8s.io"
@@ -217,7 +216,7 @@ def _why_cut(socket: WebSocket, message: Any) -> str:
 def _exit_status(text: bytes) -> int:
     """Read the Status at the end. Raises CommandNotStarted, CommandError."""
     try:
-        status = json.loads(text)
+        status = loads(text)
         if status.get("status") == "Success":
             return 0
         message = str(status.get("message") or text.decode(errors="replace"))
@@ -236,11 +235,14 @@ _NOT_STARTED = (
     "permission denied",
     "exec format error",
 )
+_NOT_ASKED = "dialing"
+"""The kubelet, or the runtime, was not to be had: gRPC says so in words like the command's."""
 
 
 def _refusal(message: str) -> CommandError:
     """What a container runtime says of a command that it could not run."""
-    if any(sign in message.lower() for sign in _NOT_STARTED):
+    said = message.lower()
+    if _NOT_ASKED not in said and any(sign in said for sign in _NOT_STARTED):
         return CommandNotStarted(message)
     return CommandError(message)
 
@@ -363,7 +365,7 @@ class NodeApi:
                 ) as session,
                 session.get(f"{self._host}{path}", headers=self._headers) as response,
             ):
-                found: dict[str, Any] = await response.json()
+                found: dict[str, Any] = await response.json(loads=loads)
                 return found
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise unreachable(error) from error

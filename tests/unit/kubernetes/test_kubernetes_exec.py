@@ -129,6 +129,7 @@ async def test_the_exit_status(api: FakeApi, node: NodeApi, code: int) -> None:
         b"no json",
         b"[]",
         b"7",
+        pytest.param(b"[" * 100_000, id="nested too deep"),
         {"status": "Failure", "reason": "NonZeroExitCode"},
         {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": []}},
         {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [7]}},
@@ -145,7 +146,14 @@ async def test_an_exit_status_that_cannot_be_read_is_an_error(
 
 async def test_what_the_runtime_says_is_told(api: FakeApi, node: NodeApi) -> None:
     missing = 'exec: "x": executable file not found in $PATH'
-    for message, kind in ((missing, CommandNotStarted), ("container not running", CommandError)):
+    absent = 'exec: "/x": stat /x: no such file or directory'
+    away = "while dialing: dial unix /run/runtime.sock: connect: no such file or directory"
+    for message, kind in (
+        (missing, CommandNotStarted),
+        (absent, CommandNotStarted),
+        (away, CommandError),
+        ("container not running", CommandError),
+    ):
         answer = {"status": "Failure", "reason": "InternalError", "message": message}
         api.handler = speaks(says(ending(answer)))
         with pytest.raises(CommandError) as caught:

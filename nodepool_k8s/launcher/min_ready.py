@@ -31,6 +31,9 @@ LOST_SECONDS = 1.0
 """How long to wait after a dropped connection, to hear of what was made before it dropped."""
 
 
+_NOT_READY_YET = (NodeState.INIT, NodeState.BUILDING)
+
+
 class MinReady:
     """What this launcher does for the spare nodes of each label."""
 
@@ -134,7 +137,7 @@ class MinReady:
             if request.state is RequestState.FAILED:
                 log.info("No spare node of label %s: %s", label, _reasons(request))
                 self._put_off(label)
-            elif request.state is RequestState.FULFILLED and not self._is_awaited(request):
+            elif request.state is RequestState.FULFILLED and not await self._is_awaited(request):
                 self._failures.pop(label, None)
             else:
                 continue
@@ -142,10 +145,14 @@ class MinReady:
             self._submitted.discard(request.id)
             await self._store.delete_request(request.id)
 
-    def _is_awaited(self, request: NodeRequest) -> bool:
+    async def _is_awaited(self, request: NodeRequest) -> bool:
         """Whether its node is not seen to be ready yet, so that only the request counts it."""
+        for node_id in request.nodes:
+            if node_id not in self._mirror.nodes:
+                # Gone already, or not heard of yet.
+                await self._store.refresh_node(node_id)
         nodes = (self._mirror.nodes.get(node_id) for node_id in request.nodes)
-        return any(node is not None and node.state is NodeState.BUILDING for node in nodes)
+        return any(node is not None and node.state in _NOT_READY_YET for node in nodes)
 
     async def _ask(self, label: str, number: int) -> None:
         """One node a request, so that pools can share in them."""

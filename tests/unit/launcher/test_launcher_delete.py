@@ -92,7 +92,7 @@ async def test_a_node_that_has_a_new_owner_is_not_set_free_for_the_one_before() 
     store = FasterStore(lambda: bench)
     bench = Bench(store)
     # That the new owner was fulfilled is not heard of here yet.
-    bench.mirror.put_request(NodeRequest("200-2", RequestState.REQUESTED, ("pod",)))
+    bench.mirror.requests["200-2"] = NodeRequest("200-2", RequestState.REQUESTED, ("pod",))
     bench.deleter.consider(NODE.id)
     await bench.tasks.finished()
     assert not bench.crashed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,13 @@ class Admin:
     async def set_status(self, namespace: str, status: Object, name: str = "pod") -> None:
         """Say about a pod what its kubelet would say."""
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
+        # Without a time the disruption controller takes a condition of its own kind for an old
+        # one, and takes it back.
+        told = status.get("conditions")
+        if told:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            stamped = [{"lastTransitionTime": now, **condition} for condition in told]
+            status = {**status, "conditions": stamped}
         await self.call("PATCH", path, {"status": status}, MERGE)
 
     async def make_ready(self, namespace: str, name: str = "pod") -> None:

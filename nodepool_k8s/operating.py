@@ -173,7 +173,7 @@ class Operator(Viewer):
                 await cluster.start(self._tasks.spawn)
                 await cluster.synced()
                 say(f"deleting namespace {namespace}")
-                await cluster.delete_node(namespace, grace)
+                await cluster.remover.delete_node(namespace, grace)
             say(f"waiting until namespace {namespace} has let go of what counts")
             await self._gone(cluster, node, timeout)
         except KubernetesError as error:
@@ -186,12 +186,13 @@ class Operator(Viewer):
 
     async def _gone(self, cluster: Cluster, node: Node, timeout: float) -> None:
         namespace = node.external_id or ""
-        pods_only = wire.ends_with_pods(node)
+        remover = cluster.remover
+        gone = remover.pods_gone if wire.ends_with_pods(node) else remover.namespace_gone
         try:
             async with asyncio.timeout(timeout):
-                await (cluster.pods_gone if pods_only else cluster.namespace_gone)(namespace)
+                await gone(namespace)
         except TimeoutError as error:
-            blockers = "; ".join(await cluster.namespace_blockers(namespace))
+            blockers = "; ".join(await cluster.reader.namespace_blockers(namespace))
             why = blockers or "the cluster does not say what holds it"
             raise _not_deleted(
                 node, f"namespace {namespace} is not gone after {timeout:g} s: {why}"

@@ -310,10 +310,10 @@ class Deleter:
                 return
 
     async def _delete_namespace(self, cluster: Cluster, namespace: str, node: Node) -> None:
-        await cluster.delete_node(namespace, self._grace(node))
-        pods_only = wire.ends_with_pods(node)
-        gone = cluster.pods_gone(namespace) if pods_only else cluster.namespace_gone(namespace)
-        waiting = asyncio.ensure_future(gone)
+        remover = cluster.remover
+        await remover.delete_node(namespace, self._grace(node))
+        gone = remover.pods_gone if wire.ends_with_pods(node) else remover.namespace_gone
+        waiting = asyncio.ensure_future(gone(namespace))
         began = time.monotonic()
         try:
             while not (await asyncio.wait({waiting}, timeout=REPORT_AFTER))[0]:
@@ -328,7 +328,7 @@ class Deleter:
     ) -> None:
         """Say what holds the node, at first and whenever that changes."""
         try:
-            blockers = await cluster.namespace_blockers(namespace)
+            blockers = await cluster.reader.namespace_blockers(namespace)
         except KubernetesError as error:
             blockers = [describe(error)]
         reason = "; ".join(blockers) or "its pods are still there"

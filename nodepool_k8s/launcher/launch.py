@@ -155,10 +155,10 @@ class Launch:
         """Make all that the node is made of; its pod starts while its siblings are made."""
         cluster = self._site.cluster
         self.waits_for = "its namespace"
-        namespace = await self._ask(lambda: cluster.create_namespace(objects))
+        namespace = await self._ask(lambda: cluster.maker.create_namespace(objects))
         self._step_done("namespace")
         self.waits_for = "its objects in the cluster"
-        access = asyncio.ensure_future(self._ask(lambda: cluster.create_access(objects)))
+        access = asyncio.ensure_future(self._ask(lambda: cluster.maker.create_access(objects)))
         tasks: list[asyncio.Future[Any]] = [access]
         if self._label.type is LabelType.POD:
             tasks.append(asyncio.ensure_future(self._post_pod(objects, namespace.uid)))
@@ -178,7 +178,7 @@ class Launch:
         # Fencing: the record with the namespace's UID, under a lock that is still ours,
         # comes before the pod. A launcher that froze meanwhile posts none.
         await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
-        await self._ask(lambda: self._site.cluster.create_pod(objects))
+        await self._ask(lambda: self._site.cluster.maker.create_pod(objects))
 
     def _objects(self, attempt: int) -> NodeObjects:
         labels, warnings = dynamic_labels(self._label.dynamic_labels, self._request)
@@ -278,7 +278,7 @@ class Launch:
         self.waits_for = "its ready-check"
         while True:
             try:
-                await cluster.try_commands(namespace, objects.pod_names, access)
+                await cluster.maker.try_commands(namespace, objects.pod_names, access)
             except KubernetesError as error:
                 tries += 1
                 pods = cluster.pods(namespace)
@@ -299,7 +299,7 @@ class Launch:
     async def _with_events(self, namespace: str, reason: str) -> str:
         """The reason, with the cluster's last warnings: some causes appear only there."""
         try:
-            events = await self._site.cluster.events(namespace)
+            events = await self._site.cluster.reader.events(namespace)
         except KubernetesError:
             events = []
         return "; ".join([reason, *events])
@@ -313,8 +313,8 @@ class Launch:
         failures = 0
         while True:
             try:
-                await self._site.cluster.delete_node(namespace, grace)
-                await self._site.cluster.pods_gone(namespace)
+                await self._site.cluster.remover.delete_node(namespace, grace)
+                await self._site.cluster.remover.pods_gone(namespace)
             except KubernetesError as error:
                 failures += 1
                 log.warning("A failed attempt cannot be removed yet: %s", error)

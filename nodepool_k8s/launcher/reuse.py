@@ -41,7 +41,9 @@ async def why_lost(cluster: Cluster, node: Node, launch: LaunchSettings) -> str 
     name = node.external_id
     if not name:
         return "its record names no namespace"
-    return _why(node, await cluster.get_namespace(name), await cluster.list_pods(name), launch)
+    return _why(
+        node, await cluster.reader.get_namespace(name), await cluster.reader.list_pods(name), launch
+    )
 
 
 def _why(
@@ -108,9 +110,13 @@ class Reuse:
         labels = valid_dynamic_labels(labels)
         try:
             if labels:
-                await cluster.patch_namespace(name, reuse_patch(self._label, labels, pod=False))
+                await cluster.maker.patch_namespace(
+                    name, reuse_patch(self._label, labels, pod=False)
+                )
             for pod in cluster.pods(name):
-                await cluster.patch_pod(name, pod.name, reuse_patch(self._label, labels, pod=True))
+                await cluster.maker.patch_pod(
+                    name, pod.name, reuse_patch(self._label, labels, pod=True)
+                )
         except KubernetesError as error:
             # A convenience only; whether the node is still there is looked at on its own.
             log.warning("Node %s: its labels stay as they were: %s", self.held.node.id, error)
@@ -122,7 +128,9 @@ class Reuse:
             return
         name = self.held.node.external_id or ""
         try:
-            access = await self._site.cluster.create_token(name, self._label.launch.access_token)
+            access = await self._site.cluster.maker.create_token(
+                name, self._label.launch.access_token
+            )
         except KubernetesError as error:
             self.failure = f"it got no fresh token: {describe(error)}"
             raise NodeTaken(self.held.node.id) from error

@@ -122,7 +122,7 @@ class Upkeep:
             await self._homes.remember(home)
         try:
             # Before the records: each namespace's comes first.
-            namespaces = await cluster.list_namespaces()
+            namespaces = await cluster.reader.list_namespaces()
             await self._delete_leaked(cluster, namespaces)
             await self._report_stuck(cluster, namespaces, time.time())
         except KubernetesError as error:
@@ -193,7 +193,7 @@ class Upkeep:
                 log.warning(
                     "Deleting leaked namespace %s: no node's record names it", namespace.name
                 )
-                await cluster.delete_node(namespace.name, LEAK_GRACE)
+                await cluster.remover.delete_node(namespace.name, LEAK_GRACE)
                 telemetry.leak_deleted(cluster.provider.name)
 
     async def _is_leaked(self, namespace: Namespace) -> bool:
@@ -341,6 +341,6 @@ def _is_in(node: Node, home: Home) -> bool:
 
 async def _blockers(cluster: Cluster, namespace: str) -> tuple[str, ...]:
     try:
-        return tuple(await cluster.namespace_blockers(namespace))
+        return tuple(await cluster.reader.namespace_blockers(namespace))
     except KubernetesError as error:
         return (describe(error),)

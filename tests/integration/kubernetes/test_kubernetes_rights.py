@@ -198,15 +198,15 @@ async def test_the_shipped_manifest_is_enough(bench: Bench, account: Accounts) -
         objects = bench.objects(kind)
         namespace, access = await make_node(launcher, objects)
         assert access.expires is not None
-        assert await launcher.events(namespace.name) == []
+        assert await launcher.reader.events(namespace.name) == []
         if kind is LabelType.POD:
             patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=True)
-            await launcher.patch_pod(namespace.name, objects.pod_name, patch)
+            await launcher.maker.patch_pod(namespace.name, objects.pod_name, patch)
         patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=False)
-        await launcher.patch_namespace(namespace.name, patch)
-        await launcher.delete_node(namespace.name, 1.0)
-        await launcher.pods_gone(namespace.name)
-    assert launcher._role_kind == "ClusterRole"
+        await launcher.maker.patch_namespace(namespace.name, patch)
+        await launcher.remover.delete_node(namespace.name, 1.0)
+        await launcher.remover.pods_gone(namespace.name)
+    assert launcher.maker.role_kind == "ClusterRole"
 
 
 async def test_missing_rights_are_named_with_the_manifest(bench: Bench, account: Accounts) -> None:
@@ -251,9 +251,9 @@ async def test_rights_for_labels_are_needed_by_those_labels_alone(
             "bind the ClusterRole nodepool-k8s-label-options of etc/kubernetes/rbac" in caplog.text
         )
         assert "label plain" not in caplog.text
-        await launcher.create_namespace(objects)
+        await launcher.maker.create_namespace(objects)
         with pytest.raises(SourceUnusable, match="may not be read by the launcher's account"):
-            await launcher.create_pod(objects)
+            await launcher.maker.create_pod(objects)
         await make_node(launcher, dataclasses.replace(bench.objects(), label=plain))
 
         # As the example has it, for that namespace.
@@ -310,7 +310,7 @@ async def test_roles_in_each_namespace_where_cluster_roles_may_not_be_made(
         await admin.delete(f"{PATHS['ClusterRole']}/{name}")
     caplog.set_level(logging.WARNING)
     launcher = await bench.cluster(context=context)
-    assert launcher._role_kind == "Role"
+    assert launcher.maker.role_kind == "Role"
     assert caplog.text.count("each namespace gets a Role of its own") == 1
     await make_node(launcher, bench.objects())
 

@@ -20,7 +20,6 @@ from yarl import URL
 from nodepool_k8s.config.settings import AccessTokenSettings, Label, Pool, Provider
 from nodepool_k8s.errors import KubernetesError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.kubernetes.watching import Mirror
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod
 from nodepool_k8s.policy import diagnosis, failures
@@ -48,27 +47,27 @@ async def start(cluster: Cluster) -> None:
 
 OPERATIONS: Mapping[str, tuple[Operation, type | tuple[type, ...]]] = {
     "start": (start, type(None)),
-    "list_namespaces": (Cluster.list_namespaces, tuple),
-    "get_namespace": (lambda cluster: cluster.get_namespace(NAME), (Namespace, type(None))),
-    "list_pods": (lambda cluster: cluster.list_pods(NAME), tuple),
-    "events": (lambda cluster: cluster.events(NAME), list),
-    "namespace_blockers": (lambda cluster: cluster.namespace_blockers(NAME), list),
-    "create_namespace": (lambda cluster: cluster.create_namespace(OBJECTS), Namespace),
-    "create_access": (lambda cluster: cluster.create_access(OBJECTS), AccessToken),
-    "create_pod": (lambda cluster: cluster.create_pod(OBJECTS), Pod),
+    "list_namespaces": (lambda cluster: cluster.reader.list_namespaces(), tuple),
+    "get_namespace": (lambda cluster: cluster.reader.get_namespace(NAME), (Namespace, type(None))),
+    "list_pods": (lambda cluster: cluster.reader.list_pods(NAME), tuple),
+    "events": (lambda cluster: cluster.reader.events(NAME), list),
+    "namespace_blockers": (lambda cluster: cluster.reader.namespace_blockers(NAME), list),
+    "create_namespace": (lambda cluster: cluster.maker.create_namespace(OBJECTS), Namespace),
+    "create_access": (lambda cluster: cluster.maker.create_access(OBJECTS), AccessToken),
+    "create_pod": (lambda cluster: cluster.maker.create_pod(OBJECTS), Pod),
     "create_token": (
-        lambda cluster: cluster.create_token(NAME, AccessTokenSettings()),
+        lambda cluster: cluster.maker.create_token(NAME, AccessTokenSettings()),
         AccessToken,
     ),
     "secret token": (
-        lambda cluster: cluster.create_token(NAME, AccessTokenSettings("secret")),
+        lambda cluster: cluster.maker.create_token(NAME, AccessTokenSettings("secret")),
         AccessToken,
     ),
-    "patch_pod": (lambda cluster: cluster.patch_pod(NAME, "fedora", {}), type(None)),
-    "patch_namespace": (lambda cluster: cluster.patch_namespace(NAME, {}), type(None)),
-    "delete_node": (lambda cluster: cluster.delete_node(NAME, 3), type(None)),
-    "pods_gone": (lambda cluster: cluster.pods_gone(NAME), type(None)),
-    "namespace_gone": (lambda cluster: cluster.namespace_gone(NAME), type(None)),
+    "patch_pod": (lambda cluster: cluster.maker.patch_pod(NAME, "fedora", {}), type(None)),
+    "patch_namespace": (lambda cluster: cluster.maker.patch_namespace(NAME, {}), type(None)),
+    "delete_node": (lambda cluster: cluster.remover.delete_node(NAME, 3), type(None)),
+    "pods_gone": (lambda cluster: cluster.remover.pods_gone(NAME), type(None)),
+    "namespace_gone": (lambda cluster: cluster.remover.namespace_gone(NAME), type(None)),
 }
 
 EVENTS = st.lists(
@@ -144,13 +143,18 @@ class Server:
         return self.made(OBJECTS.pod())
 
 
+def unwatched(_name: str, watch: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start nothing: the mirror shows nothing."""
+    watch.close()
+    return asyncio.create_task(asyncio.sleep(0))
+
+
 async def play(operation: Operation, server: Server) -> Any:
     """What an operation returned, or the error that it raised."""
-    cluster = Cluster(OBJECTS.provider, OBJECTS.deployment)
     client = ScriptedClient(server.answer)
     await client.connect()
-    cluster._client = client
-    cluster._started = Mirror(client, "a=b")
+    cluster = Cluster(OBJECTS.provider, OBJECTS.deployment, client)
+    cluster._begin(unwatched, "ClusterRole")
     try:
         return await operation(cluster)
     except KubernetesError as error:

@@ -1,0 +1,89 @@
+"""Tokens of nodes' service accounts: asked for, or from a Secret where that cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from datetime import datetime
+
+from nodepool_k8s import backoff
+from nodepool_k8s.config.settings import AccessTokenSettings
+from nodepool_k8s.errors import ApiError, KubernetesError
+from nodepool_k8s.kubernetes import credentials, rights
+from nodepool_k8s.kubernetes.calls import PatientClient, path_in
+from nodepool_k8s.kubernetes.records import named, reading, text
+from nodepool_k8s.manifests import WORKER, token_request, token_secret
+from nodepool_k8s.model import AccessToken
+from nodepool_k8s.policy.diagnosis import Hopeless, judge
+
+log = logging.getLogger(__name__)
+
+SECRET_SECONDS = 30.0
+"""How long the token controller may take to fill a Secret."""
+
+
+class Tokens:
+    """Gets tokens for the requestors of one provider's nodes."""
+
+    def __init__(self, calls: PatientClient, provider: str, deployment: str) -> None:
+        self._calls = calls
+        self._provider = provider
+        self._deployment = deployment
+        self.by_request = True
+        """Whether TokenRequest is ours to use, as far as we know."""
+
+    async def create(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
+        """Get a token of a node's service account. Raises KubernetesError."""
+        if settings.kind == "secret" or not self.by_request:
+            return await self._from_secret(namespace)
+        try:
+            return await self._by_request(namespace, settings)
+        except ApiError as error:
+            if error.status != 403 or not isinstance(judge(error), Hopeless):
+                raise
+        self.use_secrets()
+        return await self._from_secret(namespace)
+
+    def use_secrets(self) -> None:
+        """Ask for no more: the launcher's account may not."""
+        if self.by_request:
+            self.by_request = False
+            log.warning(
+                "provider %s: the launcher's account may not create serviceaccounts/token; "
+                "nodes get lasting tokens from Secrets instead (%s has the right)",
+                self._provider,
+                rights.MANIFEST,
+            )
+
+    async def _by_request(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
+        path = path_in(namespace, "serviceaccounts", WORKER, "token")
+        answer = await self._calls.post(path, token_request(settings.lifetime))
+        with reading(f"the token for {namespace}/{WORKER}"):
+            status = answer["status"]
+            expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
+            return AccessToken(named(status["token"]), expires)
+
+    async def _from_secret(self, namespace: str) -> AccessToken:
+        await self._calls.ensure(path_in(namespace, "secrets"), token_secret(self._deployment))
+        try:
+            async with asyncio.timeout(SECRET_SECONDS):
+                return await self._filled_in(namespace)
+        except TimeoutError as error:
+            raise KubernetesError(
+                f"no token appeared in the Secret {namespace}/{WORKER} within "
+                f"{SECRET_SECONDS:.0f} s: is the token controller running?"
+            ) from error
+
+    async def _filled_in(self, namespace: str) -> AccessToken:
+        path = path_in(namespace, "secrets", WORKER)
+        for failures in itertools.count(1):
+            secret = await self._calls.get(path)
+            with reading(f"Secret {namespace}/{WORKER}"):
+                token = credentials.decoded(text(secret.get("data") or {}, "token"))
+            if token:
+                return AccessToken(token)
+            # Its controller is the slow one: asking often would not hurry it.
+            await asyncio.sleep(min(1.0, backoff.delay(failures, random.random())))
+        raise AssertionError("unreachable")

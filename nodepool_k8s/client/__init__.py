@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from nodepool_k8s.addresses import BadAddress, ZooKeeperSettings, ZooKeeperTLS
+from nodepool_k8s.client.command import Result
 from nodepool_k8s.client.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -31,7 +32,7 @@ from nodepool_k8s.client.errors import (
     WaitedTooLong,
 )
 from nodepool_k8s.client.finding import identity
-from nodepool_k8s.client.node import Node, Result
+from nodepool_k8s.client.node import Node
 from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
 from nodepool_k8s.client.session import OnWaiting, Session, Waiting, connect
 from nodepool_k8s.client.viewer import Viewer, connection

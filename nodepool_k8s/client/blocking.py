@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 
 from nodepool_k8s.addresses import ZooKeeperSettings, ZooKeeperTLS
 from nodepool_k8s.client import session
+from nodepool_k8s.client.command import Output, Result
 from nodepool_k8s.client.node import Node as AsyncNode
-from nodepool_k8s.client.node import Output, Result
 from nodepool_k8s.client.requestor import PRIORITY
 from nodepool_k8s.client.session import OnWaiting
 

@@ -7,8 +7,6 @@ import inspect
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
-    Callable,
     Coroutine,
     Mapping,
     Sequence,
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nodepool_k8s import model
+from nodepool_k8s.client import transfer
+from nodepool_k8s.client.command import Output, Result, Stdin
 from nodepool_k8s.client.errors import CommandFailed, CommandTimedOut, NodeLost, NoPod
 from nodepool_k8s.client.whole import Guard, Touched, Whole
 from nodepool_k8s.errors import CommandNotStarted
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from nodepool_k8s.zookeeper.client import Session
 
 T = TypeVar("T")
-
-Stdin = bytes | str | AsyncIterable[bytes]
-Output = Callable[[bytes], Awaitable[None] | None]
-"""Takes a piece of what a command writes; the command waits while it is at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a command ended: its exit status, 128 + n where signal n ended it, and its output."""
-
-    status: int
-    stdout: bytes = b""
-    stderr: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +203,6 @@ class Node:
         It is made where it is missing; without ``to`` it is a new one. Owners are not kept.
         Needs ``sh`` and ``tar`` in the image. Raises TransferFailed, and what ``run`` does.
         """
-        from nodepool_k8s.client import transfer
-
         return await transfer.upload(self, Path(directory), to)
 
     async def download(self, path: str, to: str | Path = ".", *, cwd: str | None = None) -> None:
@@ -226,8 +211,6 @@ class Node:
         What is there of that name is written over. Needs ``sh`` and ``tar`` in the image.
         Raises TransferFailed, and what ``run`` does.
         """
-        from nodepool_k8s.client import transfer
-
         await transfer.download(self, path, Path(to), cwd)
 
     # --- afterwards -------------------------------------------------------------------------

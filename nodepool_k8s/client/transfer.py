@@ -8,14 +8,11 @@ import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nodepool_k8s.client.command import Output, Result, Runs, Stdin
 from nodepool_k8s.client.ending import to_its_end
 from nodepool_k8s.client.errors import TransferFailed
 from nodepool_k8s.errors import CommandNotStarted, describe
-
-if TYPE_CHECKING:
-    from nodepool_k8s.client.node import Node, Result
 
 CHUNK = 64 * 1024
 
@@ -51,7 +48,7 @@ class _Thread:
         return self._error
 
 
-async def upload(node: Node, directory: Path, to: str | None) -> str:
+async def upload(node: Runs, directory: Path, to: str | None) -> str:
     """Put what is in ``directory`` into ``to``, or into a new directory; its path."""
     if not await asyncio.to_thread(directory.is_dir):
         raise TransferFailed(f"{directory} is no directory")
@@ -72,10 +69,15 @@ async def upload(node: Node, directory: Path, to: str | None) -> str:
     if error is not None and not isinstance(error, BrokenPipeError):
         raise TransferFailed(f"{what}: {describe(error)}") from error
     _check(result, what)
-    return to if to is not None else result.stdout.decode(errors="replace").splitlines()[0]
+    if to is not None:
+        return to
+    told = result.stdout.decode(errors="replace").splitlines()
+    if not told:
+        raise TransferFailed(f"{what}: the image's sh does not say where it was put")
+    return told[0]
 
 
-async def download(node: Node, path: str, to: Path, cwd: str | None) -> None:
+async def download(node: Runs, path: str, to: Path, cwd: str | None) -> None:
     """Fetch ``path`` of the node, from ``cwd`` on, into the local directory ``to``."""
     if not hasattr(tarfile, "data_filter"):
         raise TransferFailed("Python 3.11.4 or newer is needed to unpack what a node sends")
@@ -100,9 +102,15 @@ async def download(node: Node, path: str, to: Path, cwd: str | None) -> None:
         raise TransferFailed(f"{what}: {describe(error)}") from error
 
 
-async def _run(node: Node, what: str, script: list[str], **streams: object) -> Result:
+async def _run(
+    node: Runs,
+    what: str,
+    script: list[str],
+    stdin: Stdin | None = None,
+    stdout: Output | None = None,
+) -> Result:
     try:
-        return await node.run(script, **streams)  # type: ignore[arg-type]
+        return await node.run(script, stdin=stdin, stdout=stdout)
     except CommandNotStarted as error:
         raise TransferFailed(f"{what}: the image has no sh, which that needs") from error
 

@@ -67,6 +67,7 @@ class Run:
             f"/chaos-{uuid.uuid4().hex}",
             cluster.image,
             plan.folder,
+            plan.fair_share,
         )
         self._judge = Judge(History(), plan.upkeep)
         self._launchers: list[Launcher] = []

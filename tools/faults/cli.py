@@ -40,6 +40,7 @@ LARGEST_SEED = 2**31
     show_default=True,
     help="Seconds between two upkeep passes of a launcher; 60 is what an installed one does.",
 )
+@click.option("--fair-share", is_flag=True, help="Let tenants take turns in the pool.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -52,6 +53,7 @@ def main(
     seed: int | None,
     only: tuple[str, ...],
     upkeep: float,
+    fair_share: bool,
     folder: Path | None,
 ) -> None:
     """Break everything around some launchers, while a judge looks whether they keep their promises.
@@ -70,6 +72,7 @@ def main(
         seconds=seconds or minutes * MINUTE_S,
         seed=chosen,
         upkeep=upkeep,
+        fair_share=fair_share,
         kinds=only,
     )
     progress = Progress()

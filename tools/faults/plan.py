@@ -46,5 +46,7 @@ class Plan:
     """Between two passes of each launcher; 60 is what an installed one does."""
     requestors: int = 24
     """Requests under way at a time: more than the limits let in, so that some always wait."""
+    fair_share: bool = False
+    """Whether tenants take turns in the pool."""
     kinds: tuple[str, ...] = ()
     """Faults; none: every kind."""

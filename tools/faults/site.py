@@ -23,6 +23,8 @@ class Place:
     chroot: str
     image: str
     folder: Path
+    fair_share: bool
+    """Whether tenants take turns in the pool."""
 
     @property
     def hosts(self) -> str:
@@ -52,12 +54,18 @@ def _provider(place: Place, limits: Limits) -> dict[str, Any]:
         {"name": "pod", "type": "pod", "image": place.image},
         {"name": "namespace", "type": "namespace"},
     ]
+    pool = {
+        "name": POOL,
+        "max-servers": limits.pool,
+        "fair-share": place.fair_share,
+        "labels": labels,
+    }
     return {
         "name": PROVIDER,
         "driver": "kubernetes",
         "context": CONTEXT,
         "launch-timeout": LAUNCH_S,
-        "pools": [{"name": POOL, "max-servers": limits.pool, "labels": labels}],
+        "pools": [pool],
     }
 
 

@@ -151,13 +151,13 @@ class Deleter:
         # What happened to it meanwhile was not looked at.
         self.consider(node_id)
 
-    def _why_delete(self, node: Node) -> str | None:
+    def _why_delete(self, node: Node, *, may_be_lost: bool = True) -> str | None:
         return upkeep.why_delete(
             node,
             locked=self._mirror.node_locked(node.id),
             now=time.time(),
             ages=self._ages(node),
-            unusable=self._why_unusable(node) if node.unused else None,
+            unusable=self._why_unusable(node) if may_be_lost and node.unused else None,
         )
 
     def _why_unusable(self, node: Node) -> str | None:
@@ -231,9 +231,15 @@ class Deleter:
             await self.remove_spare(node, reason)
 
     async def _take_and_delete(self, node_id: str) -> None:
-        if not await self._confirm(node_id):
+        seems_lost = self._seems_lost(node_id)
+        if seems_lost and not await self._is_lost(node_id):
             return
-        held = await self._take(node_id, self._why_delete)
+
+        def why(found: Node) -> str | None:
+            # What nobody was asked about is not lost: it may have become ready since.
+            return self._why_delete(found, may_be_lost=seems_lost)
+
+        held = await self._take(node_id, why)
         if held is not None:
             await self._delete(held, str(wire.own_data(held.node)["reason"]))
 
@@ -248,11 +254,14 @@ class Deleter:
             return await self._store.take_node(node_id, change)
         return None
 
-    async def _confirm(self, node_id: str) -> bool:
-        """Whether a ready node that seems lost is lost: a watch may only lag behind."""
+    def _seems_lost(self, node_id: str) -> bool:
+        """Whether it is a ready node that cannot be handed out, as far as the watches show."""
         node = self._mirror.nodes.get(node_id)
-        if node is None or not node.unused or self._why_unusable(node) is None:
-            return True
+        return node is not None and node.unused and self._why_unusable(node) is not None
+
+    async def _is_lost(self, node_id: str) -> bool:
+        """Whether a ready node that seems lost is lost: a watch may only lag behind."""
+        node = self._mirror.nodes[node_id]
         try:
             cluster = self._clusters.reach(node)
             if await reuse.why_lost(cluster, node, self._launch_settings(node)) is not None:

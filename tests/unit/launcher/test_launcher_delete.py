@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from nodepool_k8s.config.settings import Settings, ZooKeeperServer, ZooKeeperSettings
 from nodepool_k8s.errors import Vanished
 from nodepool_k8s.launcher.clusters import Clusters
@@ -97,3 +99,29 @@ async def test_a_node_that_has_a_new_owner_is_not_set_free_for_the_one_before() 
     await bench.tasks.finished()
     assert not bench.crashed
     assert store.due is False
+
+
+class ReadyStore:
+    """By the time that it is asked, a node that was being made is ready and nobody's."""
+
+    def __init__(self, bench: Callable[[], Bench]) -> None:
+        self.deleted: bool | None = None
+        self._bench = bench
+
+    async def take_node(self, node_id: str, change: Callable[[Node], Node | None]) -> None:
+        self.deleted = change(replace(NODE, allocated_to=None, version=2)) is not None
+        del self._bench().mirror.nodes[node_id]
+
+
+async def test_a_node_that_became_ready_is_not_lost_because_a_watch_lags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Deleter, "_why_unusable", lambda self, node: "the pod is Pending")
+    store = ReadyStore(lambda: bench)
+    bench = Bench(store)
+    # Its maker has let go of its lock already; that it is ready is not heard of yet.
+    bench.mirror.put_node(replace(NODE, state=NodeState.BUILDING))
+    bench.deleter.consider(NODE.id)
+    await bench.tasks.finished()
+    assert not bench.crashed
+    assert store.deleted is False

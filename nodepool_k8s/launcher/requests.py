@@ -441,6 +441,10 @@ class PoolQueue:
             if request.id not in self._line:
                 # It changed or went meanwhile.
                 return
+            if _ids(self._ready_nodes(request)) != _ids(ready):
+                # What became free meanwhile serves the request itself.
+                self.wake()
+                return
             if self._spare_to_remove(wanted, kept) != spare:
                 continue
             if await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
@@ -527,3 +531,7 @@ class PoolQueue:
         while self._shown != self.component and self.component_path:
             self._shown = self.component
             await self._store.update_component(self.component_path, self._shown)
+
+
+def _ids(nodes: Sequence[Node | None]) -> list[str | None]:
+    return [node.id if node is not None else None for node in nodes]

@@ -758,6 +758,17 @@ async def test_no_ready_node_goes_for_a_request_that_went_meanwhile() -> None:
     assert not bench.removed
 
 
+async def test_a_node_that_becomes_free_meanwhile_is_not_removed_for_the_request() -> None:
+    bench = a_bench(max_servers=1)
+    bench.keep_ready("0000000007")
+    node = bench.store.ready["0000000007"]
+    bench.mirror.put_node(replace(node, allocated_to="200-0000000000"))
+    bench.store.while_reading = lambda: bench.mirror.put_node(node)
+    bench.add("200-0000000001")
+    await bench.queue.step()
+    assert not bench.removed
+
+
 async def test_a_spare_node_waits_for_no_room_and_takes_nobodys() -> None:
     bench = a_bench(max_servers=1)
     bench.keep_ready("0000000007", "large")

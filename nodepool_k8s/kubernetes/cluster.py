@@ -30,34 +30,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
-from nodepool_k8s.kubernetes.calls import PatientClient, path_in
+from nodepool_k8s.kubernetes.calls import path_in
 from nodepool_k8s.kubernetes.client import METADATA, ApiClient
 from nodepool_k8s.kubernetes.making import Maker, RoleKind
 from nodepool_k8s.kubernetes.reading import Reader
 from nodepool_k8s.kubernetes.records import namespace_record
 from nodepool_k8s.kubernetes.removing import Remover
-from nodepool_k8s.kubernetes.sources import Sources
+from nodepool_k8s.kubernetes.sources import Sources, Spawn
 from nodepool_k8s.kubernetes.tokens import Tokens
 from nodepool_k8s.kubernetes.watching import Mirror, Subscription
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL
 from nodepool_k8s.model import Namespace, Pod
 
 log = logging.getLogger(__name__)
-
-
-class Spawn(Protocol):
-    """How the launcher starts a supervised task."""
-
-    def __call__(
-        self, name: str, coroutine: Coroutine[Any, Any, None], /
-    ) -> asyncio.Task[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +73,7 @@ class Cluster:
         self.uid = ""
         """Which cluster it is, wherever it is called what; known once started."""
         self._client = client or ApiClient(provider.context, provider.name)
-        self._tokens = Tokens(PatientClient(self._client), provider.name, deployment)
+        self._tokens = Tokens(self._client, provider.name, deployment)
         self.reader = Reader(self._client, deployment)
         """Asks the API server itself."""
         self._started: _Started | None = None
@@ -119,7 +109,7 @@ class Cluster:
             mirror.subscribe(subscription)
         sources = Sources(self._client, spawn)
         maker = Maker(self._client, self.reader, self._tokens, sources, role_kind)
-        remover = Remover(PatientClient(self._client), self.reader, mirror, self.deployment)
+        remover = Remover(self._client, self.reader, mirror, self.deployment)
         self._started = _Started(spawn, mirror, sources, maker, remover)
         self._has_started.set()
 

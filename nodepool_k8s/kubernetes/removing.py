@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nodepool_k8s.kubernetes.calls import PatientClient, each, path_in
+from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.reading import Reader
 from nodepool_k8s.kubernetes.watching import Mirror
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL
@@ -18,10 +19,8 @@ LAG_SECONDS = 1.0
 class Remover:
     """Removes what one deployment has in a cluster. Everything raises KubernetesError."""
 
-    def __init__(
-        self, calls: PatientClient, reader: Reader, mirror: Mirror, deployment: str
-    ) -> None:
-        self._calls = calls
+    def __init__(self, client: ApiClient, reader: Reader, mirror: Mirror, deployment: str) -> None:
+        self._calls = PatientClient(client)
         self._reader = reader
         self._mirror = mirror
         self._deployment = deployment

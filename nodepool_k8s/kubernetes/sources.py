@@ -31,6 +31,7 @@ FIRST_SECONDS = 10.0
 MEANT_FOR = "nodepool-k8s copies it to each node that asks for it"
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]
+"""How the launcher starts a supervised task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from nodepool_k8s.config.settings import AccessTokenSettings
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
 from nodepool_k8s.kubernetes.calls import PatientClient, path_in
+from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.records import named, reading, text
 from nodepool_k8s.manifests import WORKER, token_request, token_secret
 from nodepool_k8s.model import AccessToken
@@ -27,8 +28,8 @@ SECRET_SECONDS = 30.0
 class Tokens:
     """Gets tokens for the requestors of one provider's nodes."""
 
-    def __init__(self, calls: PatientClient, provider: str, deployment: str) -> None:
-        self._calls = calls
+    def __init__(self, client: ApiClient, provider: str, deployment: str) -> None:
+        self._calls = PatientClient(client)
         self._provider = provider
         self._deployment = deployment
         self.by_request = True

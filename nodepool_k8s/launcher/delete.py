@@ -231,13 +231,13 @@ class Deleter:
             await self.remove_spare(node, reason)
 
     async def _take_and_delete(self, node_id: str) -> None:
-        seems_lost = self._seems_lost(node_id)
-        if seems_lost and not await self._is_lost(node_id):
+        lost = self._seems_lost(node_id)
+        if lost is not None and not await self._is_lost(lost):
             return
 
         def why(found: Node) -> str | None:
             # What nobody was asked about is not lost: it may have become ready since.
-            return self._why_delete(found, may_be_lost=seems_lost)
+            return self._why_delete(found, may_be_lost=lost is not None)
 
         held = await self._take(node_id, why)
         if held is not None:
@@ -254,20 +254,21 @@ class Deleter:
             return await self._store.take_node(node_id, change)
         return None
 
-    def _seems_lost(self, node_id: str) -> bool:
-        """Whether it is a ready node that cannot be handed out, as far as the watches show."""
+    def _seems_lost(self, node_id: str) -> Node | None:
+        """The node, if it is ready but cannot be handed out, as far as the watches show."""
         node = self._mirror.nodes.get(node_id)
-        return node is not None and node.unused and self._why_unusable(node) is not None
+        if node is None or not node.unused or self._why_unusable(node) is None:
+            return None
+        return node
 
-    async def _is_lost(self, node_id: str) -> bool:
+    async def _is_lost(self, node: Node) -> bool:
         """Whether a ready node that seems lost is lost: a watch may only lag behind."""
-        node = self._mirror.nodes[node_id]
         try:
             cluster = self._clusters.reach(node)
             if await reuse.why_lost(cluster, node, self._launch_settings(node)) is not None:
                 return True
         except KubernetesError as error:
-            log.debug("Node %s cannot be looked at: %s", node_id, error)
+            log.debug("Node %s cannot be looked at: %s", node.id, error)
         else:
             await cluster.changed(node.external_id or "", LAG_SECONDS)
         return False

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
-from nodepool_k8s.kubernetes import exec
-from nodepool_k8s.kubernetes.exec import NodeApi
 from tests.support.admin import Admin, Refused
+from tests.support.inside import run_inside
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, SiteMaker, pod_label
 from tests.support.waiting import eventually
@@ -29,29 +27,16 @@ KIB = 1024
 async def build(admin: Admin, make_site: SiteMaker) -> AsyncIterator[str]:
     """A namespace with a Secret and a ConfigMap."""
     name = f"build-{make_site.chroot[-8:]}"
-    await admin.create_namespace(name, {})
-    secret = {"metadata": {"name": "creds"}, "data": {"TOKEN": base64.b64encode(b"s3").decode()}}
-    await admin.call("POST", f"/api/v1/namespaces/{name}/secrets", secret)
-    settings = {"metadata": {"name": "settings"}, "data": {"MODE": "ci"}}
-    await admin.call("POST", f"/api/v1/namespaces/{name}/configmaps", settings)
+    await admin.create_sources(name, secret={"TOKEN": "s3"}, settings={"MODE": "ci"})
     yield name
     await admin.delete_namespace(name)
 
 
 async def shell(node: Record, script: str) -> str:
     """What a script in a node's pod writes, run by nothing but the node's record."""
-    connection, written = node["connection_port"], bytearray()
-    api = NodeApi(connection)
-
-    async def keep(data: bytes) -> None:
-        written.extend(data)
-
-    try:
-        where = connection["namespace"], connection["pod"]
-        await exec.execute(api, *where, ["sh", "-c", script], stdout=keep, stderr=keep)
-    finally:
-        await api.close()
-    return written.decode().strip()
+    connection = node["connection_port"]
+    _, written = await run_inside(connection, connection["pod"], ["sh", "-c", script])
+    return written.strip()
 
 
 async def nodes_of(zuul: Zuul, request_id: str) -> dict[str, Record]:

@@ -1,16 +1,14 @@
 """On a real kubelet: replicas, what was copied, and the command before the hand-over."""
 
-import base64
 from collections.abc import AsyncIterator
 
 import pytest
 
-from nodepool_k8s.kubernetes import exec
-from nodepool_k8s.kubernetes.exec import NodeApi
 from tests.support.admin import Admin
+from tests.support.inside import run_inside
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, SiteMaker, pod_label, spec_label
-from tests.support.zuul import Record, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.e2e
 
@@ -19,28 +17,10 @@ pytestmark = pytest.mark.e2e
 async def build(admin: Admin, make_site: SiteMaker) -> AsyncIterator[str]:
     """A namespace with a Secret and a ConfigMap."""
     name = f"build-{make_site.chroot[-8:]}"
-    await admin.create_namespace(name, {})
-    secret = {"metadata": {"name": "creds"}, "data": {"PASSWORD": base64.b64encode(b"x").decode()}}
-    await admin.call("POST", f"/api/v1/namespaces/{name}/secrets", secret)
-    settings = {"metadata": {"name": "settings"}, "data": {"MODE": "ci", "PASSWORD": "under it"}}
-    await admin.call("POST", f"/api/v1/namespaces/{name}/configmaps", settings)
+    settings = {"MODE": "ci", "PASSWORD": "under it"}
+    await admin.create_sources(name, secret={"PASSWORD": "x"}, settings=settings)
     yield name
     await admin.delete_namespace(name)
-
-
-async def output(connection: Record, pod: str, *command: str) -> str:
-    """What a command in a pod writes, run by nothing but the node's record."""
-    api, written = NodeApi(connection), bytearray()
-
-    async def keep(data: bytes) -> None:
-        written.extend(data)
-
-    try:
-        namespace = connection["namespace"]
-        assert await exec.execute(api, namespace, pod, command, stdout=keep) == 0
-    finally:
-        await api.close()
-    return written.decode()
 
 
 async def test_three_replicas_are_checked_and_have_what_was_copied(
@@ -65,8 +45,8 @@ async def test_three_replicas_are_checked_and_have_what_was_copied(
     ]
     assert conditions == ["True"] * 3
     for name in names:
-        shown = await output(node["connection_port"], name, "sh", "-c", "echo $MODE $PASSWORD")
-        assert shown == "ci x\n"
+        echo = ["sh", "-c", "echo $MODE $PASSWORD"]
+        assert await run_inside(node["connection_port"], name, echo) == (0, "ci x\n")
     await zuul.use_and_return(request_id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ class Admin:
 
     async def delete_pod(self, namespace: str, name: str = "pod") -> None:
         await self.call("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}")
+
+    async def create_sources(
+        self, namespace: str, *, secret: Mapping[str, str], settings: Mapping[str, str]
+    ) -> None:
+        """Make a namespace with a Secret ``creds`` and a ConfigMap ``settings``."""
+        await self.create_namespace(namespace, {})
+        creds = {"metadata": {"name": "creds"}, "stringData": secret}
+        await self.call("POST", f"/api/v1/namespaces/{namespace}/secrets", creds)
+        held = {"metadata": {"name": "settings"}, "data": settings}
+        await self.call("POST", f"/api/v1/namespaces/{namespace}/configmaps", held)
 
     async def set_status(self, namespace: str, status: Object, name: str = "pod") -> None:
         """Say about a pod what its kubelet would say."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,9 +15,8 @@ from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
-from nodepool_k8s.zookeeper.client import ZooKeeperClient
-from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
+from tests.support.mirrors import still_mirror
 
 NODE = Node(
     "0000000007",
@@ -50,16 +49,11 @@ class Bench:
     def __init__(self, store: Any) -> None:
         self.crashed: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(lambda task, error: self.crashed.append((task, error)))
-        client = SimpleNamespace(on_event=lambda callback: None)
-        self.mirror = Mirror(cast(ZooKeeperClient, client), self._never)
+        self.mirror = still_mirror()
         self.mirror.put_node(NODE)
         settings = Settings(ZooKeeperSettings((ZooKeeperServer("localhost"),)), (), {})
         clusters = cast(Clusters, SimpleNamespace(of=lambda node: SimpleNamespace()))
         self.deleter = Deleter(settings, clusters, cast(Store, store), self.mirror, self.tasks)
-
-    @staticmethod
-    def _never(_name: str, coroutine: Coroutine[Any, Any, None]) -> Any:
-        coroutine.close()
 
 
 async def test_a_node_that_goes_before_it_is_set_free_stops_nothing() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from nodepool_k8s.config.settings import (
     Label,
@@ -18,9 +16,9 @@ from nodepool_k8s.config.settings import (
 )
 from nodepool_k8s.launcher.min_ready import MinReady
 from nodepool_k8s.model import MIN_READY, LabelType, Node, NodeRequest, NodeState, RequestState
-from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
+from tests.support.mirrors import still_mirror
 
 LABEL = Label("pod", LabelType.POD, image="image")
 SETTINGS = Settings(
@@ -60,12 +58,7 @@ class FakeStore:
 
 class Bench:
     def __init__(self) -> None:
-        client = SimpleNamespace(on_event=lambda callback: None)
-
-        def never(_name: str, coroutine: Coroutine[Any, Any, None]) -> Any:
-            coroutine.close()
-
-        self.mirror = Mirror(cast(ZooKeeperClient, client), never)
+        self.mirror = still_mirror()
         self.store = FakeStore(self.mirror)
         self.min_ready = MinReady(SETTINGS, cast(Store, self.store), self.mirror)
 

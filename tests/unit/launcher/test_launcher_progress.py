@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,19 +12,11 @@ from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.progress import SECONDS, Reports
 from nodepool_k8s.launcher.requests import PoolQueue
 from nodepool_k8s.model import NodeRequest, Phase, Progress, RequestState
-from nodepool_k8s.zookeeper.client import ZooKeeperClient
-from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ANY, ProgressRecords
+from tests.support.mirrors import still_mirror
 from tests.support.waiting import eventually
 
 FIRST, SECOND = "200-0000000001", "200-0000000002"
-
-
-class NoClient:
-    """What a mirror needs of a connection when nothing happens on it."""
-
-    def on_event(self, callback: Callable[[str, str], None]) -> None:
-        pass
 
 
 @dataclass
@@ -101,7 +92,7 @@ class Bench:
 
     def __init__(self, *pools: str) -> None:
         self.records = FakeRecords()
-        self.mirror = Mirror(cast(ZooKeeperClient, NoClient()), cast(Any, None))
+        self.mirror = still_mirror()
         self.queues = {name: FakeQueue(name) for name in pools or ("local/main",)}
         self.fulfilments: dict[str, Any] = {}
         self.reports = Reports(

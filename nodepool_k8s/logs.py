@@ -28,13 +28,13 @@ PACKAGE = __package__
 _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039
 
 
-def about(**subject: str | None) -> None:
+def bind_log_context(**subject: str | None) -> None:
     """Say what this task is about: ``event_id``, ``request``, ``node``, ``label``."""
     known = {name: value for name, value in subject.items() if value}
     _about.set({**_about.get(), **known})
 
 
-class Record(logging.LogRecord):
+class LogRecord(logging.LogRecord):
     """A record that knows what it is about, and tells no secret.
 
     Besides the standard's, a format may use ``%(event_id)s``, ``%(request)s``, ``%(node)s``
@@ -147,7 +147,7 @@ class JsonFormatter(logging.Formatter):
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.text() if isinstance(record, Record) else record.getMessage(),
+            "message": record.text() if isinstance(record, LogRecord) else record.getMessage(),
             **{name: getattr(record, name, "") for name in NAMES},
             "exception": redact(self._exception(record)),
             "stack": record.stack_info or "",
@@ -174,8 +174,8 @@ FORMATTERS: dict[str, logging.Formatter] = {
 
 
 def prepare() -> None:
-    """Make every record from now on a ``Record``: before any handler is configured."""
-    logging.setLogRecordFactory(Record)
+    """Make every record from now on a ``LogRecord``: before any handler is configured."""
+    logging.setLogRecordFactory(LogRecord)
 
 
 def configure(level: int, stream: TextIO | None = None, style: str = "text") -> None:

@@ -1,6 +1,6 @@
 """The records everything speaks of: requests, nodes, resources, and their states.
 
-Plain frozen data. How they look in ZooKeeper is ``wire``'s business; what to do
+Plain frozen data. How they look in ZooKeeper is ``znodes``'s business; what to do
 about them is ``policy``'s.
 """
 
@@ -224,7 +224,7 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class ProviderCluster:
     """A cluster that nodes of a provider are in.
 
     ``context`` is how kube/config calls it (None: nothing was named), ``cluster`` what

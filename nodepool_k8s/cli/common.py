@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nodepool_k8s import logs
-from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE
+from nodepool_k8s.zookeeper_settings import DEFAULT_CONFIG_FILE
 
 if TYPE_CHECKING:
     from nodepool_k8s.config.settings import Settings
@@ -105,7 +105,7 @@ def settings(path: str, secure_path: str | None, *, clusters: bool = False) -> S
     """
     # What only asks for nodes may never need it, and it is much to load.
     from nodepool_k8s import config
-    from nodepool_k8s.client.finding import EveryContext
+    from nodepool_k8s.client.discovery import EveryContext
 
     return config.load(path, secure_path, contexts=None if clusters else EveryContext)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from nodepool_k8s.admin import Admin
 from nodepool_k8s.cli import common, progress
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.model import Node
-from nodepool_k8s.operating import Operator
 
 NOW_SECONDS = 300.0
 
@@ -47,13 +47,13 @@ def command(path: str, secure_path: str | None, now: bool, timeout: float, node_
 
 
 async def _mark(settings: Settings, node_id: str) -> tuple[Node, bool]:
-    async with Operator.connected(settings.zookeeper) as operator:
+    async with Admin.connected(settings.zookeeper) as operator:
         node = await operator.mark_for_deletion(node_id, _reason())
         return node, bool(await operator.components(node.provider))
 
 
 async def _delete_now(settings: Settings, node_id: str, timeout: float) -> None:
-    async with Operator.connected(settings.zookeeper) as operator:
+    async with Admin.connected(settings.zookeeper) as operator:
         with progress.shown(f"node {node_id}") as say:
             await operator.delete_now(settings, node_id, _reason(), timeout, say)
 

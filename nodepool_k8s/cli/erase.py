@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from nodepool_k8s import wire
+from nodepool_k8s.admin import Admin
 from nodepool_k8s.cli import common, progress
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL, PROVIDER_LABEL
 from nodepool_k8s.naming import valid_label_value
-from nodepool_k8s.operating import Operator
+from nodepool_k8s.znodes import paths
 
 
 @click.command("erase")
@@ -47,14 +47,14 @@ async def _survey(
     settings: ZooKeeperSettings, provider: str, *, force: bool
 ) -> tuple[int, str | None]:
     """How many nodes there are to erase, and how to find what they leave in a cluster."""
-    async with Operator.connected(settings) as operator:
+    async with Admin.connected(settings) as operator:
         nodes = await operator.nodes(provider)
         if not nodes and not await operator.ledgers(provider):
             raise NodepoolK8sError(f"there is nothing of provider {provider} in ZooKeeper")
         if not force:
             await operator.require_erasable(provider, nodes)
         try:
-            deployment, _ = await operator.client.get(wire.DEPLOYMENT)
+            deployment, _ = await operator.client.get(paths.DEPLOYMENT)
         except Vanished:
             return len(nodes), None
         labels = {
@@ -66,6 +66,6 @@ async def _survey(
 
 
 async def _erase(settings: ZooKeeperSettings, provider: str, *, force: bool) -> int:
-    async with Operator.connected(settings) as operator:
+    async with Admin.connected(settings) as operator:
         with progress.shown(f"provider {provider}") as say:
             return await operator.erase(provider, force=force, say=say)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from nodepool_k8s.admin import Admin
 from nodepool_k8s.cli import common
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.model import Node
-from nodepool_k8s.operating import Operator
 
 
 @click.command("hold")
@@ -42,5 +42,5 @@ def command(
 async def _hold(
     settings: Settings, node_id: str, comment: str | None, expire_after: int | None
 ) -> Node:
-    async with Operator.connected(settings.zookeeper) as operator:
+    async with Admin.connected(settings.zookeeper) as operator:
         return await operator.hold(node_id, comment=comment, expires=expire_after)

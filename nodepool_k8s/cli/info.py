@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from nodepool_k8s import status
+from nodepool_k8s import presentation
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.cli.list import row
 from nodepool_k8s.client import Viewer, connection
@@ -36,32 +36,32 @@ def command(path: str, secure_path: str | None, as_json: bool, provider: str) ->
     if as_json:
         tables.print_json({"provider": provider, **found})
         return
-    _section("Pools", found["pools"], status.COMPONENT_COLUMNS)
+    _section("Pools", found["pools"], presentation.COMPONENT_COLUMNS)
     _section("Quota", found["quota"], LEDGER_COLUMNS)
-    _section("Nodes", found["nodes"], status.NODE_COLUMNS)
+    _section("Nodes", found["nodes"], presentation.NODE_COLUMNS)
 
 
-def _section(title: str, rows: list[status.Row], columns: Mapping[str, str]) -> None:
+def _section(title: str, rows: list[presentation.Row], columns: Mapping[str, str]) -> None:
     click.echo(f"{title}:" if rows else f"{title}: none")
     if rows:
         tables.show(rows, columns, as_json=False)
     click.echo()
 
 
-async def _info(settings: Settings, provider: str) -> dict[str, list[status.Row]]:
+async def _info(settings: Settings, provider: str) -> dict[str, list[presentation.Row]]:
     now = time.time()
     async with connection(settings.zookeeper) as client:
         viewer = Viewer(client)
         components = await viewer.components(provider)
         return {
-            "pools": [status.component_row(*entry) for entry in components],
+            "pools": [presentation.component_row(*entry) for entry in components],
             "quota": await _quota(viewer, settings, provider),
             "nodes": [row(node, locked, now) for node, locked in await viewer.nodes(provider)],
         }
 
 
-async def _quota(viewer: Viewer, settings: Settings, provider: str) -> list[status.Row]:
-    rows: list[status.Row] = []
+async def _quota(viewer: Viewer, settings: Settings, provider: str) -> list[presentation.Row]:
+    rows: list[presentation.Row] = []
     for name, claimed in (await viewer.ledgers(provider)).items():
         pool = settings.pool(provider, name)
         limits = pool.limits if pool else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from nodepool_k8s import status
+from nodepool_k8s import presentation
 from nodepool_k8s.cli.listing import listing
 from nodepool_k8s.client import Viewer
 from nodepool_k8s.config.settings import Settings
 
 
-async def _rows(viewer: Viewer, settings: Settings) -> list[status.Row]:
+async def _rows(viewer: Viewer, settings: Settings) -> list[presentation.Row]:
     return await viewer.labels(settings.labels)
 
 
@@ -16,6 +16,6 @@ command = listing(
     "label-list",
     "List the labels that registered pools serve, and how many nodes there are of each.",
     _rows,
-    status.LABEL_COLUMNS,
-    {**status.LABEL_COLUMNS, "pools": "Pools"},
+    presentation.LABEL_COLUMNS,
+    {**presentation.LABEL_COLUMNS, "pools": "Pools"},
 )

@@ -26,8 +26,8 @@ from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import NodepoolK8sError, describe
 from nodepool_k8s.launcher.daemon import DRAIN_SECONDS, Launcher
 from nodepool_k8s.launcher.dump import dump
-from nodepool_k8s.launcher.notify import Notifier
 from nodepool_k8s.launcher.reload import ConfigFiles
+from nodepool_k8s.launcher.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _known_modules(
         if not _exists(name):
             raise click.BadParameter(
                 f"there is no module {name}; name it as log lines do, "
-                "nodepool_k8s.launcher.requests for instance"
+                "nodepool_k8s.launcher.pool_queue for instance"
             )
     return names
 
@@ -167,7 +167,7 @@ def _run(files: ConfigFiles, options: Options) -> None:
 
 
 async def _serve(settings: Settings, files: ConfigFiles, options: Options) -> None:
-    notifier = Notifier()
+    notifier = SystemdNotifier()
     launcher = Launcher(
         settings,
         files=files,

@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 import time
 
-from nodepool_k8s import status, wire
+from nodepool_k8s import presentation
 from nodepool_k8s.cli.listing import listing
 from nodepool_k8s.client import Viewer
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.model import Node
+from nodepool_k8s.znodes.nodes import encode_node
 
 
-async def _rows(viewer: Viewer, _settings: Settings) -> list[status.Row]:
+async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
     now = time.time()
     return [row(node, locked, now) for node, locked in await viewer.nodes()]
 
 
-def row(node: Node, locked: bool, now: float) -> status.Row:
+def row(node: Node, locked: bool, now: float) -> presentation.Row:
     """A node's row, with every key of its record under the record's own name as well."""
-    record = status.redacted(json.loads(wire.encode_node(node)))
-    return {**status.node_row(node, locked, now), **record}
+    record = presentation.redacted(json.loads(encode_node(node)))
+    return {**presentation.node_row(node, locked, now), **record}
 
 
 command = listing(
     "list",
     "List nodes, with why a node is being deleted.",
     _rows,
-    status.NODE_COLUMNS,
-    status.NODE_DETAIL_COLUMNS,
+    presentation.NODE_COLUMNS,
+    presentation.NODE_DETAIL_COLUMNS,
 )

@@ -9,7 +9,7 @@ import click
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import Viewer, connection
 from nodepool_k8s.config.settings import Settings
-from nodepool_k8s.status import Row
+from nodepool_k8s.presentation import Row
 
 Read = Callable[[Viewer, Settings], Awaitable[list[Row]]]
 """Reads the rows from ZooKeeper."""

@@ -24,7 +24,7 @@ T = TypeVar("T")
 LOGGERS = {
     "nodepool": "nodepool_k8s",
     "nodepool.NodePool": "nodepool_k8s.launcher",
-    "nodepool.PoolWorker": "nodepool_k8s.launcher.requests",
+    "nodepool.PoolWorker": "nodepool_k8s.launcher.pool_queue",
     "nodepool.NodeLauncher": "nodepool_k8s.launcher.launch",
     "nodepool.NodeDeleter": "nodepool_k8s.launcher.delete",
     "nodepool.DeletedNodeWorker": "nodepool_k8s.launcher.delete",

@@ -11,12 +11,13 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from nodepool_k8s import status, wire
-from nodepool_k8s.addresses import ZooKeeperSettings
+from nodepool_k8s import presentation
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import AcceptedNode, Requestor
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.model import NodeRequest, RequestState
+from nodepool_k8s.znodes.nodes import encode_node
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
 
 @click.command("request")
@@ -117,5 +118,5 @@ def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
 
 
 def _row(entry: AcceptedNode) -> dict[str, Any]:
-    record = status.redacted(json.loads(wire.encode_node(entry.node)))
+    record = presentation.redacted(json.loads(encode_node(entry.node)))
     return {**record, "id": entry.node.id}

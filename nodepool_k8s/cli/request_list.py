@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import time
 
-from nodepool_k8s import status, wire
+from nodepool_k8s import presentation
 from nodepool_k8s.cli.listing import listing
 from nodepool_k8s.client import Viewer
 from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.znodes.requests import encode_request
 
 
-async def _rows(viewer: Viewer, _settings: Settings) -> list[status.Row]:
+async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
     now = time.time()
     return [
         {
-            **status.request_row(request, now),
-            **status.redacted(json.loads(wire.encode_request(request))),
+            **presentation.request_row(request, now),
+            **presentation.redacted(json.loads(encode_request(request))),
         }
         for request in await viewer.requests()
     ]
@@ -26,6 +27,6 @@ command = listing(
     "request-list",
     "List node requests in the order in which they are served, with why they failed.",
     _rows,
-    status.REQUEST_COLUMNS,
-    status.REQUEST_DETAIL_COLUMNS,
+    presentation.REQUEST_COLUMNS,
+    presentation.REQUEST_DETAIL_COLUMNS,
 )

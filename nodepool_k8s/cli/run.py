@@ -21,28 +21,33 @@ from typing import Any
 import click
 
 from nodepool_k8s import errors
-from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE, BadAddress, ZooKeeperSettings, tls_files
 from nodepool_k8s.cli import common
 from nodepool_k8s.client import (
     CommandTimedOut,
-    Node,
     NodeLost,
     NoNodes,
     NoPod,
     NoZooKeeper,
+    RemoteNode,
     Result,
     TransferFailed,
     WaitedTooLong,
     Waiting,
     connect,
 )
-from nodepool_k8s.client.finding import (
+from nodepool_k8s.client.discovery import (
     CONFIG,
     TLS_CA,
     TLS_CERT,
     TLS_KEY,
     ZOOKEEPER,
     find_zookeeper,
+)
+from nodepool_k8s.zookeeper_settings import (
+    DEFAULT_CONFIG_FILE,
+    BadAddress,
+    ZooKeeperSettings,
+    tls_files,
 )
 
 # Those of sysexits.h where it has one, else those of timeout, env and the shell.
@@ -318,7 +323,7 @@ def _load() -> None:
     import nodepool_k8s.kubernetes.exec  # noqa: F401
 
 
-async def _use(job: _Job, node: Node) -> int:
+async def _use(job: _Job, node: RemoteNode) -> int:
     try:
         status = await _command(job, node)
     except (errors.NodepoolK8sError, ValueError):
@@ -329,7 +334,7 @@ async def _use(job: _Job, node: Node) -> int:
     return status
 
 
-async def _command(job: _Job, node: Node) -> int:
+async def _command(job: _Job, node: RemoteNode) -> int:
     workdir = job.workdir
     if job.upload is not None:
         workdir = await node.upload(job.upload, workdir)
@@ -353,7 +358,7 @@ async def _command(job: _Job, node: Node) -> int:
     return result.status
 
 
-def _keep(job: _Job, node: Node) -> None:
+def _keep(job: _Job, node: RemoteNode) -> None:
     if job.keep_on_failure:
         node.keep(f"run {' '.join(job.command)}"[:200], job.keep_for)
         _complain(

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nodepool_k8s.addresses import BadAddress, ZooKeeperSettings, ZooKeeperTLS
 from nodepool_k8s.client.command import Result
+from nodepool_k8s.client.discovery import identity
 from nodepool_k8s.client.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -31,12 +31,12 @@ from nodepool_k8s.client.errors import (
     TransferFailed,
     WaitedTooLong,
 )
-from nodepool_k8s.client.finding import identity
-from nodepool_k8s.client.node import Node
+from nodepool_k8s.client.node import RemoteNode
 from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
-from nodepool_k8s.client.session import OnWaiting, Session, Waiting, connect
+from nodepool_k8s.client.session import NodeSession, OnWaiting, Waiting, connect
 from nodepool_k8s.client.viewer import Viewer, connection
 from nodepool_k8s.errors import CommandError, CommandNotStarted, NodepoolK8sError
+from nodepool_k8s.zookeeper_settings import BadAddress, ZooKeeperSettings, ZooKeeperTLS
 
 __all__ = [
     "PRIORITY",
@@ -49,14 +49,14 @@ __all__ = [
     "NoNodes",
     "NoPod",
     "NoZooKeeper",
-    "Node",
     "NodeLost",
+    "NodeSession",
     "NodepoolK8sError",
     "OnWaiting",
+    "RemoteNode",
     "RequestFailed",
     "Requestor",
     "Result",
-    "Session",
     "TransferFailed",
     "Viewer",
     "WaitedTooLong",
@@ -83,7 +83,7 @@ async def node(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> AsyncIterator[Node]:
+) -> AsyncIterator[RemoteNode]:
     """A node of the label, for the length of the block, with a connection of its own.
 
     ``connect`` says where ZooKeeper is looked for, ``Session.node`` what the rest is.
@@ -113,7 +113,7 @@ async def nodes(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> AsyncIterator[list[Node]]:
+) -> AsyncIterator[list[RemoteNode]]:
     """A node of each label, in that order and all from one pool: one request, one block."""
     async with (
         connect(zookeeper, tls=tls, config=config) as session,

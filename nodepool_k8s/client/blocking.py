@@ -23,18 +23,18 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nodepool_k8s.addresses import ZooKeeperSettings, ZooKeeperTLS
 from nodepool_k8s.client import session
 from nodepool_k8s.client.command import Output, Result
-from nodepool_k8s.client.node import Node as AsyncNode
+from nodepool_k8s.client.node import RemoteNode as AsyncNode
 from nodepool_k8s.client.requestor import PRIORITY
 from nodepool_k8s.client.session import OnWaiting
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings, ZooKeeperTLS
 
 T = TypeVar("T")
 
 
-class Node:
-    """A node in use by us; see ``nodepool_k8s.client.Node``."""
+class RemoteNode:
+    """A node in use by us; see ``nodepool_k8s.client.RemoteNode``."""
 
     def __init__(self, node: AsyncNode, loop: _Loop) -> None:
         self._node = node
@@ -98,7 +98,7 @@ def nodes(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> Iterator[list[Node]]:
+) -> Iterator[list[RemoteNode]]:
     """A node of each label, for the length of the block; see ``nodepool_k8s.client.nodes``."""
     with _running() as loop:
         connecting = session.connect(zookeeper, tls=tls, config=config)
@@ -112,7 +112,7 @@ def nodes(
                 waiting=waiting,
             )
             with loop.entered(asked) as found:
-                yield [Node(entry, loop) for entry in found]
+                yield [RemoteNode(entry, loop) for entry in found]
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def node(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> Iterator[Node]:
+) -> Iterator[RemoteNode]:
     """A node of the label, for the length of the block."""
     with nodes(
         label,

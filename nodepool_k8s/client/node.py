@@ -19,32 +19,32 @@ from nodepool_k8s import model
 from nodepool_k8s.client import transfer
 from nodepool_k8s.client.command import Output, Result, Stdin
 from nodepool_k8s.client.errors import CommandFailed, CommandTimedOut, NodeLost, NoPod
-from nodepool_k8s.client.whole import Guard, Touched, Whole
+from nodepool_k8s.client.framing import FramedCommand, OutputComplete, ReadOnceSource
 from nodepool_k8s.errors import CommandNotStarted
 
 if TYPE_CHECKING:
     from nodepool_k8s.kubernetes.exec import NodeApi, Sink
-    from nodepool_k8s.zookeeper.client import Session
+    from nodepool_k8s.zookeeper.client import ZooKeeperSession
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class KeepRequest:
     """What a node is kept for after its block; ``seconds`` None: until somebody deletes it."""
 
     comment: str
     seconds: int | None
 
 
-class Node:
+class RemoteNode:
     """A node in use by us. All of its methods raise NodeLost when it is not any more."""
 
-    def __init__(self, node: model.Node, session: Session) -> None:
+    def __init__(self, node: model.Node, session: ZooKeeperSession) -> None:
         self._node = node
         self._session = session
         self._api: NodeApi | None = None
-        self.kept: Keeping | None = None
+        self.kept: KeepRequest | None = None
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {self.label} in {self.namespace}>"
@@ -150,7 +150,7 @@ class Node:
         if self._api is None:
             self._api = NodeApi(self._connection)
         api = self._api
-        source = None if stdin is None else Touched(_source(stdin))
+        source = None if stdin is None else ReadOnceSource(_source(stdin))
 
         async def execute_in_pod(command: Sequence[str], sinks: Sequence[Sink]) -> int:
             return await execute(
@@ -165,10 +165,10 @@ class Node:
             )
 
         async def guarded() -> int:
-            guard = Guard(sinks[0], sinks[1])
+            guard = FramedCommand(sinks[0], sinks[1])
             try:
                 return guard.ended(await execute_in_pod(guard.command(command), guard.sinks()))
-            except Whole as whole:
+            except OutputComplete as whole:
                 return whole.status
             except CommandNotStarted:
                 # Without a shell it goes as well; but what was read cannot be read again.
@@ -217,7 +217,7 @@ class Node:
 
     def keep(self, comment: str, seconds: int | None = None) -> None:
         """Have it kept after the block, not removed: for so long, or until it is deleted."""
-        self.kept = Keeping(comment, seconds)
+        self.kept = KeepRequest(comment, seconds)
 
     async def close(self) -> None:
         """Close the connections to its API server."""

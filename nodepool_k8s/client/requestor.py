@@ -21,8 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nodepool_k8s import model, wire
-from nodepool_k8s.addresses import ZooKeeperSettings
+from nodepool_k8s import model
 from nodepool_k8s.client.errors import NoZooKeeper, RequestFailed
 from nodepool_k8s.client.viewer import Viewer, connection
 from nodepool_k8s.errors import (
@@ -35,9 +34,16 @@ from nodepool_k8s.errors import (
     Vanished,
 )
 from nodepool_k8s.model import EMPTY, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
+from nodepool_k8s.znodes.nodes import encode_node
+from nodepool_k8s.znodes.paths import node_lock_path, node_path, progress_path, request_path
+from nodepool_k8s.znodes.progress import parse_progress
+from nodepool_k8s.znodes.requests import encode_request, refusal_reasons
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Delete, SetData
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
 PRIORITY = "200"
 """Zuul's normal priority; a lower number goes first."""
@@ -107,9 +113,9 @@ class Requestor(Viewer):
             tenant_name=tenant,
             event_id=event_id,
             relative_priority=relative_priority,
-            extra={**extra, wire.DRIVER_KEY: {"nonce": (nonce := uuid.uuid4().hex)}},
+            extra={**extra, DRIVER_KEY: {"nonce": (nonce := uuid.uuid4().hex)}},
         )
-        prefix, data = f"{wire.REQUESTS}/{priority}-", wire.encode_request(request)
+        prefix, data = f"{paths.REQUESTS}/{priority}-", encode_request(request)
         while True:
             try:
                 path = await self.client.create_sequence(prefix, data, ephemeral=ephemeral)
@@ -131,11 +137,11 @@ class Requestor(Viewer):
                 f"there is nothing at {self.client.settings.hosts}: is the part after the slash, "
                 "the chroot, the launchers'?"
             )
-        await self.client.ensure_path(wire.REQUESTS)
+        await self.client.ensure_path(paths.REQUESTS)
 
     async def _with_nonce(self, nonce: str) -> str | None:
         for request in await self.requests():
-            own = request.extra.get(wire.DRIVER_KEY)
+            own = request.extra.get(DRIVER_KEY)
             if isinstance(own, dict) and own.get("nonce") == nonce:
                 return request.id
         return None
@@ -148,7 +154,7 @@ class Requestor(Viewer):
         ``told`` hears what a launcher of ours says that it waits for, None where none says
         anything. Raises RequestFailed, Vanished.
         """
-        path, more = wire.request_path(request_id), wire.progress_path(request_id)
+        path, more = request_path(request_id), progress_path(request_id)
         changed = asyncio.Event()
         watched = [path, more] if told else [path]
         self._changed |= dict.fromkeys(watched, changed)
@@ -162,7 +168,7 @@ class Requestor(Viewer):
                 if connections != self.client.connections:
                     connections = self.client.connections
                     # In one go: the connection keeps the order, and the watch comes first.
-                    looks = [*map(self.client.watch_tree, watched), *looks]
+                    looks = [*map(self.client.watch_recursively, watched), *looks]
                 found = await _all(looks)
                 request: NodeRequest = found[-2 if told else -1]
                 if told:
@@ -180,8 +186,8 @@ class Requestor(Viewer):
 
     async def _read_progress(self, request_id: str) -> model.Progress | None:
         try:
-            data, _ = await self.client.get(wire.progress_path(request_id))
-            return wire.parse_progress(request_id, data)
+            data, _ = await self.client.get(progress_path(request_id))
+            return parse_progress(request_id, data)
         except (Vanished, MalformedRecord):
             return None
 
@@ -200,7 +206,7 @@ class Requestor(Viewer):
     async def cancel(self, request_id: str) -> None:
         """Withdraw a request; nodes that were made for it are the launcher's to remove."""
         with suppress(Conflict):
-            await self.client.transaction([Delete(wire.request_path(request_id))])
+            await self.client.transaction([Delete(request_path(request_id))])
 
     # --- using -----------------------------------------------------------------------------
 
@@ -218,22 +224,25 @@ class Requestor(Viewer):
 
         Raises Held or Vanished where a node is not ours to have.
         """
-        taking = locks.Taking()
-        paths = [taking.add(wire.node_lock_path(node_id), fresh=False) for node_id in request.nodes]
+        lock_set = locks.LockSet()
+        held_locks = [
+            lock_set.add(node_lock_path(node_id), expect_missing=False) for node_id in request.nodes
+        ]
         while True:
             nodes = await _all([self.read_node(node_id) for node_id in request.nodes])
             for node in nodes:
                 _require_allocated(node, request)
             used = [_in_state(node, NodeState.IN_USE) for node in nodes]
-            drop = Delete(wire.request_path(request.id))
+            drop = Delete(request_path(request.id))
             try:
-                await self.client.transaction([*taking.operations(), *map(_write, used), drop])
+                await self.client.transaction([*lock_set.operations(), *map(_write, used), drop])
             except TransactionConflict as conflict:
-                if taking.learn(conflict) or isinstance(conflict.cause, Outdated):
+                if lock_set.adjust(conflict) or isinstance(conflict.cause, Outdated):
                     continue
                 raise conflict.cause from conflict
             return [
-                AcceptedNode(_written(node), lock) for node, lock in zip(used, paths, strict=True)
+                AcceptedNode(_written(node), lock)
+                for node, lock in zip(used, held_locks, strict=True)
             ]
 
     async def give_back(self, nodes: Sequence[AcceptedNode]) -> None:
@@ -278,7 +287,7 @@ def _in_state(node: Node, state: NodeState, extra: Mapping[str, Any] | None = No
 
 
 def _write(node: Node) -> SetData:
-    return SetData(wire.node_path(node.id), wire.encode_node(node), node.version)
+    return SetData(node_path(node.id), encode_node(node), node.version)
 
 
 def _written(node: Node) -> Node:
@@ -295,6 +304,6 @@ async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
 
 
 def _why_failed(request: NodeRequest) -> str:
-    reasons = wire.refusal_reasons(request)
+    reasons = refusal_reasons(request)
     why = "; ".join(reasons) or "no launcher can serve it, and none said why"
     return f"request {request.id} for {', '.join(request.node_types)} failed: {why}"

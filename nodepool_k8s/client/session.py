@@ -14,16 +14,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from nodepool_k8s import model
-from nodepool_k8s.addresses import ZooKeeperSettings, ZooKeeperTLS
-from nodepool_k8s.client.ending import PATIENCE_SECONDS, to_its_end
+from nodepool_k8s.client.aio import CANCEL_GRACE_SECONDS, run_to_completion
+from nodepool_k8s.client.discovery import find_zookeeper, identity
 from nodepool_k8s.client.errors import NodeLost, NoNodes, WaitedTooLong
-from nodepool_k8s.client.finding import find_zookeeper, identity
-from nodepool_k8s.client.node import Node
+from nodepool_k8s.client.node import RemoteNode
 from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
 from nodepool_k8s.errors import Conflict, SessionLost, ZooKeeperError, describe
 from nodepool_k8s.model import EMPTY, NodeRequest, RequestState
-from nodepool_k8s.wire import WITH_PROGRESS
+from nodepool_k8s.znodes.requests import WITH_PROGRESS
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings, ZooKeeperTLS
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ OnWaiting = Callable[[Waiting], None]
 """Hears how the request stands, each time that changes."""
 
 
-class Session:
+class NodeSession:
     """A connection to ZooKeeper, for any number of requests at once."""
 
     def __init__(self, client: ZooKeeperClient, name: str) -> None:
@@ -57,7 +57,7 @@ class Session:
         priority: str = PRIORITY,
         timeout: float | None = None,
         waiting: OnWaiting | None = None,
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncIterator[RemoteNode]:
         """A node of the label, for the length of the block.
 
         ``timeout`` in seconds is for getting it. Raises NoNodes, NodeLost, ZooKeeperError.
@@ -81,9 +81,9 @@ class Session:
         priority: str = PRIORITY,
         timeout: float | None = None,
         waiting: OnWaiting | None = None,
-    ) -> AsyncIterator[list[Node]]:
+    ) -> AsyncIterator[list[RemoteNode]]:
         """A node of each label, in that order and all from one pool; otherwise as ``node``."""
-        errand = _Errand(self._requestor, waiting)
+        errand = _NodeRequest(self._requestor, waiting)
         try:
             try:
                 async with asyncio.timeout(timeout):
@@ -98,7 +98,7 @@ class Session:
                 for node in nodes:
                     await node.close()
         finally:
-            await to_its_end(errand.end())
+            await run_to_completion(errand.end())
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def connect(
     config: str | None = None,
     secure: str | None = None,
     name: str | None = None,
-) -> AsyncIterator[Session]:
+) -> AsyncIterator[NodeSession]:
     """Connect to ZooKeeper for the length of the block.
 
     ``zookeeper`` is ``HOST:PORT[,HOST:PORT...][/CHROOT]``, and ``config`` a launcher's
@@ -119,12 +119,12 @@ async def connect(
     client = ZooKeeperClient(find_zookeeper(zookeeper, tls=tls, config=config, secure=secure))
     try:
         await client.start(make_chroot=False)
-        yield Session(client, name or identity())
+        yield NodeSession(client, name or identity())
     finally:
         await client.close()
 
 
-class _Errand:
+class _NodeRequest:
     """One request, and the nodes that came of it."""
 
     def __init__(self, requestor: Requestor, waiting: OnWaiting | None) -> None:
@@ -135,7 +135,7 @@ class _Errand:
         self._told: Waiting | None = None
         self._request: NodeRequest | None = None
         self._id: str | None = None
-        self._held: list[tuple[AcceptedNode, Node]] = []
+        self._held: list[tuple[AcceptedNode, RemoteNode]] = []
 
     @property
     def last(self) -> str:
@@ -158,7 +158,7 @@ class _Errand:
                 extra=WITH_PROGRESS if self._waiting else EMPTY,
             )
 
-        await to_its_end(submit())
+        await run_to_completion(submit())
 
     async def wait(self) -> None:
         assert self._id is not None
@@ -168,16 +168,16 @@ class _Errand:
         except Conflict as error:
             raise self._gone(f"request {self._id} was withdrawn by somebody") from error
 
-    async def take(self) -> list[Node]:
+    async def take(self) -> list[RemoteNode]:
         async def accept() -> None:
             assert self._request is not None
             accepted = await self._requestor.accept(self._request)
             session = self._requestor.client.session
-            self._held = [(entry, Node(entry.node, session)) for entry in accepted]
+            self._held = [(entry, RemoteNode(entry.node, session)) for entry in accepted]
             self._id = None
 
         try:
-            await to_its_end(accept())
+            await run_to_completion(accept())
         except Conflict as error:
             raise self._gone(f"a node was lost before it was used: {describe(error)}") from error
         return [node for _, node in self._held]
@@ -191,7 +191,7 @@ class _Errand:
         """Give back, or withdraw, what there is; the session's end does what we cannot."""
         held, self._held = self._held, []
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(CANCEL_GRACE_SECONDS):
                 await asyncio.gather(*(self._let_go(*entry) for entry in held))
                 if self._id is not None:
                     await self._requestor.cancel(self._id)
@@ -200,7 +200,7 @@ class _Errand:
         except (ZooKeeperError, TimeoutError) as error:
             log.warning("Nodes are left to the session's end: %s", describe(error))
 
-    async def _let_go(self, entry: AcceptedNode, node: Node) -> None:
+    async def _let_go(self, entry: AcceptedNode, node: RemoteNode) -> None:
         if node.kept is None:
             await self._requestor.give_back([entry])
         else:

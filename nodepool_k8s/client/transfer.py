@@ -9,8 +9,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from nodepool_k8s.client.aio import run_to_completion
 from nodepool_k8s.client.command import Output, Result, Runs, Stdin
-from nodepool_k8s.client.ending import to_its_end
 from nodepool_k8s.client.errors import TransferFailed
 from nodepool_k8s.errors import CommandNotStarted, describe
 
@@ -44,7 +44,7 @@ class _Thread:
     async def end(self) -> BaseException | None:
         """Close our end, wait for it, and say what went wrong there."""
         os.close(self._ours)
-        await to_its_end(asyncio.to_thread(self._thread.join))
+        await run_to_completion(asyncio.to_thread(self._thread.join))
         return self._error
 
 
@@ -56,7 +56,7 @@ async def upload(node: Runs, directory: Path, to: str | None) -> str:
     packing = _Thread(lambda: _pack(directory, theirs), ours)
 
     async def packed() -> AsyncIterator[bytes]:
-        while chunk := await to_its_end(asyncio.to_thread(os.read, ours, CHUNK)):
+        while chunk := await run_to_completion(asyncio.to_thread(os.read, ours, CHUNK)):
             yield chunk
 
     script = ["sh", "-c", UPLOAD, "sh", to] if to is not None else ["sh", "-c", UPLOAD_ANEW]
@@ -87,7 +87,7 @@ async def download(node: Runs, path: str, to: Path, cwd: str | None) -> None:
 
     async def put(data: bytes) -> None:
         try:
-            await to_its_end(asyncio.to_thread(_write, ours, data))
+            await run_to_completion(asyncio.to_thread(_write, ours, data))
         except BrokenPipeError:
             return  # The end says why nobody reads on.
 

@@ -9,14 +9,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nodepool_k8s import wire
-from nodepool_k8s.addresses import ZooKeeperSettings
 from nodepool_k8s.errors import MalformedRecord, Vanished
 from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.components import parse_component
+from nodepool_k8s.znodes.ledgers import parse_ledger
+from nodepool_k8s.znodes.nodes import parse_node
+from nodepool_k8s.znodes.paths import (
+    ledger_path,
+    node_lock_path,
+    node_path,
+    pool_of_ledger,
+    request_path,
+)
+from nodepool_k8s.znodes.requests import parse_request
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
 if TYPE_CHECKING:
-    from nodepool_k8s import status
+    from nodepool_k8s import presentation
     from nodepool_k8s.config.settings import TopLabel
 
 log = logging.getLogger(__name__)
@@ -44,17 +55,17 @@ class Viewer:
 
     async def read(self, request_id: str) -> NodeRequest:
         """The request as it stands. Raises Vanished, MalformedRecord."""
-        data, stat = await self.client.get(wire.request_path(request_id))
-        return wire.parse_request(request_id, data, stat.version)
+        data, stat = await self.client.get(request_path(request_id))
+        return parse_request(request_id, data, stat.version)
 
     async def read_node(self, node_id: str) -> Node:
         """A node as it stands. Raises Vanished, MalformedRecord."""
-        data, stat = await self.client.get(wire.node_path(node_id))
-        return wire.parse_node(node_id, data, stat.version)
+        data, stat = await self.client.get(node_path(node_id))
+        return parse_node(node_id, data, stat.version)
 
     async def requests(self) -> list[NodeRequest]:
         """Every request that can be read, in the order in which they are served."""
-        found = await self._read_all(wire.REQUESTS, self.read)
+        found = await self._read_all(paths.REQUESTS, self.read)
         return sorted(found, key=lambda entry: (entry.priority, entry.relative_priority, entry.id))
 
     async def nodes(self, provider: str | None = None) -> list[tuple[Node, bool]]:
@@ -63,14 +74,14 @@ class Viewer:
         async def read(node_id: str) -> tuple[Node, bool]:
             return await self.read_node(node_id), bool(await self.contenders(node_id))
 
-        found = await self._read_all(wire.NODES, read)
+        found = await self._read_all(paths.NODES, read)
         wanted = [entry for entry in found if provider is None or entry[0].provider == provider]
         return sorted(wanted, key=lambda entry: entry[0].id)
 
     async def contenders(self, node_id: str) -> list[str]:
         """The names of the children of a node's lock; none where nobody wants it."""
         try:
-            return await self.client.children(wire.node_lock_path(node_id))
+            return await self.client.children(node_lock_path(node_id))
         except Vanished:
             return []
 
@@ -80,32 +91,32 @@ class Viewer:
         """The registered pools (of the provider), by id, each with its whole record."""
 
         async def read(name: str) -> tuple[Component, Mapping[str, Any]]:
-            data, _ = await self.client.get(f"{wire.POOL_COMPONENTS}/{name}")
-            return wire.parse_component(name, data), json.loads(data)
+            data, _ = await self.client.get(f"{paths.POOL_COMPONENTS}/{name}")
+            return parse_component(name, data), json.loads(data)
 
-        found = await self._read_all(wire.POOL_COMPONENTS, read)
+        found = await self._read_all(paths.POOL_COMPONENTS, read)
         wanted = [
             entry for entry in found if provider is None or entry[0].provider_name == provider
         ]
         return sorted(wanted, key=lambda entry: entry[0].id)
 
-    async def labels(self, configured: Mapping[str, TopLabel] = EMPTY) -> list[status.Row]:
-        """The labels that registered pools serve, as ``status.label_rows`` shows them."""
-        from nodepool_k8s import status
+    async def labels(self, configured: Mapping[str, TopLabel] = EMPTY) -> list[presentation.Row]:
+        """The labels that registered pools serve, as ``presentation.label_rows`` shows them."""
+        from nodepool_k8s import presentation
 
         components = [component for component, _ in await self.components()]
-        nodes = await self._read_all(wire.NODES, self.read_node)
-        return status.label_rows(components, nodes, configured)
+        nodes = await self._read_all(paths.NODES, self.read_node)
+        return presentation.label_rows(components, nodes, configured)
 
     async def ledgers(self, provider: str) -> dict[str, Resources]:
         """What the nodes of each of the provider's pools count, by the pool's name."""
-        root = wire.ledger_path(provider, "").rstrip("/")
+        root = ledger_path(provider, "").rstrip("/")
 
         async def read(name: str) -> tuple[str, Resources]:
             path = f"{root}/{name}"
             data, _ = await self.client.get(path)
-            found = wire.pool_of_ledger(path)
-            return found[1] if found else name, wire.parse_ledger(data)
+            found = pool_of_ledger(path)
+            return found[1] if found else name, parse_ledger(data)
 
         return dict(sorted(await self._read_all(root, read)))
 

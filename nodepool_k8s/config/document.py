@@ -37,7 +37,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """A value and where it stands, by index into the substituted text."""
 
     start: int
@@ -45,8 +45,8 @@ class Node:
     value: Any = None
     text: str | None = None
     """A scalar as it is written, so that a label's ``1.10`` does not become ``1.1``."""
-    entries: dict[str, tuple[Node, Node]] | None = None
-    items: list[Node] | None = None
+    entries: dict[str, tuple[YamlNode, YamlNode]] | None = None
+    items: list[YamlNode] | None = None
     done: bool = False
     inherited: dict[str, tuple[int, Path]] = field(default_factory=dict)
     """Of entries that were written elsewhere: how far away, and where."""
@@ -61,7 +61,7 @@ class Document:
 
     file: str
     source: Substituted
-    root: Node
+    root: YamlNode
     secret: bool = False
     problems: list[Problem] = field(default_factory=list)
     unset: dict[str, int] = field(default_factory=dict)
@@ -117,12 +117,12 @@ class Document:
         node.value[key] = found[1].value
         node.inherited[key] = (distance, source)
 
-    def entry(self, path: Path) -> tuple[Node, Node] | None:
+    def entry(self, path: Path) -> tuple[YamlNode, YamlNode] | None:
         """Return the key and the value at ``path``, which ends with a key."""
         parent = self._node(path[:-1])
         return parent.entries.get(str(path[-1])) if parent and parent.entries else None
 
-    def respell(self, node: Node, written: str, meant: str) -> None:
+    def respell(self, node: YamlNode, written: str, meant: str) -> None:
         """Let an entry go by another name; a mapping must not have it under both."""
         entries = node.entries or {}
         if meant in entries:
@@ -137,14 +137,16 @@ class Document:
         node.value.clear()
         node.value.update(values)
 
-    def _note_twice(self, entries: dict[str, tuple[Node, Node]], written: str, meant: str) -> None:
+    def _note_twice(
+        self, entries: dict[str, tuple[YamlNode, YamlNode]], written: str, meant: str
+    ) -> None:
         first, second = sorted((entries[meant][0], entries[written][0]), key=lambda key: key.start)
         line = self.source.position(first.start)[0]
         names = [self.source.unmark(key.text or "") for key in (second, first)]
         message = f"found '{names[0]}' beside '{names[1]}' on line {line}, which means the same"
         self.problems.append(_problem_at(self, second.start, message))
 
-    def _separated(self, path: Path) -> Node:
+    def _separated(self, path: Path) -> YamlNode:
         """Return the node at ``path``, as one that no other place of the file shares (by ``*``)."""
         if path in self._separate or not path:
             return self._node(path) or self.root
@@ -217,20 +219,20 @@ class Document:
         substituted = bool(self.source.variables(node.start, node.end))
         return self.secret or substituted or _in_environment(path, node.value)
 
-    def _node(self, path: Path) -> Node | None:
+    def _node(self, path: Path) -> YamlNode | None:
         nodes = [self.root, *(node for _, node in self._walk(path))]
         return nodes[-1] if len(nodes) == len(path) + 1 else None
 
-    def _parents(self, path: Path) -> Iterator[Node | None]:
+    def _parents(self, path: Path) -> Iterator[YamlNode | None]:
         """For each part of ``path``, what it is a part of."""
         nodes = [self.root, *(node for _, node in self._walk(path))]
         for place in range(len(path)):
             yield nodes[place] if place < len(nodes) else None
 
-    def _walk(self, path: Path) -> Iterator[tuple[Node | None, Node]]:
+    def _walk(self, path: Path) -> Iterator[tuple[YamlNode | None, YamlNode]]:
         node = self.root
         for part in path:
-            key: Node | None = None
+            key: YamlNode | None = None
             if isinstance(part, int):
                 if node.items is None or part >= len(node.items):
                     return
@@ -242,7 +244,7 @@ class Document:
             yield key, node
 
 
-def _within(node: Node, key: Node) -> bool:
+def _within(node: YamlNode, key: YamlNode) -> bool:
     """Tell a mapping's own keys from those that ``<<`` brought."""
     return node.start <= key.start < node.end
 
@@ -257,7 +259,7 @@ def _in_environment(path: Path, value: object) -> bool:
 def compose(file: str, text: str, environ: Mapping[str, str], *, secret: bool = False) -> Document:
     """Read a YAML text; what is wrong with it is in the document's ``problems``."""
     source = substitute(text, environ)
-    document = Document(file, source, Node(0, 0, done=True), secret)
+    document = Document(file, source, YamlNode(0, 0, done=True), secret)
     strange = _UNPRINTABLE.search(source.text)
     if strange:
         message = f"YAML cannot hold the character U+{ord(strange[0]):04X}"
@@ -298,19 +300,19 @@ class _Composer:
         self._document = document
         self._source = document.source
         self._loader = Loader(document.source.text)
-        self._anchors: dict[str, Node] = {}
+        self._anchors: dict[str, YamlNode] = {}
         self._depth = 0
         # What PyYAML's stubs know too little about.
         self._get: Callable[[], Any] = self._loader.get_event
         self._peek: Callable[[], Any] = self._loader.peek_event
         self._resolve: Callable[..., str] = self._loader.resolve
 
-    def document(self) -> Node:
+    def document(self) -> YamlNode:
         """Compose the only document of the stream; an empty stream is a null."""
         loader = self._loader
         loader.get_event()
         if loader.check_event(yaml.StreamEndEvent):
-            return Node(0, 0, done=True)
+            return YamlNode(0, 0, done=True)
         loader.get_event()
         root = self._next()
         loader.get_event()
@@ -318,11 +320,11 @@ class _Composer:
             self._note(self._peek().start_mark.index, "a second document starts here ('---')")
         return root
 
-    def _next(self) -> Node:
+    def _next(self) -> YamlNode:
         event = self._get()
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
-        node = Node(event.start_mark.index, event.end_mark.index)
+        node = YamlNode(event.start_mark.index, event.end_mark.index)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         if isinstance(event, yaml.ScalarEvent):
@@ -332,7 +334,7 @@ class _Composer:
         node.done = True
         return node
 
-    def _alias(self, event: Any) -> Node:
+    def _alias(self, event: Any) -> YamlNode:
         node = self._anchors.get(event.anchor)
         index = event.start_mark.index
         if node is None:
@@ -341,9 +343,9 @@ class _Composer:
             self._note(index, "an alias (*) to what it is itself a part of")
         else:
             return node
-        return Node(index, event.end_mark.index, done=True)
+        return YamlNode(index, event.end_mark.index, done=True)
 
-    def _scalar(self, event: Any, node: Node) -> None:
+    def _scalar(self, event: Any, node: YamlNode) -> None:
         node.text = event.value
         self._note_unset(node)
         tag = event.tag
@@ -359,14 +361,14 @@ class _Composer:
             kind = tag.rpartition(":")[2] if tag in _SCALARS else "type"
             self._note(node.start, f"a scalar that is not the {kind} it is meant to be; quote it")
 
-    def _note_unset(self, node: Node) -> None:
+    def _note_unset(self, node: YamlNode) -> None:
         if self._source.marker not in (node.text or ""):
             return
         line = self._source.position(node.start)[0]
         for name in VARIABLE.findall(self._source.unmark(node.text or "")):
             self._document.unset.setdefault(name, line)
 
-    def _collection(self, event: Any, node: Node) -> None:
+    def _collection(self, event: Any, node: YamlNode) -> None:
         if event.tag not in (None, "!", _MAP, _SEQ):
             self._note(node.start, "a tag (!) that means nothing here; leave it out")
         self._depth += 1
@@ -379,16 +381,16 @@ class _Composer:
             self._sequence(node)
         self._depth -= 1
 
-    def _sequence(self, node: Node) -> None:
+    def _sequence(self, node: YamlNode) -> None:
         node.items = []
         while not self._loader.check_event(yaml.SequenceEndEvent):
             node.items.append(self._next())
         node.end = self._get().end_mark.index
         node.value = [item.value for item in node.items]
 
-    def _mapping(self, node: Node) -> None:
-        entries: dict[str, tuple[Node, Node]] = {}
-        merged: list[Node] = []
+    def _mapping(self, node: YamlNode) -> None:
+        entries: dict[str, tuple[YamlNode, YamlNode]] = {}
+        merged: list[YamlNode] = []
         while not self._loader.check_event(yaml.MappingEndEvent):
             merges = _is_merge(self._peek())
             key, value = self._next(), self._next()
@@ -400,7 +402,9 @@ class _Composer:
         node.entries = self._merge(merged) | entries
         node.value = {name: value.value for name, (_, value) in node.entries.items()}
 
-    def _enter(self, entries: dict[str, tuple[Node, Node]], key: Node, value: Node) -> None:
+    def _enter(
+        self, entries: dict[str, tuple[YamlNode, YamlNode]], key: YamlNode, value: YamlNode
+    ) -> None:
         if key.text is None:
             self._note(key.start, "a list or a mapping as a key; a key is text (quote '{' and '[')")
             return
@@ -411,11 +415,11 @@ class _Composer:
             self._note(key.start, f"key {said} is here twice, first on line {first}; remove one")
         entries[name] = (key, value)
 
-    def _conceals(self, key: Node) -> bool:
+    def _conceals(self, key: YamlNode) -> bool:
         return self._document.secret or bool(self._source.variables(key.start, key.end))
 
-    def _merge(self, merged: list[Node]) -> dict[str, tuple[Node, Node]]:
-        entries: dict[str, tuple[Node, Node]] = {}
+    def _merge(self, merged: list[YamlNode]) -> dict[str, tuple[YamlNode, YamlNode]]:
+        entries: dict[str, tuple[YamlNode, YamlNode]] = {}
         for node in merged:
             for source in node.items if node.items is not None else [node]:
                 if source.entries is None:

@@ -46,7 +46,7 @@ class VolumeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class VolumeClaim:
     """A claim of storage that is made with the node. ``size`` is a Kubernetes quantity."""
 
     size: str
@@ -69,7 +69,7 @@ class Volume:
     size_limit: str | None = None
     """Of an ``emptyDir``, a Kubernetes quantity."""
     medium: str = ""
-    template: Claim | None = None
+    template: VolumeClaim | None = None
     """Of an ephemeral volume."""
 
 
@@ -80,7 +80,7 @@ class Volumes:
     raw: tuple[Mapping[str, Any], ...] = ()
     mounts: tuple[Mapping[str, Any], ...] = ()
     short: tuple[Volume, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[VolumeClaim, ...] = ()
     """Made in the node's namespace."""
     memory: int = 0
     """MiB that volumes in memory may hold."""
@@ -134,7 +134,7 @@ CONFIG_MAP = "ConfigMap"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Source:
+class CopySource:
     """A Secret or ConfigMap that is copied, under its own name, into a node's namespace."""
 
     kind: str
@@ -153,12 +153,12 @@ class Copies:
     ``service_account`` is None where the pods run under the namespace's own.
     """
 
-    env: tuple[Source, ...] = ()
-    image_pull: tuple[Source, ...] = ()
-    mounted: tuple[Source, ...] = ()
+    env: tuple[CopySource, ...] = ()
+    image_pull: tuple[CopySource, ...] = ()
+    mounted: tuple[CopySource, ...] = ()
     service_account: str | None = None
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[CopySource, ...]:
         """All that is copied, each once."""
         return tuple(dict.fromkeys((*self.env, *self.image_pull, *self.mounted)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from voluptuous import Invalid, MultipleInvalid, Optional, Required, Schema
 
-from nodepool_k8s.config.document import Document, Node
+from nodepool_k8s.config.document import Document, YamlNode
 from nodepool_k8s.config.freeform import Entries, Validator
 from nodepool_k8s.config.problems import Missing, Path, Unknown, Wrong
 from nodepool_k8s.model import EMPTY
@@ -111,7 +111,7 @@ def respell(document: Document, check: Validator) -> None:
     _respell(document, document.root, check)
 
 
-def _respell(document: Document, node: Node, check: Validator) -> None:
+def _respell(document: Document, node: YamlNode, check: Validator) -> None:
     within: Validator | None = check
     while isinstance(within, Form):
         within = within.chosen(node.value)
@@ -123,7 +123,7 @@ def _respell(document: Document, node: Node, check: Validator) -> None:
         _respell(document, part, its_check)
 
 
-def _parts(node: Node, within: Validator | None) -> list[tuple[Node, Validator]]:
+def _parts(node: YamlNode, within: Validator | None) -> list[tuple[YamlNode, Validator]]:
     """The values in a collection, each with its validator."""
     entries = {name: value for name, (_, value) in (node.entries or {}).items()}
     if isinstance(within, Section):

@@ -10,10 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.addresses import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
-from nodepool_k8s.addresses import ZooKeeperServer as ZooKeeperServer
-from nodepool_k8s.addresses import ZooKeeperSettings as ZooKeeperSettings
-from nodepool_k8s.addresses import ZooKeeperTLS as ZooKeeperTLS
 from nodepool_k8s.config.label_settings import (
     Copies,
     Network,
@@ -23,6 +19,10 @@ from nodepool_k8s.config.label_settings import (
     Workload,
 )
 from nodepool_k8s.model import LabelType, empty
+from nodepool_k8s.zookeeper_settings import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
+from nodepool_k8s.zookeeper_settings import ZooKeeperServer as ZooKeeperServer
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings as ZooKeeperSettings
+from nodepool_k8s.zookeeper_settings import ZooKeeperTLS as ZooKeeperTLS
 
 DRIVER = "kubernetes"
 

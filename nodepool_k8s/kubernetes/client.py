@@ -29,8 +29,8 @@ from yarl import URL
 from nodepool_k8s import telemetry
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, KubernetesError
 from nodepool_k8s.kubernetes import credentials, exec
-from nodepool_k8s.kubernetes.answers import api_error, loads, unreachable
 from nodepool_k8s.kubernetes.connector import RestClient
+from nodepool_k8s.kubernetes.responses import api_error, loads, unreachable
 
 log = logging.getLogger(__name__)
 

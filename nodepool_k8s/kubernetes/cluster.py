@@ -7,10 +7,10 @@ few seconds; creating something twice finds what is there already and takes it o
 
 A launch reads::
 
-    namespace = await cluster.maker.create_namespace(objects)   # its UID goes into the record
+    namespace = await cluster.creator.create_namespace(objects)   # its UID goes into the record
     async with asyncio.TaskGroup() as group:
-        access = group.create_task(cluster.maker.create_access(objects))
-        group.create_task(cluster.maker.create_pod(objects))    # pod labels only
+        access = group.create_task(cluster.creator.create_access(objects))
+        group.create_task(cluster.creator.create_pod(objects))    # pod labels only
     while not decided(cluster.pods(namespace.name)):
         await cluster.changed(namespace.name, timeout)
 
@@ -20,8 +20,8 @@ claims, policies) and the pod, with its replicas; ``create_access`` what the req
 
 A removal reads::
 
-    await cluster.remover.delete_node(name, grace)   # pods first, then the namespace
-    await cluster.remover.pods_gone(name)            # or namespace_gone, for what outlives its pods
+    await cluster.deleter.delete_node(name, grace)   # pods first, then the namespace
+    await cluster.deleter.pods_gone(name)            # or namespace_gone, for what outlives its pods
 
 What a watch may not show yet is asked of the API server: ``cluster.reader``.
 """
@@ -35,15 +35,15 @@ from dataclasses import dataclass
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
-from nodepool_k8s.kubernetes.calls import path_in
 from nodepool_k8s.kubernetes.client import METADATA, ApiClient
-from nodepool_k8s.kubernetes.making import Maker, RoleKind
-from nodepool_k8s.kubernetes.reading import Reader
-from nodepool_k8s.kubernetes.records import namespace_record
-from nodepool_k8s.kubernetes.removing import Remover
-from nodepool_k8s.kubernetes.sources import Sources, Spawn
+from nodepool_k8s.kubernetes.copied_objects import CopiedObjects, Spawn
+from nodepool_k8s.kubernetes.creating import NodeCreator, RoleKind
+from nodepool_k8s.kubernetes.deleting import NodeDeleter
+from nodepool_k8s.kubernetes.fetching import ObjectReader
+from nodepool_k8s.kubernetes.parsing import namespace_record
+from nodepool_k8s.kubernetes.reflector import ObjectCache, Subscription
+from nodepool_k8s.kubernetes.retrying import path_in
 from nodepool_k8s.kubernetes.tokens import Tokens
-from nodepool_k8s.kubernetes.watching import Mirror, Subscription
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL
 from nodepool_k8s.model import Namespace, Pod
 
@@ -55,10 +55,10 @@ class _Started:
     """What there is once a cluster is connected."""
 
     spawn: Spawn
-    mirror: Mirror
-    sources: Sources
-    maker: Maker
-    remover: Remover
+    mirror: ObjectCache
+    sources: CopiedObjects
+    creator: NodeCreator
+    deleter: NodeDeleter
 
 
 class Cluster:
@@ -74,7 +74,7 @@ class Cluster:
         """Which cluster it is, wherever it is called what; known once started."""
         self._client = client or ApiClient(provider.context, provider.name)
         self._tokens = Tokens(self._client, provider.name, deployment)
-        self.reader = Reader(self._client, deployment)
+        self.reader = ObjectReader(self._client, deployment)
         """Asks the API server itself."""
         self._started: _Started | None = None
         self._told: set[str] = set()
@@ -100,17 +100,17 @@ class Cluster:
         self._begin(spawn, role_kind)
 
     def _begin(self, spawn: Spawn, role_kind: RoleKind) -> None:
-        mirror = Mirror(self._client, f"{DEPLOYMENT_LABEL}={self.deployment}")
+        mirror = ObjectCache(self._client, f"{DEPLOYMENT_LABEL}={self.deployment}")
         self._tasks = [
             spawn(f"watch namespaces of {self.provider.name}", mirror.namespace_stream.run()),
             spawn(f"watch pods of {self.provider.name}", mirror.pod_stream.run()),
         ]
         for subscription in self._subscriptions:
             mirror.subscribe(subscription)
-        sources = Sources(self._client, spawn)
-        maker = Maker(self._client, self.reader, self._tokens, sources, role_kind)
-        remover = Remover(self._client, self.reader, mirror, self.deployment)
-        self._started = _Started(spawn, mirror, sources, maker, remover)
+        sources = CopiedObjects(self._client, spawn)
+        creator = NodeCreator(self._client, self.reader, self._tokens, sources, role_kind)
+        deleter = NodeDeleter(self._client, self.reader, mirror, self.deployment)
+        self._started = _Started(spawn, mirror, sources, creator, deleter)
         self._has_started.set()
 
     def serve(self, provider: Provider) -> None:
@@ -260,17 +260,17 @@ class Cluster:
     # --- what is to be done --------------------------------------------------------------------
 
     @property
-    def maker(self) -> Maker:
+    def creator(self) -> NodeCreator:
         """Makes nodes' objects. Raises KubernetesError before ``start`` is through."""
-        return self._connected.maker
+        return self._connected.creator
 
     @property
-    def remover(self) -> Remover:
+    def deleter(self) -> NodeDeleter:
         """Removes nodes' objects. Raises KubernetesError before ``start`` is through."""
-        return self._connected.remover
+        return self._connected.deleter
 
     @property
-    def _mirror(self) -> Mirror:
+    def _mirror(self) -> ObjectCache:
         return self._connected.mirror
 
     @property

@@ -35,8 +35,8 @@ from nodepool_k8s.errors import (
     KubernetesError,
     describe,
 )
-from nodepool_k8s.kubernetes.answers import api_error, loads, unreachable
 from nodepool_k8s.kubernetes.connector import Connector
+from nodepool_k8s.kubernetes.responses import api_error, loads, unreachable
 
 V5 = "v5.channel.k8s.io"
 V4 = "v4.channel.k8s.io"

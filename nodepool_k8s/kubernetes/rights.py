@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.errors import ApiError, MissingRights, NotFound
 from nodepool_k8s.kubernetes.client import ApiClient
-from nodepool_k8s.kubernetes.records import reading
+from nodepool_k8s.kubernetes.parsing import parsing
 from nodepool_k8s.manifests import (
     ACCESS_RULES,
     RBAC,
@@ -152,7 +152,7 @@ async def _allowed(client: ApiClient, right: Right) -> bool:
             "spec": {"resourceAttributes": attributes},
         },
     )
-    with reading(f"the answer whether we may {right}"):
+    with parsing(f"the answer whether we may {right}"):
         return review["status"]["allowed"] is True
 
 

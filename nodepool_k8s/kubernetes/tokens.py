@@ -12,12 +12,12 @@ from nodepool_k8s import backoff
 from nodepool_k8s.config.settings import AccessTokenSettings
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
-from nodepool_k8s.kubernetes.calls import PatientClient, path_in
 from nodepool_k8s.kubernetes.client import ApiClient
-from nodepool_k8s.kubernetes.records import named, reading, text
+from nodepool_k8s.kubernetes.parsing import optional_text, parsing, required_text
+from nodepool_k8s.kubernetes.retrying import RetryingClient, path_in
 from nodepool_k8s.manifests import WORKER, token_request, token_secret
 from nodepool_k8s.model import AccessToken
-from nodepool_k8s.policy.diagnosis import Hopeless, judge
+from nodepool_k8s.policy.diagnosis import Permanent, judge
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Tokens:
     """Gets tokens for the requestors of one provider's nodes."""
 
     def __init__(self, client: ApiClient, provider: str, deployment: str) -> None:
-        self._calls = PatientClient(client)
+        self._calls = RetryingClient(client)
         self._provider = provider
         self._deployment = deployment
         self.by_request = True
@@ -42,7 +42,7 @@ class Tokens:
         try:
             return await self._by_request(namespace, settings)
         except ApiError as error:
-            if error.status != 403 or not isinstance(judge(error), Hopeless):
+            if error.status != 403 or not isinstance(judge(error), Permanent):
                 raise
         self.use_secrets()
         return await self._from_secret(namespace)
@@ -61,10 +61,10 @@ class Tokens:
     async def _by_request(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
         path = path_in(namespace, "serviceaccounts", WORKER, "token")
         answer = await self._calls.post(path, token_request(settings.lifetime))
-        with reading(f"the token for {namespace}/{WORKER}"):
+        with parsing(f"the token for {namespace}/{WORKER}"):
             status = answer["status"]
             expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
-            return AccessToken(named(status["token"]), expires)
+            return AccessToken(required_text(status["token"]), expires)
 
     async def _from_secret(self, namespace: str) -> AccessToken:
         await self._calls.ensure(path_in(namespace, "secrets"), token_secret(self._deployment))
@@ -81,8 +81,8 @@ class Tokens:
         path = path_in(namespace, "secrets", WORKER)
         for failures in itertools.count(1):
             secret = await self._calls.get(path)
-            with reading(f"Secret {namespace}/{WORKER}"):
-                token = credentials.decoded(text(secret.get("data") or {}, "token"))
+            with parsing(f"Secret {namespace}/{WORKER}"):
+                token = credentials.decoded(optional_text(secret.get("data") or {}, "token"))
             if token:
                 return AccessToken(token)
             # Its controller is the slow one: asking often would not hurry it.

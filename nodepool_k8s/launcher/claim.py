@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict
-from nodepool_k8s.launcher.site import LaunchSite
+from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.manifests import namespace_name, outlives_pods
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
 from nodepool_k8s.policy.usage import usage
-from nodepool_k8s.zookeeper.ledger import Entry, Fits
+from nodepool_k8s.znodes.nodes import with_driver_data
+from nodepool_k8s.znodes.paths import ledger_path, tenant_ledger_path
+from nodepool_k8s.zookeeper.ledger import Fits, LedgerChange
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Claim, Store
 
@@ -34,7 +35,7 @@ class Claims:
 
     def __init__(
         self,
-        site: LaunchSite,
+        site: LaunchContext,
         launcher: str,
         tenant_limits: TenantLimits,
         store: Store,
@@ -42,7 +43,7 @@ class Claims:
     ) -> None:
         pool = site.pool
         self.site = site
-        self.ledger = wire.ledger_path(pool.provider, pool.name)
+        self.ledger = ledger_path(pool.provider, pool.name)
         self.tenant_limits = tenant_limits
         self.usage: Mapping[str, Resources] = {
             name: usage(label) for name, label in pool.labels.items()
@@ -92,19 +93,19 @@ class Claims:
             await self._store.drop_drafts(drafts)
             raise
 
-    def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[Entry]:
+    def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[LedgerChange]:
         """What the claim writes into which ledger; a ready node counts for its pool already."""
         entries = []
         new = labels_to_launch(request, ready)
         if new:
             fits = self._fits(self.ledger, self._pool.limits, self.wanted(new))
-            entries.append(Entry(self.ledger, self.wanted(new), fits))
+            entries.append(LedgerChange(self.ledger, self.wanted(new), fits))
         tenant = self.counted_for(request)
         if tenant is not None:
-            path, wanted = wire.tenant_ledger_path(tenant), self.wanted(new)
+            path, wanted = tenant_ledger_path(tenant), self.wanted(new)
             wanted += sum((node.claimed for node in ready if node and node.claimed), Resources())
             fits = self._fits(path, self.tenant_limits[tenant], wanted)
-            entries.append(Entry(path, wanted, fits))
+            entries.append(LedgerChange(path, wanted, fits))
         return entries
 
     def _fits(self, path: str, limits: Mapping[str, int], wanted: Resources) -> Fits:
@@ -132,7 +133,7 @@ class Claims:
             requestor=request.requestor,
             counted_for=self.counted_for(request),
         )
-        own = wire.with_own_data(
+        own = with_driver_data(
             draft,
             **self._made_of(label),
             context=self.site.provider.context,

@@ -14,14 +14,16 @@ import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from nodepool_k8s import backoff, wire
+from nodepool_k8s import backoff
 from nodepool_k8s.config import kubeconfig
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import ConfigError, KubernetesError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.kubernetes.watching import Subscription
+from nodepool_k8s.kubernetes.reflector import Subscription
 from nodepool_k8s.launcher.tasks import Tasks
-from nodepool_k8s.model import Home, Node
+from nodepool_k8s.model import Node, ProviderCluster
+from nodepool_k8s.znodes.nodes import provider_cluster_of
+from nodepool_k8s.znodes.paths import provider_cluster_path
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ class Clusters:
                 if self._on_started is not None:
                     self._on_started(cluster)
 
-    def connect_again(self, home: Home) -> None:
+    def connect_again(self, home: ProviderCluster) -> None:
         """Begin to connect to the cluster of a provider that is configured no more."""
         if any(_is_at(cluster, home) for cluster in (*self._live.values(), *self._retired)):
             return
@@ -164,8 +166,8 @@ class Clusters:
         if obstacle is None:
             provider = Provider(home.provider, home.context, pools=())
             self._retired.append(self._connect(provider))
-        elif wire.home_path(home) not in self._refused:
-            self._refused.add(wire.home_path(home))
+        elif provider_cluster_path(home) not in self._refused:
+            self._refused.add(provider_cluster_path(home))
             log.warning(
                 "What is left of provider %s, which was taken out of the configuration or moved, "
                 "cannot be removed: %s. Bring the context back, or give the records up with "
@@ -179,7 +181,7 @@ class Clusters:
 
     def of(self, node: Node) -> Cluster | None:
         """The cluster that a node's objects are in; None where it cannot be used (yet)."""
-        home = wire.home_of(node)
+        home = provider_cluster_of(node)
         live = self._live.get(node.provider or "")
         if live is not None and (home is None or _is_at(live, home)):
             return live if live.in_sync else None
@@ -223,7 +225,7 @@ def _is_same(old: Provider, new: Provider) -> bool:
     return (old.name, old.context, old.access_role) == (new.name, new.context, new.access_role)
 
 
-def _is_at(cluster: Cluster, home: Home) -> bool:
+def _is_at(cluster: Cluster, home: ProviderCluster) -> bool:
     """Whether a provider's cluster is the one where it made nodes.
 
     By its name, too: a cluster that was built anew has lost them, which is to be found out.
@@ -233,12 +235,12 @@ def _is_at(cluster: Cluster, home: Home) -> bool:
     return cluster.provider.context == home.context or cluster.uid == home.cluster
 
 
-def _is_where(cluster: Cluster, node: Node, home: Home | None) -> bool:
+def _is_where(cluster: Cluster, node: Node, home: ProviderCluster | None) -> bool:
     # Whatever another provider, or kube/config, calls it; an old record does not say.
     return cluster.provider.name == node.provider if home is None else cluster.uid == home.cluster
 
 
-def _obstacle(home: Home) -> str | None:
+def _obstacle(home: ProviderCluster) -> str | None:
     """Why a context cannot be connected to any more, as far as kube/config tells."""
     if home.context is None:
         return None

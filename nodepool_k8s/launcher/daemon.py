@@ -23,15 +23,15 @@ from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.dump import summary
 from nodepool_k8s.launcher.figures import Figures
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
-from nodepool_k8s.launcher.notify import Notifier
 from nodepool_k8s.launcher.reload import ConfigFiles, Reloader
 from nodepool_k8s.launcher.session import SessionScope
+from nodepool_k8s.launcher.systemd import SystemdNotifier
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.launcher.view import View
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
-from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
+from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
 from nodepool_k8s.zookeeper.store import Store
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Launcher:
         files: ConfigFiles | None = None,
         drain_timeout: float = DRAIN_SECONDS,
         webapp: bool = True,
-        notifier: Notifier | None = None,
+        notifier: SystemdNotifier | None = None,
         intervals: Intervals = NORMAL,
     ) -> None:
         """``files`` is where ``settings`` came from; without it they never change."""
@@ -68,7 +68,7 @@ class Launcher:
         """Set whenever the settings become others."""
         self._drain_timeout = drain_timeout
         self._intervals = intervals
-        self._notifier = notifier or Notifier({})
+        self._notifier = notifier or SystemdNotifier({})
         self._reloader: Reloader | None = None
         if files is not None:
             self._reloader = Reloader(files, settings, self._take, intervals.files, self._notifier)
@@ -228,7 +228,7 @@ class Launcher:
             store,
             mirror,
             self.clusters,
-            Homes(client),
+            ProviderClusters(client),
             ProgressRecords(client),
             self._intervals,
             self._crashed,

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nodepool_k8s import backoff, telemetry, wire
+from nodepool_k8s import backoff, telemetry
 from nodepool_k8s.config.settings import LaunchSettings, Settings
 from nodepool_k8s.errors import (
     Conflict,
@@ -33,9 +33,11 @@ from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher import reuse
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.tasks import Tasks
-from nodepool_k8s.logs import about
+from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy import upkeep
+from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
+from nodepool_k8s.znodes.paths import node_path
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import HeldNode, Store
 
@@ -141,7 +143,7 @@ class Deleter:
         self._tasks.spawn(f"delete node {node_id}", self._tracked(node_id, deletion))
 
     async def _tracked(self, node_id: str, deletion: Awaitable[None]) -> None:
-        about(node=node_id)
+        bind_log_context(node=node_id)
         try:
             await deletion
         except NotHeld as error:
@@ -202,7 +204,7 @@ class Deleter:
         except SessionLost:
             raise
         except Conflict:
-            self._mirror.reread(wire.node_path(node_id))
+            self._mirror.reread(node_path(node_id))
 
     # --- the way of one deletion ---------------------------------------------------------------
 
@@ -241,7 +243,7 @@ class Deleter:
 
         held = await self._take(node_id, why)
         if held is not None:
-            await self._delete(held, str(wire.own_data(held.node)["reason"]))
+            await self._delete(held, str(driver_data_of(held.node)["reason"]))
 
     async def _take(self, node_id: str, why: Callable[[Node], str | None]) -> HeldNode | None:
         """Lock a node and mark it, if there is a reason; None where it is left alone."""
@@ -288,7 +290,7 @@ class Deleter:
 
     async def _delete(self, held: HeldNode, reason: str) -> None:
         node = held.node
-        about(node=node.id, label=",".join(node.type))
+        bind_log_context(node=node.id, label=",".join(node.type))
         log.info("Deleting node %s: %s", node.id, reason)
         started = time.monotonic()
         await self._delete_objects(node)
@@ -320,9 +322,9 @@ class Deleter:
                 return
 
     async def _delete_namespace(self, cluster: Cluster, namespace: str, node: Node) -> None:
-        remover = cluster.remover
-        await remover.delete_node(namespace, self._grace(node))
-        gone = remover.pods_gone if wire.ends_with_pods(node) else remover.namespace_gone
+        deleter = cluster.deleter
+        await deleter.delete_node(namespace, self._grace(node))
+        gone = deleter.pods_gone if ends_with_pods(node) else deleter.namespace_gone
         waiting = asyncio.ensure_future(gone(namespace))
         began = time.monotonic()
         try:
@@ -367,5 +369,5 @@ def _deleting(node: Node, reason: str) -> Node:
         node,
         state=NodeState.DELETING,
         state_time=time.time(),
-        driver_data=wire.with_own_data(node, reason=reason),
+        driver_data=with_driver_data(node, reason=reason),
     )

@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from nodepool_k8s import telemetry, wire
+from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.view import Scope
 from nodepool_k8s.model import NodeState, Resources
+from nodepool_k8s.znodes.paths import ledger_path, tenant_ledger_path
 from nodepool_k8s.zookeeper import election
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror, Spawn
@@ -94,7 +95,7 @@ class Figures:
                 queued=queue.waiting_count,
                 launching=launching[pool.key],
                 paused=queue.component.paused,
-                used=self._used(wire.ledger_path(pool.provider, pool.name)),
+                used=self._used(ledger_path(pool.provider, pool.name)),
                 limits=pool.limits,
             )
 
@@ -108,7 +109,7 @@ class Figures:
 
     def _tenants(self) -> Iterator[telemetry.TenantState]:
         for tenant, limits in self._settings().tenant_limits.items():
-            yield telemetry.TenantState(tenant, self._used(wire.tenant_ledger_path(tenant)), limits)
+            yield telemetry.TenantState(tenant, self._used(tenant_ledger_path(tenant)), limits)
 
     def _used(self, path: str) -> Resources:
         """By the ledger, which is never behind, and what is in none."""

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nodepool_k8s import telemetry, wire
+from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
 from nodepool_k8s.launcher.launch import Launch
-from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.reuse import Reuse
-from nodepool_k8s.launcher.site import LaunchSite
-from nodepool_k8s.logs import about
+from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest, NodeState, RequestState
+from nodepool_k8s.znodes.requests import is_own_spare
 from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Fulfilment:
         self,
         queue: PoolQueue,
         claim: Claim,
-        site: LaunchSite,
+        site: LaunchContext,
         store: Store,
         remove: Remove,
     ) -> None:
@@ -46,7 +47,7 @@ class Fulfilment:
         self._unfinished = 0
         self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def _way_of(self, site: LaunchSite, held: HeldNode) -> Launch | Reuse:
+    def _way_of(self, site: LaunchContext, held: HeldNode) -> Launch | Reuse:
         if held.node.state is NodeState.READY:
             label = site.pool.labels[held.node.type[0]]
             return Reuse(site, label, held, self._claim.request)
@@ -75,7 +76,7 @@ class Fulfilment:
     async def run(self) -> None:
         """Carry the request to its end: fulfilled, declined, or given back."""
         request = self._claim.request
-        about(request=request.id, event_id=request.event_id)
+        bind_log_context(request=request.id, event_id=request.event_id)
         log.info(
             "Assigned request %s of %s to pool %s: %s",
             request.id,
@@ -92,7 +93,7 @@ class Fulfilment:
             if not work.done():
                 work.cancel()
             await asyncio.wait({work})
-            self._queue.capacity.free(sum(launch.launched for launch in self._launches))
+            self._queue.launch_slots.free(sum(launch.launched for launch in self._launches))
         await self._end(work)
 
     async def _end(self, work: asyncio.Task[None]) -> None:
@@ -144,7 +145,7 @@ class Fulfilment:
 
     async def _hand_over(self) -> None:
         nodes = [launch.held for launch in self._launches]
-        if wire.is_own_spare(self._claim.request):
+        if is_own_spare(self._claim.request):
             # For whoever comes. A Nodepool launcher sets those free itself that it asked for,
             # with a write that knows no lock and no version.
             written, unwritten = [], [held.evolve(allocated_to=None) for held in nodes]

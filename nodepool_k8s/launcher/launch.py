@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from nodepool_k8s import backoff, telemetry, wire
+from nodepool_k8s import backoff, telemetry
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.errors import (
     ClusterUnreachable,
@@ -18,14 +18,15 @@ from nodepool_k8s.errors import (
     LaunchError,
     describe,
 )
-from nodepool_k8s.launcher.requests import PoolQueue
-from nodepool_k8s.launcher.site import LaunchSite
+from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.tasks import uninterrupted
-from nodepool_k8s.logs import about
+from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import AccessToken, LabelType, NodeRequest, NodeState, Pod
 from nodepool_k8s.policy import diagnosis, failures
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
+from nodepool_k8s.znodes.nodes import with_driver_data
 from nodepool_k8s.zookeeper.store import HeldNode
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Launch:
     launched = True
 
     def __init__(
-        self, site: LaunchSite, queue: PoolQueue, held: HeldNode, request: NodeRequest
+        self, site: LaunchContext, queue: PoolQueue, held: HeldNode, request: NodeRequest
     ) -> None:
         self.held = held
         self.written = False
@@ -84,7 +85,7 @@ class Launch:
 
         Raises LaunchError with the reason of the last attempt.
         """
-        about(node=self.held.node.id, label=self._label.name)
+        bind_log_context(node=self.held.node.id, label=self._label.name)
         with self._figures.launching():
             await self._attempt_until_ready()
 
@@ -140,7 +141,7 @@ class Launch:
             # Before the namespace exists: whoever finds the record finds the namespace.
             self.written = False
             await self._record(state=NodeState.BUILDING, external_id=objects.namespace_name)
-        async with self._queue.making:
+        async with self._queue.create_slots:
             access = await self._make_objects(objects)
         pod: Pod | None = None
         if self._label.type is LabelType.POD:
@@ -155,10 +156,10 @@ class Launch:
         """Make all that the node is made of; its pod starts while its siblings are made."""
         cluster = self._site.cluster
         self.waits_for = "its namespace"
-        namespace = await self._ask(lambda: cluster.maker.create_namespace(objects))
+        namespace = await self._ask(lambda: cluster.creator.create_namespace(objects))
         self._step_done("namespace")
         self.waits_for = "its objects in the cluster"
-        access = asyncio.ensure_future(self._ask(lambda: cluster.maker.create_access(objects)))
+        access = asyncio.ensure_future(self._ask(lambda: cluster.creator.create_access(objects)))
         tasks: list[asyncio.Future[Any]] = [access]
         if self._label.type is LabelType.POD:
             tasks.append(asyncio.ensure_future(self._post_pod(objects, namespace.uid)))
@@ -177,8 +178,8 @@ class Launch:
     async def _post_pod(self, objects: NodeObjects, uid: str) -> None:
         # Fencing: the record with the namespace's UID, under a lock that is still ours,
         # comes before the pod. A launcher that froze meanwhile posts none.
-        await self._record(driver_data=wire.with_own_data(self.held.node, uid=uid))
-        await self._ask(lambda: self._site.cluster.maker.create_pod(objects))
+        await self._record(driver_data=with_driver_data(self.held.node, uid=uid))
+        await self._ask(lambda: self._site.cluster.creator.create_pod(objects))
 
     def _objects(self, attempt: int) -> NodeObjects:
         labels, warnings = dynamic_labels(self._label.dynamic_labels, self._request)
@@ -218,7 +219,7 @@ class Launch:
                         continue
                     judgement = diagnosis.judge(error)
                     if not isinstance(judgement, diagnosis.QuotaWait):
-                        permanent = isinstance(judgement, diagnosis.Hopeless)
+                        permanent = isinstance(judgement, diagnosis.Permanent)
                         raise LaunchError(
                             describe(error),
                             permanent=permanent,
@@ -255,11 +256,11 @@ class Launch:
                 case diagnosis.Wait(until, reason):
                     self.waits_for = reason
                     await cluster.changed(namespace, until - now)
-                case diagnosis.Hopeless(reason):
+                case diagnosis.Permanent(reason):
                     failure = self._failure(pods, timed_out=False)
                     text = await self._with_events(namespace, reason)
                     raise LaunchError(text, permanent=True, failure=failure)
-                case diagnosis.Failed(reason, timed_out):
+                case diagnosis.Retryable(reason, timed_out):
                     failure = self._failure(pods, timed_out=timed_out)
                     text = await self._with_events(namespace, reason)
                     raise LaunchError(text, failure=failure)
@@ -278,7 +279,7 @@ class Launch:
         self.waits_for = "its ready-check"
         while True:
             try:
-                await cluster.maker.try_commands(namespace, objects.pod_names, access)
+                await cluster.creator.try_commands(namespace, objects.pod_names, access)
             except KubernetesError as error:
                 tries += 1
                 pods = cluster.pods(namespace)
@@ -313,8 +314,8 @@ class Launch:
         failures = 0
         while True:
             try:
-                await self._site.cluster.remover.delete_node(namespace, grace)
-                await self._site.cluster.remover.pods_gone(namespace)
+                await self._site.cluster.deleter.delete_node(namespace, grace)
+                await self._site.cluster.deleter.pods_gone(namespace)
             except KubernetesError as error:
                 failures += 1
                 log.warning("A failed attempt cannot be removed yet: %s", error)
@@ -334,7 +335,7 @@ class Launch:
             state=NodeState.READY,
             state_time=time.time(),
             extra={**node.extra, **ready_fields(self._site, objects, access, pod)},
-            driver_data=wire.with_own_data(
+            driver_data=with_driver_data(
                 node,
                 steps={step: round(seconds, 4) for step, seconds in self._steps.items()},
                 token_expires=access.expires,
@@ -349,7 +350,7 @@ class Launch:
 
 
 def ready_fields(
-    site: LaunchSite, objects: NodeObjects, access: AccessToken, pod: Pod | None
+    site: LaunchContext, objects: NodeObjects, access: AccessToken, pod: Pod | None
 ) -> dict[str, Any]:
     """What a requestor needs to use the node, in Nodepool's form."""
     cluster = site.cluster

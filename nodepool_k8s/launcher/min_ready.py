@@ -12,10 +12,11 @@ import logging
 import time
 from collections.abc import Mapping
 
-from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import ConnectionLost, SessionLost
 from nodepool_k8s.model import MIN_READY, NodeRequest, NodeState, RequestState
+from nodepool_k8s.znodes.paths import label_of_min_ready
+from nodepool_k8s.znodes.requests import SPARE, is_own_spare, refusal_reasons
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
 
@@ -71,7 +72,7 @@ class MinReady:
 
     def owner_changed(self, path: str) -> None:
         """A launcher took over a label's spare nodes, or left them."""
-        label = wire.label_of_min_ready(path)
+        label = label_of_min_ready(path)
         if label in self._others:
             self._others.discard(label)
             self._wake.set()
@@ -175,7 +176,7 @@ class MinReady:
         return [
             request
             for request in known
-            if request and (request.id in self._submitted or wire.is_own_spare(request))
+            if request and (request.id in self._submitted or is_own_spare(request))
         ]
 
     def _put_off(self, label: str) -> None:
@@ -195,9 +196,9 @@ def _request(label: str) -> NodeRequest:
         created_time=now,
         node_types=(label,),
         requestor=MIN_READY,
-        extra=wire.SPARE,
+        extra=SPARE,
     )
 
 
 def _reasons(request: NodeRequest) -> str:
-    return "; ".join(wire.refusal_reasons(request)) or "no pool can serve it"
+    return "; ".join(refusal_reasons(request)) or "no pool can serve it"

@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nodepool_k8s import status, wire
+from nodepool_k8s import presentation
 from nodepool_k8s.launcher.fulfil import Fulfilment
-from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.model import NodeRequest, Phase, Progress, RequestState
+from nodepool_k8s.znodes.requests import wants_progress
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
 
@@ -26,7 +27,7 @@ GATHERED_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class Report:
+class ProgressReport:
     """What is known of one request's record."""
 
     version: int | None = None
@@ -39,7 +40,7 @@ class Report:
     """The loop's time from which on it may be written again."""
 
 
-class Reports:
+class ProgressReporter:
     """The reports of one session's launcher."""
 
     def __init__(
@@ -53,7 +54,7 @@ class Reports:
         self._mirror = mirror
         self._queues = queues
         self._fulfilments = fulfilments
-        self._reports: dict[str, Report] = {}
+        self._reports: dict[str, ProgressReport] = {}
         self._wake = asyncio.Event()
         self._stale_before: set[str] = set()
 
@@ -62,8 +63,8 @@ class Reports:
     def request_changed(self, request_id: str) -> None:
         """A request came, changed, went, or was claimed or left by somebody."""
         request = self._mirror.requests.get(request_id)
-        if request is not None and wire.wants_progress(request):
-            self._reports.setdefault(request_id, Report())
+        if request is not None and wants_progress(request):
+            self._reports.setdefault(request_id, ProgressReport())
         self.news()
 
     def news(self) -> None:
@@ -138,7 +139,7 @@ class Reports:
         place, queue = min(found, key=lambda each: (each[0], each[1].pool.key))
         return _queued(queue, request, place)
 
-    async def _tell(self, request_id: str, report: Report, progress: Progress) -> None:
+    async def _tell(self, request_id: str, report: ProgressReport, progress: Progress) -> None:
         report.told = progress
         if progress.phase is Phase.LAUNCHING:
             report.version = await self._records.take_over(request_id, progress)
@@ -149,7 +150,7 @@ class Reports:
             report.version = await self._records.create(request_id, progress)
         report.is_theirs = report.version is None
 
-    async def _forget(self, request_id: str, report: Report) -> None:
+    async def _forget(self, request_id: str, report: ProgressReport) -> None:
         """It is neither in a line nor being launched here: it has ended, or is another's."""
         request = self._mirror.requests.get(request_id)
         if request is None or request.state in (RequestState.FULFILLED, RequestState.FAILED):
@@ -197,4 +198,4 @@ def _launching(fulfilment: Fulfilment) -> Progress:
 
 
 def _shown(text: str) -> str:
-    return str(status.redacted({"why": text})["why"])
+    return str(presentation.redacted({"why": text})["why"])

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from nodepool_k8s import config
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import ConfigError
-from nodepool_k8s.launcher.notify import Notifier
+from nodepool_k8s.launcher.systemd import SystemdNotifier
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Reloader:
         settings: Settings,
         take: Callable[[Settings], None],
         interval: float,
-        notifier: Notifier,
+        notifier: SystemdNotifier,
     ) -> None:
         self._files = files
         self._settings = settings

@@ -10,16 +10,16 @@ import logging
 import time
 from typing import Any
 
-from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Label, LaunchSettings
 from nodepool_k8s.errors import KubernetesError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher.site import LaunchSite
-from nodepool_k8s.logs import about
+from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.manifests import reuse_patch, valid_dynamic_labels
 from nodepool_k8s.model import LabelType, Namespace, Node, NodeRequest, Pod
 from nodepool_k8s.policy import diagnosis, upkeep
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
+from nodepool_k8s.znodes.nodes import driver_data_of, replicas_of, token_times, with_driver_data
 from nodepool_k8s.zookeeper.store import HeldNode, NodeTaken
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ def _why(
 ) -> str | None:
     if namespace is None or namespace.deleting:
         return "its namespace was deleted by somebody else"
-    if wire.own_data(node).get("type") == LabelType.NAMESPACE.value:
+    if driver_data_of(node).get("type") == LabelType.NAMESPACE.value:
         return None
-    return diagnosis.why_unusable(pods, launch, wire.replicas_of(node))
+    return diagnosis.why_unusable(pods, launch, replicas_of(node))
 
 
 class Reuse:
@@ -62,7 +62,7 @@ class Reuse:
     launched = False
 
     def __init__(
-        self, site: LaunchSite, label: Label, held: HeldNode, request: NodeRequest
+        self, site: LaunchContext, label: Label, held: HeldNode, request: NodeRequest
     ) -> None:
         self.held = held
         self.written = True
@@ -79,7 +79,7 @@ class Reuse:
 
         Raises NodeTaken where the node is not usable any more.
         """
-        about(node=self.held.node.id, label=self._label.name)
+        bind_log_context(node=self.held.node.id, label=self._label.name)
         self._require_usable()
         await self._mark_objects()
         await self._refresh_token()
@@ -110,11 +110,11 @@ class Reuse:
         labels = valid_dynamic_labels(labels)
         try:
             if labels:
-                await cluster.maker.patch_namespace(
+                await cluster.creator.patch_namespace(
                     name, reuse_patch(self._label, labels, pod=False)
                 )
             for pod in cluster.pods(name):
-                await cluster.maker.patch_pod(
+                await cluster.creator.patch_pod(
                     name, pod.name, reuse_patch(self._label, labels, pod=True)
                 )
         except KubernetesError as error:
@@ -122,20 +122,20 @@ class Reuse:
             log.warning("Node %s: its labels stay as they were: %s", self.held.node.id, error)
 
     async def _refresh_token(self) -> None:
-        expires, issued = wire.token_times(self.held.node)
+        expires, issued = token_times(self.held.node)
         now = time.time()
         if not upkeep.needs_token(expires, issued, now):
             return
         name = self.held.node.external_id or ""
         try:
-            access = await self._site.cluster.maker.create_token(
+            access = await self._site.cluster.creator.create_token(
                 name, self._label.launch.access_token
             )
         except KubernetesError as error:
             self.failure = f"it got no fresh token: {describe(error)}"
             raise NodeTaken(self.held.node.id) from error
         node = self.held.node
-        fields = wire.with_own_data(node, token_expires=access.expires, token_issued=now)
+        fields = with_driver_data(node, token_expires=access.expires, token_issued=now)
         extra = {**node.extra, **_with_token(node, access.token)}
         self.held = self.held.evolve(extra=extra, driver_data=fields)
         self.written = False

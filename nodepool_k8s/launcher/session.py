@@ -21,17 +21,17 @@ from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.intervals import Intervals
+from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.min_ready import MinReady
-from nodepool_k8s.launcher.progress import Reports
-from nodepool_k8s.launcher.requests import Capacity, Hooks, PoolQueue
-from nodepool_k8s.launcher.site import LaunchSite
+from nodepool_k8s.launcher.pool_queue import LaunchSlots, PoolQueue, QueueCallbacks
+from nodepool_k8s.launcher.progress import ProgressReporter
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
 from nodepool_k8s.manifests import node_id_in
 from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
-from nodepool_k8s.zookeeper.homes import Homes
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
+from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
 from nodepool_k8s.zookeeper.store import Claim, Store
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class SessionScope:
         store: Store,
         mirror: Mirror,
         clusters: Clusters,
-        homes: Homes,
+        homes: ProviderClusters,
         progress: ProgressRecords,
         intervals: Intervals,
         on_crash: OnCrash,
@@ -70,7 +70,7 @@ class SessionScope:
         """Requests being fulfilled."""
         self._work = Tasks(on_crash)
         """Requests being fulfilled, nodes being deleted."""
-        self._capacities: dict[str, Capacity] = {}
+        self._launch_slots_by_provider: dict[str, LaunchSlots] = {}
         self._queues: dict[str, PoolQueue] = {}
         """By ``provider/pool``."""
         self._runs: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +79,7 @@ class SessionScope:
         self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
         """Whom to tell why an attempt to launch a node failed."""
         self._deleter = Deleter(settings, clusters, store, mirror, self._work)
-        self._reports = Reports(progress, mirror, self._queues, self._fulfilments)
+        self._reports = ProgressReporter(progress, mirror, self._queues, self._fulfilments)
         self.upkeep = Upkeep(
             settings, clusters, self._deleter, store, mirror, homes, self._reports, intervals
         )
@@ -138,7 +138,7 @@ class SessionScope:
         self._min_ready.reconfigure(settings)
         limits = settings.tenant_limits
         sites = [
-            LaunchSite(provider, pool, self._clusters[provider.name], self._store, self._failed)
+            LaunchContext(provider, pool, self._clusters[provider.name], self._store, self._failed)
             for provider in settings.providers
             for pool in provider.pools
         ]
@@ -150,7 +150,7 @@ class SessionScope:
             if site.pool.key not in self._queues
         ]
         for provider in settings.providers:
-            self._capacity(provider).reconfigure(provider)
+            self._launch_slots(provider).reconfigure(provider)
         for site in sites:
             if site.pool.key in self._queues:
                 self._queues[site.pool.key].reconfigure(site, limits)
@@ -160,11 +160,11 @@ class SessionScope:
             await self._stop_serving(key)
         self._consider_all()
 
-    def _capacity(self, provider: Provider) -> Capacity:
-        return self._capacities.setdefault(provider.name, Capacity(provider))
+    def _launch_slots(self, provider: Provider) -> LaunchSlots:
+        return self._launch_slots_by_provider.setdefault(provider.name, LaunchSlots(provider))
 
-    async def _register(self, site: LaunchSite, limits: TenantLimits) -> PoolQueue:
-        pool, capacity = site.pool, self._capacity(site.provider)
+    async def _register(self, site: LaunchContext, limits: TenantLimits) -> PoolQueue:
+        pool, launch_slots = site.pool, self._launch_slots(site.provider)
         component = Component(
             id=f"{socket.getfqdn()}-{pool.provider}-{pool.name}-{self._identity}",
             provider_name=pool.provider,
@@ -172,10 +172,10 @@ class SessionScope:
             priority=pool.priority,
             pool=pool.name,
         )
-        hooks = Hooks(
+        hooks = QueueCallbacks(
             self._on_claim, self._is_usable, self._deleter.remove_spare, self._reports.news
         )
-        queue = PoolQueue(site, component, capacity, self._store, self._mirror, hooks, limits)
+        queue = PoolQueue(site, component, launch_slots, self._store, self._mirror, hooks, limits)
         queue.component_path = await self._store.register(component)
         return queue
 
@@ -188,7 +188,7 @@ class SessionScope:
         name = f"serve pool {queue.pool.key}"
         self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
 
-    def _is_usable(self, site: LaunchSite, node: Node) -> bool:
+    def _is_usable(self, site: LaunchContext, node: Node) -> bool:
         # One in the cluster that the provider had before is of no use to a new request.
         launch = site.pool.labels[node.type[0]].launch
         here = self._clusters.of(node) is site.cluster
@@ -200,7 +200,7 @@ class SessionScope:
         queue.stop()
         await asyncio.wait({self._runs.pop(key)})
         await self._store.deregister(queue.component_path)
-        queue.capacity.waiting.remove(queue)
+        queue.launch_slots.waiting.remove(queue)
 
     def _on_cluster(self, cluster: Cluster) -> None:
         name = f"attend to the cluster of provider {cluster.provider.name}"
@@ -280,7 +280,7 @@ class SessionScope:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def _on_claim(self, queue: PoolQueue, site: LaunchSite, claim: Claim) -> None:
+    def _on_claim(self, queue: PoolQueue, site: LaunchContext, claim: Claim) -> None:
         fulfilment = Fulfilment(queue, claim, site, self._store, self._deleter.delete)
         self._fulfilments[claim.request.id] = fulfilment
         self._fulfilling.spawn(

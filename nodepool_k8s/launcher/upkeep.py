@@ -15,20 +15,22 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nodepool_k8s import telemetry, wire
+from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import Conflict, KubernetesError, MalformedRecord, SessionLost, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.intervals import Intervals
-from nodepool_k8s.launcher.progress import Reports
+from nodepool_k8s.launcher.progress import ProgressReporter
 from nodepool_k8s.manifests import NODE_ID_LABEL, PROVIDER_LABEL
-from nodepool_k8s.model import Home, Namespace, Node, NodeRequest, RequestState
+from nodepool_k8s.model import Namespace, Node, NodeRequest, ProviderCluster, RequestState
 from nodepool_k8s.naming import valid_label_value
 from nodepool_k8s.policy import upkeep
-from nodepool_k8s.zookeeper.homes import Homes
+from nodepool_k8s.znodes.nodes import provider_cluster_of
+from nodepool_k8s.znodes.paths import ledger_path, request_path, tenant_ledger_path
 from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
 from nodepool_k8s.zookeeper.store import Store
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ class Upkeep:
         deleter: Deleter,
         store: Store,
         mirror: Mirror,
-        homes: Homes,
-        reports: Reports,
+        homes: ProviderClusters,
+        reports: ProgressReporter,
         intervals: Intervals,
     ) -> None:
         self._settings = settings
@@ -117,7 +119,7 @@ class Upkeep:
 
     async def step_for(self, cluster: Cluster) -> None:
         """One pass over a cluster."""
-        home = Home(cluster.provider.name, cluster.provider.context, cluster.uid)
+        home = ProviderCluster(cluster.provider.name, cluster.provider.context, cluster.uid)
         if self._is_served_here(home):
             await self._homes.remember(home)
         try:
@@ -150,7 +152,7 @@ class Upkeep:
         except SessionLost:
             raise
         except Conflict:
-            self._mirror.reread(wire.request_path(request.id))
+            self._mirror.reread(request_path(request.id))
         else:
             log.info("Request %s was left by a launcher that is gone; asking anew", request.id)
             self._deleter.consider_nodes_of(request.id)
@@ -193,7 +195,7 @@ class Upkeep:
                 log.warning(
                     "Deleting leaked namespace %s: no node's record names it", namespace.name
                 )
-                await cluster.remover.delete_node(namespace.name, LEAK_GRACE)
+                await cluster.deleter.delete_node(namespace.name, LEAK_GRACE)
                 telemetry.leak_deleted(cluster.provider.name)
 
     async def _is_leaked(self, namespace: Namespace) -> bool:
@@ -260,16 +262,16 @@ class Upkeep:
             elif not self._is_served(home):
                 self._clusters.connect_again(home)
 
-    def _homes_of_nodes(self) -> set[Home]:
-        homes = (wire.home_of(node) for node in self._mirror.nodes.values())
+    def _homes_of_nodes(self) -> set[ProviderCluster]:
+        homes = (provider_cluster_of(node) for node in self._mirror.nodes.values())
         return {home for home in homes if home is not None}
 
-    def _is_served(self, home: Home) -> bool:
+    def _is_served(self, home: ProviderCluster) -> bool:
         return self._is_served_here(home) or upkeep.is_served_elsewhere(
             home.provider, self._settings.providers, self._mirror.components.values()
         )
 
-    def _is_served_here(self, home: Home) -> bool:
+    def _is_served_here(self, home: ProviderCluster) -> bool:
         if home.provider not in self._clusters:
             return False
         cluster = self._clusters[home.provider]
@@ -277,7 +279,7 @@ class Upkeep:
             return cluster.uid == home.cluster
         return cluster.provider.context == home.context
 
-    def _is_built_anew(self, home: Home) -> bool:
+    def _is_built_anew(self, home: ProviderCluster) -> bool:
         """Whether the cluster that was meant is no more, and another one has its name."""
         if home.provider not in self._clusters:
             return False
@@ -286,13 +288,13 @@ class Upkeep:
 
     def _has_moved(self, node: Node) -> bool:
         """Whether a node's provider is served here, with another cluster than the node's."""
-        home = wire.home_of(node)
+        home = provider_cluster_of(node)
         if home is None or home.provider not in self._clusters:
             return False
         return self._clusters[home.provider].uid not in ("", home.cluster)
 
     async def _leave_if_empty(
-        self, cluster: Cluster, home: Home, namespaces: Iterable[Namespace]
+        self, cluster: Cluster, home: ProviderCluster, namespaces: Iterable[Namespace]
     ) -> None:
         """Close a cluster that no provider uses any more, and where nothing is left."""
         if cluster not in self._clusters.retired:
@@ -312,10 +314,10 @@ class Upkeep:
     async def correct_ledgers(self) -> None:
         """Recount what has a ledger that is not known yet, or differs from the records."""
         for pool in self._settings.pools:
-            path = wire.ledger_path(pool.provider, pool.name)
+            path = ledger_path(pool.provider, pool.name)
             await self._correct_ledger(path, f"pool {pool.key}")
         for tenant in self._settings.tenant_limits:
-            await self._correct_ledger(wire.tenant_ledger_path(tenant), f"tenant {tenant}")
+            await self._correct_ledger(tenant_ledger_path(tenant), f"tenant {tenant}")
 
     async def _correct_ledger(self, path: str, whose: str) -> None:
         ledger = self._mirror.ledgers.get(path)
@@ -331,11 +333,11 @@ class Upkeep:
             )
 
 
-def _is_in(node: Node, home: Home) -> bool:
+def _is_in(node: Node, home: ProviderCluster) -> bool:
     """Whether a node's objects are, or may be, in that cluster."""
     if node.provider != home.provider:
         return False
-    found = wire.home_of(node)
+    found = provider_cluster_of(node)
     return found is None or found.cluster == home.cluster
 
 

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from nodepool_k8s import __version__, status, wire
+from nodepool_k8s import __version__, presentation
 from nodepool_k8s.config.settings import Pool, Provider, Settings, TopLabel
 from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.fulfil import Fulfilment
-from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.upkeep import Stuck
 from nodepool_k8s.model import MILLI, Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.znodes.paths import ledger_path
+from nodepool_k8s.znodes.requests import refusal_reasons
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 
@@ -108,7 +110,7 @@ class View:
         if request is None:
             self._reasons.pop(name, None)
             return
-        reasons = wire.refusal_reasons(request)
+        reasons = refusal_reasons(request)
         known = self._reasons.get(name, 0)
         if len(reasons) > known:
             self._reasons[name] = len(reasons)
@@ -169,7 +171,7 @@ class View:
         waiting, in_flight = self._waiting(), self._in_flight()
         shown = {
             "version": __version__,
-            "uptime": status.age(self._started, now),
+            "uptime": presentation.age(self._started, now),
             "obstacles": self.obstacles(),
             "pools": [self._pool(pool) for pool in self._settings().pools],
             "providers": [self._provider(provider) for provider in self._settings().providers],
@@ -182,7 +184,7 @@ class View:
             "failures": [_failure_row(failure, now) for failure in reversed(self._failures)],
             "stuck": self._stuck(now),
         }
-        return status.redacted(shown)
+        return presentation.redacted(shown)
 
     # --- pools and providers -----------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class View:
     def _used(self, pool: Pool) -> Resources:
         if self._mirror is None:
             return Resources()
-        path = wire.ledger_path(pool.provider, pool.name)
+        path = ledger_path(pool.provider, pool.name)
         usage, ledger = self._mirror.usage(path), self._mirror.ledgers.get(path)
         return (ledger.claimed if ledger else usage.claimed) + usage.foreign
 
@@ -227,7 +229,7 @@ class View:
             "context": provider.context,
             "in_touch": not trouble,
             "trouble": trouble,
-            "launches": queue.capacity.launching if queue else 0,
+            "launches": queue.launch_slots.launching if queue else 0,
             "max_concurrency": provider.max_concurrency,
         }
 
@@ -275,7 +277,7 @@ class View:
                 "namespace": node.external_id,
                 "provider": node.provider,
                 "node": node.id,
-                "age": status.age(node.state_time, now),
+                "age": presentation.age(node.state_time, now),
                 "reason": held_by.get(node.id, "its launcher's log says what"),
             }
             for node in self._mirror.nodes.values()
@@ -289,7 +291,7 @@ class View:
                 "namespace": stuck.namespace,
                 "provider": stuck.provider,
                 "node": None,
-                "age": status.age(stuck.since, now),
+                "age": presentation.age(stuck.since, now),
                 "reason": "; ".join(stuck.blockers),
             }
             for stuck in self._scope.stuck_namespaces
@@ -308,7 +310,7 @@ def _waiting_row(queue: PoolQueue, request: NodeRequest, now: float) -> Row:
         "pool": queue.pool.key,
         "requestor": request.requestor,
         "labels": list(request.node_types),
-        "age": status.age(request.created_time or request.state_time, now),
+        "age": presentation.age(request.created_time or request.state_time, now),
         "waits_for": queue.why_waits(request),
     }
 
@@ -319,7 +321,7 @@ def _served_row(fulfilment: Fulfilment, now: float) -> Row:
         "request": request.id,
         "pool": fulfilment.pool.key,
         "requestor": request.requestor,
-        "age": status.age(request.created_time or request.state_time, now),
+        "age": presentation.age(request.created_time or request.state_time, now),
         "nodes": [
             {
                 "node": launch.held.node.id,
@@ -335,4 +337,4 @@ def _served_row(fulfilment: Fulfilment, now: float) -> Row:
 
 
 def _failure_row(failure: Row, now: float) -> Row:
-    return {**failure, "age": status.age(failure["at"], now)}
+    return {**failure, "age": presentation.age(failure["at"], now)}

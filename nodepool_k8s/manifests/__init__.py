@@ -16,9 +16,9 @@ from nodepool_k8s.manifests.access import (
 )
 from nodepool_k8s.manifests.copies import RESOURCES as SOURCE_RESOURCES
 from nodepool_k8s.manifests.copies import unfit
-from nodepool_k8s.manifests.marks import (
+from nodepool_k8s.manifests.object_labels import (
     DEPLOYMENT_LABEL,
-    KEEP_ANNOTATIONS,
+    DO_NOT_EVICT_ANNOTATIONS,
     NODE_ID_LABEL,
     PROVIDER_LABEL,
     Manifest,
@@ -38,7 +38,7 @@ __all__ = [
     "ACCESS_RULES",
     "DEFAULT_ACCOUNT",
     "DEPLOYMENT_LABEL",
-    "KEEP_ANNOTATIONS",
+    "DO_NOT_EVICT_ANNOTATIONS",
     "NAMESPACE_ACCESS",
     "NODE_ID_LABEL",
     "POD_ACCESS",

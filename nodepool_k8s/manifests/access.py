@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nodepool_k8s.manifests.marks import MANAGED_BY, MANAGED_BY_LABEL, Manifest, plain_labels
+from nodepool_k8s.manifests.object_labels import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    Manifest,
+    plain_labels,
+)
 
 POD_ACCESS = "nodepool-k8s-pod-access"
 NAMESPACE_ACCESS = "nodepool-k8s-namespace-access"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nodepool_k8s.config.label_settings import SECRET, Copies, Source
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.config.label_settings import SECRET, Copies, CopySource
+from nodepool_k8s.manifests.object_labels import Manifest
 from nodepool_k8s.model import SourceContent
 
 RESOURCES: Mapping[str, str] = {"Secret": "secrets", "ConfigMap": "configmaps"}
@@ -16,7 +16,7 @@ ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
 OPAQUE = "Opaque"
 
 
-def copy(source: Source, content: SourceContent, metadata: Manifest) -> Manifest:
+def copy(source: CopySource, content: SourceContent, metadata: Manifest) -> Manifest:
     """Build the copy of one source, under its own name."""
     manifest: Manifest = {
         "apiVersion": "v1",
@@ -32,7 +32,7 @@ def copy(source: Source, content: SourceContent, metadata: Manifest) -> Manifest
     return manifest
 
 
-def unfit(copies: Copies, source: Source, content: SourceContent) -> str:
+def unfit(copies: Copies, source: CopySource, content: SourceContent) -> str:
     """Tell why a source cannot be what a label wants it for; empty where it can."""
     if source in copies.image_pull and content.type not in REGISTRY_TYPES:
         return (

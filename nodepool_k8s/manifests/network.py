@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodepool_k8s.config.label_settings import Network
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 POLICIES = "networking.k8s.io"
 

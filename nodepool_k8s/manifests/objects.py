@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nodepool_k8s.config.label_settings import Source
+from nodepool_k8s.config.label_settings import CopySource
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.manifests import copies, network, security, volumes
 from nodepool_k8s.manifests.access import (
@@ -15,9 +15,9 @@ from nodepool_k8s.manifests.access import (
     RBAC,
     WORKER,
 )
-from nodepool_k8s.manifests.marks import (
+from nodepool_k8s.manifests.object_labels import (
     DEPLOYMENT_LABEL,
-    KEEP_ANNOTATIONS,
+    DO_NOT_EVICT_ANNOTATIONS,
     MANAGED_BY,
     MANAGED_BY_LABEL,
     NODE_ID_LABEL,
@@ -144,11 +144,11 @@ class NodeObjects:
         return self.label.copies.service_account or DEFAULT_ACCOUNT
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[CopySource, ...]:
         """What the namespace gets copies of."""
         return self.label.copies.sources
 
-    def before_pod(self, contents: Mapping[Source, SourceContent]) -> tuple[Further, ...]:
+    def before_pod(self, contents: Mapping[CopySource, SourceContent]) -> tuple[Further, ...]:
         """Build what else there is in the namespace, all of it to be there before the pods.
 
         ``contents`` has what each of the sources holds.
@@ -188,7 +188,7 @@ class NodeObjects:
     def pod(self, name: str = "") -> Manifest:
         """Build one of the node's pods; a label's own spec goes through verbatim."""
         spec = pod_spec(self.label, self.pod_name) if self.label.spec is None else self.label.spec
-        keep = KEEP_ANNOTATIONS if self.allocated else EMPTY
+        keep = DO_NOT_EVICT_ANNOTATIONS if self.allocated else EMPTY
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -212,6 +212,6 @@ def outlives_pods(label: Label) -> bool:
 
 def reuse_patch(label: Label, labels: Mapping[str, str], *, pod: bool) -> Manifest:
     """Build the merge patch for a ready node's pod, or its namespace, that becomes allocated."""
-    keep = KEEP_ANNOTATIONS if pod else EMPTY
+    keep = DO_NOT_EVICT_ANNOTATIONS if pod else EMPTY
     annotations = {key: value for key, value in keep.items() if key not in label.annotations}
     return {"metadata": {"labels": dict(labels), "annotations": annotations}}

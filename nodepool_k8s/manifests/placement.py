@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from nodepool_k8s.config.label_settings import Placement
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.manifests import copies, network, placement, security, volumes, workload
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 from nodepool_k8s.manifests.resources import resources
 
 

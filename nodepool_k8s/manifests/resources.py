@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from nodepool_k8s.config.settings import Label
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 
 def resources(label: Label) -> Manifest:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
+from nodepool_k8s.manifests.object_labels import Manifest
 
 
 def volumes(given: Volumes) -> list[Manifest]:
@@ -27,7 +27,7 @@ def environment(given: Volumes) -> list[Manifest]:
     return [{"name": "TMPDIR", "value": given.tempdir}] if given.tempdir else []
 
 
-def claim(claim: Claim, metadata: Manifest) -> Manifest:
+def claim(claim: VolumeClaim, metadata: Manifest) -> Manifest:
     """Build a claim, under the metadata that all of a node's objects have."""
     return {
         "apiVersion": "v1",
@@ -51,7 +51,7 @@ def _source(volume: Volume) -> Manifest:
     return {"persistentVolumeClaim": {"claimName": volume.source}}
 
 
-def _claim_spec(claim: Claim) -> Manifest:
+def _claim_spec(claim: VolumeClaim) -> Manifest:
     spec: Manifest = {
         "accessModes": list(claim.access_modes),
         "resources": {"requests": {"storage": claim.size}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodepool_k8s.config.label_settings import Workload
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 # `wait` returns as soon as TERM arrives, where a shell waiting for `sleep` itself would
 # finish that first; without the trap, PID 1 ignores TERM and takes the whole grace period.

@@ -34,7 +34,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Retryable:
     """This attempt failed; another may succeed.
 
     ``timed_out`` says that nothing decisive was seen: Warning events may tell more.
@@ -45,7 +45,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Hopeless:
+class Permanent:
     """No attempt can succeed: the configuration or the cluster must change first."""
 
     reason: str
@@ -122,7 +122,7 @@ class Observation:
     """When it was scheduled, if it had to wait for that."""
 
 
-Verdict = Ready | Wait | Failed | Hopeless
+Verdict = Ready | Wait | Retryable | Permanent
 
 Observations = Mapping[str, Observation]
 """By the name of the pod."""
@@ -144,7 +144,7 @@ def diagnose_all(
 
 
 def _together(verdicts: Mapping[str, Verdict]) -> Verdict:
-    for kind in (Hopeless, Failed):
+    for kind in (Permanent, Retryable):
         for name, verdict in verdicts.items():
             if isinstance(verdict, kind):
                 return _of(name, verdict) if len(verdicts) > 1 else verdict
@@ -159,7 +159,7 @@ def _together(verdicts: Mapping[str, Verdict]) -> Verdict:
     return Wait(min(wait.until for wait in waits.values()), reason)
 
 
-def _of(name: str, verdict: Failed | Hopeless) -> Verdict:
+def _of(name: str, verdict: Retryable | Permanent) -> Verdict:
     return replace(verdict, reason=f"pod {name}: {verdict.reason}")
 
 
@@ -169,7 +169,7 @@ def diagnose(
     """Decide what the pods of a node have come to."""
     if not pods:
         if observed.seen:
-            return Failed("the pod was deleted by somebody else"), observed
+            return Retryable("the pod was deleted by somebody else"), observed
         until = observed.posted + launch.launch_timeout
         return _patience(until, now, "the pod is not seen yet"), observed
     pod = pods[0]
@@ -228,16 +228,16 @@ def _clock(since: float | None, now: float, *, running: bool) -> float | None:
     return now if since is None else since
 
 
-def _ended(pod: Pod) -> Failed | None:
+def _ended(pod: Pod) -> Retryable | None:
     if pod.deleting:
-        return Failed(f"the pod is being deleted{_because(pod.reason, pod.message)}")
+        return Retryable(f"the pod is being deleted{_because(pod.reason, pod.message)}")
     if pod.phase in ("Failed", "Succeeded"):
         causes = [_tell(entry) for entry in pod.containers if entry.state == "terminated"]
         detail = _because(pod.reason, pod.message) or _because(*causes)
-        return Failed(f"the pod ended ({pod.phase}){detail}")
+        return Retryable(f"the pod ended ({pod.phase}){detail}")
     disrupted = pod.condition("DisruptionTarget")
     if disrupted is not None and disrupted.status == "True":
-        return Failed(f"the pod is being evicted{_because(disrupted.reason, disrupted.message)}")
+        return Retryable(f"the pod is being evicted{_because(disrupted.reason, disrupted.message)}")
     return None
 
 
@@ -253,9 +253,9 @@ def _container_trouble(
     pod: Pod, now: float, launch: LaunchSettings, observed: Observation
 ) -> Verdict | None:
     if (container := _first(pod, PERMANENT_REASONS)) is not None:
-        return Hopeless(_tell(container))
+        return Permanent(_tell(container))
     if (container := _first(pod, FAILING_REASONS)) is not None:
-        return Failed(_tell(container))
+        return Retryable(_tell(container))
     image = _first(pod, IMAGE_REASONS)
     if image is not None and observed.image_since is not None:
         return _patience(observed.image_since + launch.image_pull_timeout, now, _tell(image))
@@ -291,8 +291,8 @@ def _deadline(launch: LaunchSettings, observed: Observation) -> float:
     return begun + launch.launch_timeout
 
 
-def _patience(until: float, now: float, reason: str) -> Wait | Failed:
-    return Wait(until, reason) if now < until else Failed(f"timed out: {reason}", timed_out=True)
+def _patience(until: float, now: float, reason: str) -> Wait | Retryable:
+    return Wait(until, reason) if now < until else Retryable(f"timed out: {reason}", timed_out=True)
 
 
 def _first(pod: Pod, reasons: frozenset[str]) -> ContainerState | None:
@@ -353,7 +353,7 @@ _EXCEEDED = re.compile(
     r"used: (?P<used>\S+), limited: (?P<limited>\S+)"
 )
 
-Judgement = Failed | Hopeless | QuotaWait | Transient | Adopt
+Judgement = Retryable | Permanent | QuotaWait | Transient | Adopt
 
 
 def judge(error: KubernetesError, *, own_name: bool = False) -> Judgement:
@@ -364,7 +364,7 @@ def judge(error: KubernetesError, *, own_name: bool = False) -> Judgement:
     """
     reason = describe(error)
     if isinstance(error, SourceUnusable):
-        return Hopeless(reason)
+        return Permanent(reason)
     if not isinstance(error, ApiError):
         return Transient(reason)
     if error.status == 409 and error.reason == ALREADY_EXISTS and own_name:
@@ -372,10 +372,10 @@ def judge(error: KubernetesError, *, own_name: bool = False) -> Judgement:
     if error.status == 403:
         return _judge_refusal(error, reason)
     if error.status in PERMANENT_STATUSES:
-        return Hopeless(reason)
+        return Permanent(reason)
     if error.status in TRANSIENT_STATUSES or error.status >= 500:
         return Transient(reason, error.retry_after)
-    return Failed(reason)
+    return Retryable(reason)
 
 
 def _judge_refusal(error: ApiError, reason: str) -> Judgement:
@@ -384,12 +384,12 @@ def _judge_refusal(error: ApiError, reason: str) -> Judgement:
     exceeded = _EXCEEDED.search(error.message)
     if exceeded is None:
         # "exceeded quota" in a form that says no amounts: cannot tell, so it costs an attempt.
-        return Failed(reason) if "exceeded quota" in error.message else Hopeless(reason)
+        return Retryable(reason) if "exceeded quota" in error.message else Permanent(reason)
     try:
         fits = _fits(_amounts(exceeded["requested"]), _amounts(exceeded["limited"]))
     except ValueError:
-        return Failed(reason)
-    return QuotaWait(reason) if fits else Hopeless(reason)
+        return Retryable(reason)
+    return QuotaWait(reason) if fits else Permanent(reason)
 
 
 def _amounts(text: str) -> dict[str, str]:

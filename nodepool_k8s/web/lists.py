@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodepool_k8s import status
+from nodepool_k8s import presentation
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.model import NodeState, RequestState, empty
-from nodepool_k8s.status import Row
+from nodepool_k8s.presentation import Row
 from nodepool_k8s.web.source import Records, Source
 
 Chosen = Mapping[str, frozenset[str]]
@@ -122,7 +122,7 @@ def _nodes(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
             and _passes(chosen, "label", *node.type)
             and _passes(chosen, "state", node.state.value)
         ):
-            yield status.node_row(node, records.node_locked(node_id), now)
+            yield presentation.node_row(node, records.node_locked(node_id), now)
 
 
 def _requests(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
@@ -135,11 +135,13 @@ def _requests(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]
             and _passes(chosen, "label", *request.node_types)
             and _passes(chosen, "state", request.state.value)
         ):
-            yield status.request_row(request, now)
+            yield presentation.request_row(request, now)
 
 
 def _labels(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
-    rows = status.label_rows(records.components.values(), records.nodes.values(), source.labels)
+    rows = presentation.label_rows(
+        records.components.values(), records.nodes.values(), source.labels
+    )
     for row in rows:
         if _passes(chosen, "label", row["label"]) and _passes(
             chosen, "provider", *row["providers"]

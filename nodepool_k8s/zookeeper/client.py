@@ -20,8 +20,7 @@ from kazoo import exceptions as kazoo_errors
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from nodepool_k8s import heard, wire
-from nodepool_k8s.addresses import ZooKeeperSettings
+from nodepool_k8s import heard
 from nodepool_k8s.errors import (
     AlreadyExists,
     Conflict,
@@ -32,8 +31,10 @@ from nodepool_k8s.errors import (
     Vanished,
     ZooKeeperError,
 )
+from nodepool_k8s.znodes import paths
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
-from nodepool_k8s.zookeeper.persistent import TreeClient
+from nodepool_k8s.zookeeper.recursive_watch import RecursiveWatchClient
+from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class TransactionConflict(Conflict):
         self.operation = operation
 
 
-class Session:
+class ZooKeeperSession:
     """One ZooKeeper session: over once, and never back."""
 
     def __init__(self) -> None:
@@ -110,15 +111,15 @@ class ZooKeeperClient:
         self._callback: EventCallback | None = None
         self._closing = False
         self._stopping: asyncio.Future[None] | None = None
-        self.session = Session()
-        self._kazoo = TreeClient(
+        self.session = ZooKeeperSession()
+        self._kazoo = RecursiveWatchClient(
             hosts=settings.hosts,
             timeout=settings.timeout,
             connection_retry=_retry(),
             **_tls_options(settings),
         )
         self._kazoo.add_listener(self._on_kazoo_state)
-        self._kazoo.tree_callback = self._on_kazoo_event
+        self._kazoo.watch_callback = self._on_kazoo_event
 
     # --- connection ----------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class ZooKeeperClient:
         chroot = self.settings.servers[0].chroot.strip("/")
         if not chroot:
             return
-        bare = TreeClient(
+        bare = RecursiveWatchClient(
             hosts=self.settings.hosts.rpartition(f"/{chroot}")[0],
             timeout=self.settings.timeout,
             connection_retry=_retry(),
@@ -219,7 +220,7 @@ class ZooKeeperClient:
     def _on_state(self, state: str) -> None:
         if state == KazooState.CONNECTED:
             if self.session.over and not self._closing:
-                self.session = Session()
+                self.session = ZooKeeperSession()
             self.connections += 1
             self._connected.set()
         else:
@@ -244,10 +245,10 @@ class ZooKeeperClient:
         """Hand every tree event (type, path) to ``callback``, on the event loop."""
         self._callback = callback
 
-    async def watch_tree(self, path: str) -> None:
+    async def watch_recursively(self, path: str) -> None:
         """Watch everything at and below ``path`` until the connection drops."""
         try:
-            await self._read(self._kazoo.add_tree_watch_async, path)
+            await self._read(self._kazoo.add_recursive_watch_async, path)
         except ZooKeeperError as error:
             if isinstance(error.__cause__, kazoo_errors.UnimplementedError):
                 raise ZooKeeperError(
@@ -257,9 +258,9 @@ class ZooKeeperClient:
             raise
 
     def _on_kazoo_event(self, kind: str, path: str) -> None:
-        self._loop_call(self._on_tree_event, kind, path)
+        self._loop_call(self._on_watch_event, kind, path)
 
-    def _on_tree_event(self, kind: str, path: str) -> None:
+    def _on_watch_event(self, kind: str, path: str) -> None:
         if self._callback is not None:
             self._callback(kind, path)
 
@@ -326,7 +327,7 @@ class ZooKeeperClient:
         finally:
             heard.asked(_name(function), time.monotonic() - began)
 
-    async def _reconnected(self, session: Session) -> None:
+    async def _reconnected(self, session: ZooKeeperSession) -> None:
         """Wait for the connection to come back. Raises SessionLost when the session is over."""
         over = asyncio.ensure_future(session.ended())
         back = asyncio.ensure_future(self._connected.wait())
@@ -385,7 +386,7 @@ class ZooKeeperClient:
             if isinstance(operation, Create) and operation.ephemeral:
                 return await self.exists(operation.path) is not None
         for operation in operations:
-            if isinstance(operation, Delete) and wire.LOCK_INFIX in operation.path:
+            if isinstance(operation, Delete) and paths.LOCK_INFIX in operation.path:
                 return await self.exists(operation.path) is None
         for operation in operations:
             if isinstance(operation, SetData):
@@ -411,7 +412,7 @@ def _name(function: Callable[..., Any]) -> str:
     return "transaction" if name == "commit" else name
 
 
-def _require(session: Session) -> None:
+def _require(session: ZooKeeperSession) -> None:
     if session.over:
         raise SessionLost("the ZooKeeper session is over")
 

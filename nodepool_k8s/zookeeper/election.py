@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import uuid
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import ConnectionLost, SessionLost
+from nodepool_k8s.znodes import paths
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 
-STATS = f"{wire.NODEPOOL}/elections/stats"
+STATS = f"{paths.NODEPOOL}/elections/stats"
 """Who sends the gauges about ZooKeeper's records to statsd."""
 
 
@@ -23,7 +23,7 @@ class Election:
         self._client = client
         self._path = path
         self._identity = identity
-        self._prefix = f"{uuid.uuid4().hex}{wire.LOCK_INFIX}"
+        self._prefix = f"{uuid.uuid4().hex}{paths.LOCK_INFIX}"
 
     async def won(self) -> bool:
         """Whether we are first in line; the first call queues us up. Raises SessionLost."""
@@ -36,7 +36,9 @@ class Election:
 
     async def _line(self) -> list[str]:
         await self._client.ensure_path(self._path)
-        return [name for name in await self._client.children(self._path) if wire.LOCK_INFIX in name]
+        return [
+            name for name in await self._client.children(self._path) if paths.LOCK_INFIX in name
+        ]
 
     async def _enter(self) -> None:
         path, data = f"{self._path}/{self._prefix}", self._identity.encode()
@@ -50,4 +52,4 @@ class Election:
 
 
 def _number(name: str) -> str:
-    return name.rpartition(wire.LOCK_INFIX)[2]
+    return name.rpartition(paths.LOCK_INFIX)[2]

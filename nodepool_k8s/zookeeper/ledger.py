@@ -15,11 +15,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict, MalformedRecord, Vanished
 from nodepool_k8s.model import Ledger, Node, Resources
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.ledgers import encode_ledger, parse_ledger
+from nodepool_k8s.znodes.nodes import parse_node
+from nodepool_k8s.znodes.paths import ledger_path, node_path, pool_of_ledger, tenant_ledger_path
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
-from nodepool_k8s.zookeeper.locks import Taking
+from nodepool_k8s.zookeeper.locks import LockSet
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Create, Operation, SetData
 
@@ -39,7 +42,7 @@ Fits = Callable[[Resources], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerChange:
     """What a transaction adds to one ledger (or takes off it), and whether it may."""
 
     path: str
@@ -56,19 +59,19 @@ class Entry:
         return self.fits is None or self.fits(ledger.claimed)
 
 
-def freed(node: Node) -> list[Entry]:
+def released(node: Node) -> list[LedgerChange]:
     """What the ledgers get back when the node's record goes."""
     if node.claimed is None or node.provider is None or node.pool is None:
         return []
     change = Resources() - node.claimed
-    return [Entry(wire.ledger_path(node.provider, node.pool), change), *freed_for_tenant(node)]
+    return [LedgerChange(ledger_path(node.provider, node.pool), change), *released_for_tenant(node)]
 
 
-def freed_for_tenant(node: Node) -> list[Entry]:
+def released_for_tenant(node: Node) -> list[LedgerChange]:
     """What its tenant's ledger gets back when the node is nobody's any more."""
     if node.claimed is None or node.counted_for is None:
         return []
-    return [Entry(wire.tenant_ledger_path(node.counted_for), Resources() - node.claimed)]
+    return [LedgerChange(tenant_ledger_path(node.counted_for), Resources() - node.claimed)]
 
 
 class Ledgers:
@@ -79,58 +82,58 @@ class Ledgers:
         self._mirror = mirror
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def require_room(self, entries: Sequence[Entry]) -> None:
+    async def require_room(self, changes: Sequence[LedgerChange]) -> None:
         """Raise AtQuota where a claim would fail at a ledger, before drafting nodes for it.
 
         A cheap look at what is known; the claim itself looks at what is true.
         """
-        for entry in entries:
+        for entry in changes:
             await self._ledger_for(entry)
 
     async def transact(
         self,
-        entries: Sequence[Entry],
+        changes: Sequence[LedgerChange],
         operations: Sequence[Operation],
-        taking: Taking | None = None,
+        lock_set: LockSet | None = None,
     ) -> None:
         """Apply ``operations`` together with changes of ledgers, and take locks.
 
         Raises AtQuota, and TransactionConflict for what no other try can mend.
         """
-        async with self._turns(entries):
+        async with self._turns(changes):
             while True:
-                ledgers = [await self._ledger_for(entry) for entry in entries]
+                ledgers = [await self._ledger_for(entry) for entry in changes]
                 written = [
                     Ledger(ledger.claimed + entry.change, ledger.version + 1)
-                    for entry, ledger in zip(entries, ledgers, strict=True)
+                    for entry, ledger in zip(changes, ledgers, strict=True)
                 ]
                 writes = [
-                    SetData(entry.path, wire.encode_ledger(new.claimed), new.version - 1)
-                    for entry, new in zip(entries, written, strict=True)
+                    SetData(entry.path, encode_ledger(new.claimed), new.version - 1)
+                    for entry, new in zip(changes, written, strict=True)
                 ]
-                locking = taking.operations() if taking else []
+                locking = lock_set.operations() if lock_set else []
                 try:
                     await self._client.transaction([*operations, *locking, *writes])
                 except TransactionConflict as conflict:
                     if conflict.operation in writes:
                         await self.read(conflict.operation.path)
-                    elif taking is None or not taking.learn(conflict):
+                    elif lock_set is None or not lock_set.adjust(conflict):
                         raise
                 else:
-                    for entry, new in zip(entries, written, strict=True):
+                    for entry, new in zip(changes, written, strict=True):
                         self._mirror.ledgers[entry.path] = new
                     return
 
     @asynccontextmanager
-    async def _turns(self, entries: Sequence[Entry]) -> AsyncIterator[None]:
+    async def _turns(self, changes: Sequence[LedgerChange]) -> AsyncIterator[None]:
         """One at a time in this launcher: two at one version would only make one fail."""
         async with AsyncExitStack() as stack:
             # In one order for everybody, or two could wait for each other.
-            for path in sorted(entry.path for entry in entries):
+            for path in sorted(entry.path for entry in changes):
                 await stack.enter_async_context(self._turn[path])
             yield
 
-    async def _ledger_for(self, entry: Entry) -> Ledger:
+    async def _ledger_for(self, entry: LedgerChange) -> Ledger:
         """The ledger as it is known, or, where that has no room, as it is; raises AtQuota."""
         known = self._mirror.ledgers.get(entry.path)
         if known is not None and entry.has_room(known):
@@ -144,7 +147,7 @@ class Ledgers:
         while True:
             try:
                 data, stat = await self._client.get(path)
-                ledger = Ledger(wire.parse_ledger(data), stat.version)
+                ledger = Ledger(parse_ledger(data), stat.version)
             except Vanished:
                 # The first claim; or somebody removed it, and its nodes still count.
                 await self._client.ensure_path(path.rpartition("/")[0])
@@ -160,7 +163,7 @@ class Ledgers:
         """Write a ledger that is not there (None), or cannot be read, from the records."""
         claimed = await self._sum_of_records(path)
         with suppress(Conflict):
-            data = wire.encode_ledger(claimed)
+            data = encode_ledger(claimed)
             write = Create(path, data) if version is None else SetData(path, data, version)
             await self._client.transaction([write])
 
@@ -177,7 +180,7 @@ class Ledgers:
                 return None
             try:
                 await self._client.transaction(
-                    [SetData(path, wire.encode_ledger(total), ledger.version)]
+                    [SetData(path, encode_ledger(total), ledger.version)]
                 )
             except TransactionConflict:
                 return None
@@ -185,22 +188,22 @@ class Ledgers:
             return total - ledger.claimed
 
     async def _sum_of_records(self, path: str) -> Resources:
-        await self._client.sync(wire.NODES)
+        await self._client.sync(paths.NODES)
         total = Resources()
-        for node_id in await self._client.children(wire.NODES):
+        for node_id in await self._client.children(paths.NODES):
             node = await self._node_or_none(node_id, path)
-            if node and path in (entry.path for entry in freed(node)):
+            if node and path in (entry.path for entry in released(node)):
                 total += node.claimed or Resources()
         return total
 
     async def _node_or_none(self, node_id: str, path: str) -> Node | None:
         known = self._mirror.nodes.get(node_id)
-        if known is not None and known.claimed is not None and wire.pool_of_ledger(path):
+        if known is not None and known.claimed is not None and pool_of_ledger(path):
             # What a record has claimed of its pool never changes while it exists; for whom
             # it counts does.
             return known
         try:
-            data, stat = await self._client.get(wire.node_path(node_id))
-            return wire.parse_node(node_id, data, stat.version)
+            data, stat = await self._client.get(node_path(node_id))
+            return parse_node(node_id, data, stat.version)
         except (Vanished, MalformedRecord):
             return None

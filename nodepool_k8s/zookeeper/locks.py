@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import uuid
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import AlreadyExists, Conflict, Held, SessionLost, Vanished
+from nodepool_k8s.znodes import paths
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Create, Delete, Operation
 
@@ -18,10 +18,10 @@ async def acquire(client: ZooKeeperClient, parent: str) -> str:
     """
     await client.ensure_path(parent)
     child = await client.create_sequence(
-        f"{parent}/{uuid.uuid4().hex}{wire.LOCK_INFIX}", b"", ephemeral=True
+        f"{parent}/{uuid.uuid4().hex}{paths.LOCK_INFIX}", b"", ephemeral=True
     )
-    names = [name for name in await client.children(parent) if wire.LOCK_INFIX in name]
-    first = min(names, key=lambda name: name.rpartition(wire.LOCK_INFIX)[2])
+    names = [name for name in await client.children(parent) if paths.LOCK_INFIX in name]
+    first = min(names, key=lambda name: name.rpartition(paths.LOCK_INFIX)[2])
     if first != child.rpartition("/")[2]:
         await release(client, child)
         raise Held(f"{parent} is held by somebody else")
@@ -43,10 +43,10 @@ async def release(client: ZooKeeperClient, child: str) -> None:
 
 def child_name(parent: str) -> str:
     """A contender's name as kazoo's recipe makes it, the first in a parent of its own."""
-    return f"{parent}/{random.getrandbits(128):032x}{wire.LOCK_INFIX}0000000000"
+    return f"{parent}/{random.getrandbits(128):032x}{paths.LOCK_INFIX}0000000000"
 
 
-class Taking:
+class LockSet:
     """Locks that a transaction takes, each by the name of our child in its parent.
 
     Naming the child by hand is right only where the transaction makes the parent;
@@ -56,22 +56,22 @@ class Taking:
 
     def __init__(self) -> None:
         self._children: dict[str, str | None] = {}
-        self._fresh: set[str] = set()
+        self._missing: set[str] = set()
 
-    def add(self, parent: str, *, fresh: bool) -> str:
+    def add(self, parent: str, *, expect_missing: bool) -> str:
         """Take that lock as well; the path of our child."""
         child = child_name(parent)
-        self._expect(parent, child, fresh=fresh)
+        self._expect(parent, child, expect_missing=expect_missing)
         return child
 
-    def probe(self, parent: str, *, fresh: bool) -> None:
+    def require_free(self, parent: str, *, expect_missing: bool) -> None:
         """Only prove that nobody has that lock, at the moment of the transaction."""
-        self._expect(parent, None, fresh=fresh)
+        self._expect(parent, None, expect_missing=expect_missing)
 
-    def _expect(self, parent: str, child: str | None, *, fresh: bool) -> None:
+    def _expect(self, parent: str, child: str | None, *, expect_missing: bool) -> None:
         self._children[parent] = child
-        if fresh:
-            self._fresh.add(parent)
+        if expect_missing:
+            self._missing.add(parent)
 
     def operations(self) -> list[Operation]:
         """Take or probe all of them."""
@@ -82,23 +82,23 @@ class Taking:
         ]
 
     def _take(self, parent: str, child: str | None) -> list[Operation]:
-        fresh = parent in self._fresh
+        expect_missing = parent in self._missing
         if child is None:
-            return [Create(parent), Delete(parent)] if fresh else [Delete(parent)]
+            return [Create(parent), Delete(parent)] if expect_missing else [Delete(parent)]
         take: list[Operation] = [Create(parent), Create(child, ephemeral=True)]
-        return take if fresh else [Delete(parent), *take]
+        return take if expect_missing else [Delete(parent), *take]
 
-    def learn(self, conflict: TransactionConflict) -> bool:
+    def adjust(self, conflict: TransactionConflict) -> bool:
         """Whether a conflict was only about a parent that had been guessed wrong."""
         parent = conflict.operation.path
         if parent not in self._children:
             return False
-        fresh = parent in self._fresh
-        if fresh and isinstance(conflict.cause, AlreadyExists):
-            self._fresh.discard(parent)
+        expect_missing = parent in self._missing
+        if expect_missing and isinstance(conflict.cause, AlreadyExists):
+            self._missing.discard(parent)
             return True
-        if not fresh and isinstance(conflict.cause, Vanished):
-            self._fresh.add(parent)
+        if not expect_missing and isinstance(conflict.cause, Vanished):
+            self._missing.add(parent)
             return True
         # Somebody has it, or what is to be locked is gone itself.
         return False

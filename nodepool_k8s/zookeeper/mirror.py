@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import MalformedRecord, SessionLost, Vanished
 from nodepool_k8s.model import (
     MIN_READY,
@@ -26,11 +25,21 @@ from nodepool_k8s.model import (
     NodeState,
     Resources,
 )
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.components import parse_component
+from nodepool_k8s.znodes.nodes import driver_data_of, parse_node, without_secrets
+from nodepool_k8s.znodes.paths import (
+    ledger_path,
+    node_lock_path,
+    request_lock_path,
+    tenant_ledger_path,
+)
+from nodepool_k8s.znodes.requests import parse_request
 from nodepool_k8s.zookeeper.client import Stat, ZooKeeperClient
 
 log = logging.getLogger(__name__)
 
-ROOTS = (wire.NODEPOOL, wire.OWN)
+ROOTS = (paths.NODEPOOL, paths.OWN)
 
 NOTHING = Resources()
 
@@ -126,14 +135,14 @@ class Mirror:
 
         They need not be read, as they are this launcher's own.
         """
-        paths: list[str] = []
+        created: list[str] = []
         self._drafting += 1
         try:
-            yield paths
+            yield created
         finally:
             self._drafting -= 1
-            self._owned.update(paths)
-            self._unread.difference_update(paths)
+            self._owned.update(created)
+            self._unread.difference_update(created)
             if not self._drafting:
                 others, self._unread = self._unread, set()
                 for path in others:
@@ -151,7 +160,7 @@ class Mirror:
 
     def put_node(self, node: Node) -> None:
         """Take in a node that this launcher has just written."""
-        self._set_node(node.id, wire.slim(node))
+        self._set_node(node.id, without_secrets(node))
 
     def put_component(self, path: str, component: Component) -> None:
         """Take in a pool that this launcher has just registered."""
@@ -201,11 +210,11 @@ class Mirror:
         Raises SessionLost.
         """
         for root in ROOTS:
-            await self._client.watch_tree(root)
+            await self._client.watch_recursively(root)
         gate = asyncio.Semaphore(READS_AT_ONCE)
-        await self._load_branch(wire.REQUESTS, self.requests, gate)
-        await self._load_branch(wire.NODES, self.nodes, gate)
-        await self._load_branch(wire.POOL_COMPONENTS, self.components, gate)
+        await self._load_branch(paths.REQUESTS, self.requests, gate)
+        await self._load_branch(paths.NODES, self.nodes, gate)
+        await self._load_branch(paths.POOL_COMPONENTS, self.components, gate)
         await self._load_locks(Kind.REQUEST_LOCK, gate)
         await self._load_locks(Kind.NODE_LOCK, gate)
         outdated = list(self.ledgers)
@@ -229,7 +238,7 @@ class Mirror:
 
     def _known_below(self, root: str, known: Iterable[str]) -> set[str]:
         """Paths of the records that were read, and of those that could not be."""
-        names = {*known, *self.empty_nodes} if root == wire.NODES else {*known}
+        names = {*known, *self.empty_nodes} if root == paths.NODES else {*known}
         unread = {path for path in self._reported if path.rpartition("/")[0] == root}
         return {f"{root}/{name}" for name in names} | unread
 
@@ -238,7 +247,7 @@ class Mirror:
         locks = self.node_locks if is_node else self.request_locks
 
         async def read(name: str) -> None:
-            path = wire.node_lock_path(name) if is_node else wire.request_lock_path(name)
+            path = node_lock_path(name) if is_node else request_lock_path(name)
             before = locks.get(name)
             async with gate:
                 children = await self._read_lock(path)
@@ -247,7 +256,7 @@ class Mirror:
                 # Its coming or going was not heard: nobody was listening.
                 self._tell(kind, name)
 
-        root = wire.NODES if is_node else wire.REQUEST_LOCKS
+        root = paths.NODES if is_node else paths.REQUEST_LOCKS
         names = set(await self._client.children(root)) | locks.keys()
         await asyncio.gather(*(read(name) for name in names))
 
@@ -299,9 +308,9 @@ class Mirror:
         parts = path.split("/")
         if not _is_lock(parts[-1]):
             return False
-        if path.startswith(wire.NODES + "/") and len(parts) == 6:
+        if path.startswith(paths.NODES + "/") and len(parts) == 6:
             kind, locks, name = Kind.NODE_LOCK, self.node_locks, parts[3]
-        elif path.startswith(wire.REQUEST_LOCKS + "/") and len(parts) == 5:
+        elif path.startswith(paths.REQUEST_LOCKS + "/") and len(parts) == 5:
             kind, locks, name = Kind.REQUEST_LOCK, self.request_locks, parts[3]
         else:
             return True
@@ -372,13 +381,13 @@ class Mirror:
     def _take(self, path: str, data: bytes, stat: Stat) -> None:
         kind, name = _kind_of(path), path.rpartition("/")[2]
         if kind is Kind.REQUEST:
-            self._set_request(name, wire.parse_request(name, data, stat.version))
+            self._set_request(name, parse_request(name, data, stat.version))
         elif kind is Kind.NODE:
-            node = wire.parse_node(name, data, stat.version)
+            node = parse_node(name, data, stat.version)
             # Tokens and certificates of ten thousand nodes are nothing to keep in memory.
-            self._set_node(name, wire.slim(node))
+            self._set_node(name, without_secrets(node))
         elif kind is Kind.COMPONENT:
-            self.components[name] = wire.parse_component(name, data)
+            self.components[name] = parse_component(name, data)
             self._tell(Kind.COMPONENT, name)
 
     def _removed(self, path: str) -> None:
@@ -422,13 +431,13 @@ class Mirror:
             if node is None:
                 continue
             if node.provider is not None and node.pool is not None:
-                ledger = wire.ledger_path(node.provider, node.pool)
+                ledger = ledger_path(node.provider, node.pool)
                 self._count(ledger, node, add, node.claimed)
                 self._hold(ledger, node, add)
             if node.counted_for is not None:
-                self._count(wire.tenant_ledger_path(node.counted_for), node, add, node.claimed)
+                self._count(tenant_ledger_path(node.counted_for), node, add, node.claimed)
             elif node.tenant_name is not None:
-                self._count(wire.tenant_ledger_path(node.tenant_name), node, add, None)
+                self._count(tenant_ledger_path(node.tenant_name), node, add, None)
 
     def _hold(self, ledger: str, node: Node, add: bool) -> None:
         """Add what the node counts to what its tenant holds in the pool, or take it off."""
@@ -466,7 +475,7 @@ def _counts(node: Node) -> tuple[object, ...]:
         node.claimed,
         node.resources,
         node.state in LEAVING,
-        bool(wire.own_data(node)),
+        bool(driver_data_of(node)),
         _is_held(node),
     )
 
@@ -511,26 +520,26 @@ def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:
 def _foreign(node: Node) -> Resources:
     if node.claimed is not None:
         return node.claimed
-    if wire.own_data(node):
+    if driver_data_of(node):
         return Resources()  # A draft of ours counts when it is claimed.
     # Nodepool writes a node's resources only when it is ready; until then it is a server at least.
     return node.resources if node.resources is not None else Resources.of(instances=1)
 
 
 def _is_lock(name: str) -> bool:
-    return wire.LOCK_INFIX in name
+    return paths.LOCK_INFIX in name
 
 
 def _kind_of(path: str) -> Kind | None:
     root, _, name = path.rpartition("/")
     if not name or _is_lock(name):
         return None
-    if root.startswith(wire.LEDGERS + "/") or root == wire.TENANT_LEDGERS:
+    if root.startswith(paths.LEDGERS + "/") or root == paths.TENANT_LEDGERS:
         return Kind.LEDGER
     return {
-        wire.MIN_READY_OWNERS: Kind.MIN_READY,
-        wire.PROGRESS: Kind.PROGRESS,
-        wire.REQUESTS: Kind.REQUEST,
-        wire.NODES: Kind.NODE,
-        wire.POOL_COMPONENTS: Kind.COMPONENT,
+        paths.MIN_READY_OWNERS: Kind.MIN_READY,
+        paths.PROGRESS: Kind.PROGRESS,
+        paths.REQUESTS: Kind.REQUEST,
+        paths.NODES: Kind.NODE,
+        paths.POOL_COMPONENTS: Kind.COMPONENT,
     }.get(root)

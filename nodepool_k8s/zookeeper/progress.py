@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import AlreadyExists, Conflict, Vanished
 from nodepool_k8s.model import Progress
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.paths import progress_path
+from nodepool_k8s.znodes.progress import encode_progress
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Create, Delete, SetData
 
@@ -26,8 +28,8 @@ class ProgressRecords:
 
     async def create(self, request_id: str, progress: Progress) -> int | None:
         """Make a request's record; its version, or None where another launcher has made it."""
-        await self._client.ensure_path(wire.PROGRESS)
-        create = Create(wire.progress_path(request_id), wire.encode_progress(progress), True)
+        await self._client.ensure_path(paths.PROGRESS)
+        create = Create(progress_path(request_id), encode_progress(progress), True)
         try:
             await self._client.transaction([create])
         except TransactionConflict as conflict:
@@ -38,9 +40,9 @@ class ProgressRecords:
 
     async def write(self, request_id: str, progress: Progress, version: int) -> int | None:
         """Write a record at that version; its new one, or None where it is another's by now."""
-        path = wire.progress_path(request_id)
+        path = progress_path(request_id)
         try:
-            await self._client.transaction([SetData(path, wire.encode_progress(progress), version)])
+            await self._client.transaction([SetData(path, encode_progress(progress), version)])
         except Conflict:
             return None
         return ANY if version == ANY else version + 1
@@ -54,11 +56,11 @@ class ProgressRecords:
     async def remove(self, request_id: str, version: int) -> None:
         """Remove a record, unless it is another's by now."""
         with suppress(Conflict):
-            await self._client.transaction([Delete(wire.progress_path(request_id), version)])
+            await self._client.transaction([Delete(progress_path(request_id), version)])
 
     async def requests(self) -> list[str]:
         """Ids of the requests with a record."""
         try:
-            return await self._client.children(wire.PROGRESS)
+            return await self._client.children(paths.PROGRESS)
         except Vanished:
             return []

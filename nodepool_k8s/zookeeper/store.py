@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from nodepool_k8s import __version__, wire
+from nodepool_k8s import __version__
 from nodepool_k8s.errors import (
     Conflict,
     Held,
@@ -28,22 +28,33 @@ from nodepool_k8s.errors import (
     Vanished,
 )
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.components import encode_component
+from nodepool_k8s.znodes.nodes import encode_node, parse_node
+from nodepool_k8s.znodes.paths import (
+    min_ready_path,
+    node_lock_path,
+    node_path,
+    request_lock_path,
+    request_path,
+)
+from nodepool_k8s.znodes.requests import encode_request, parse_request
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
-from nodepool_k8s.zookeeper.ledger import Entry, Ledgers, freed, freed_for_tenant
+from nodepool_k8s.zookeeper.ledger import LedgerChange, Ledgers, released, released_for_tenant
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
 
 log = logging.getLogger(__name__)
 
 PARENTS = (
-    wire.REQUESTS,
-    wire.REQUEST_LOCKS,
-    wire.NODES,
-    wire.POOL_COMPONENTS,
-    wire.LEDGERS,
-    wire.TENANT_LEDGERS,
-    wire.MIN_READY_OWNERS,
+    paths.REQUESTS,
+    paths.REQUEST_LOCKS,
+    paths.NODES,
+    paths.POOL_COMPONENTS,
+    paths.LEDGERS,
+    paths.TENANT_LEDGERS,
+    paths.MIN_READY_OWNERS,
 )
 
 
@@ -101,20 +112,20 @@ class Store:
         for path in PARENTS:
             await self._client.ensure_path(path)
         with suppress(Conflict):
-            await self._client.transaction([Create(wire.DEPLOYMENT, str(uuid.uuid4()).encode())])
-        data, _ = await self._client.get(wire.DEPLOYMENT)
+            await self._client.transaction([Create(paths.DEPLOYMENT, str(uuid.uuid4()).encode())])
+        data, _ = await self._client.get(paths.DEPLOYMENT)
         return data.decode()
 
     async def register(self, component: Component) -> str:
         """Register a pool; the path of its ephemeral record."""
-        path = f"{wire.POOL_COMPONENTS}/{self._hostname}-{random.getrandbits(64):016x}"
+        path = f"{paths.POOL_COMPONENTS}/{self._hostname}-{random.getrandbits(64):016x}"
         await self._client.transaction([Create(path, self._encode(component), ephemeral=True)])
         # Known at once, or a request could fail for want of a pool that is only not heard of yet.
         self._mirror.put_component(path, component)
         return path
 
     def _encode(self, component: Component) -> bytes:
-        return wire.encode_component(
+        return encode_component(
             component, hostname=self._hostname, name=component.pool, version=__version__
         )
 
@@ -127,7 +138,7 @@ class Store:
 
     async def request_locks(self) -> list[str]:
         """Ids of the requests that have a lock, held or not, whether they exist or not."""
-        return await self._client.children(wire.REQUEST_LOCKS)
+        return await self._client.children(paths.REQUEST_LOCKS)
 
     async def deregister(self, path: str) -> None:
         """Remove a pool's record: from now on nobody yields to it, or waits for it."""
@@ -139,25 +150,25 @@ class Store:
     async def take_min_ready(self, label: str) -> bool:
         """Become the one who asks for a label's spare nodes; False where another one is."""
         try:
-            await self._client.transaction([Create(wire.min_ready_path(label), ephemeral=True)])
+            await self._client.transaction([Create(min_ready_path(label), ephemeral=True)])
         except Conflict:
             return False
         return True
 
     async def give_up_min_ready(self, label: str) -> None:
         """Let another launcher ask for a label's spare nodes."""
-        await self._delete_quietly(wire.min_ready_path(label))
+        await self._delete_quietly(min_ready_path(label))
 
     async def submit_spare(self, request: NodeRequest, priority: str) -> str:
         """Write a request that lives as long as this session; its id. Raises ConnectionLost."""
         path = await self._client.create_sequence(
-            f"{wire.REQUESTS}/{priority}-", wire.encode_request(request), ephemeral=True
+            f"{paths.REQUESTS}/{priority}-", encode_request(request), ephemeral=True
         )
         return path.rpartition("/")[2]
 
     async def delete_request(self, request_id: str) -> None:
         """Delete a request of ours; that it is gone is fine."""
-        await self._delete_quietly(wire.request_path(request_id))
+        await self._delete_quietly(request_path(request_id))
 
     # --- claiming -----------------------------------------------------------------------
 
@@ -166,25 +177,25 @@ class Store:
 
         Their data is never empty: Nodepool deletes empty node znodes under our hands.
         """
-        with self._mirror.drafting() as paths:
-            paths += await asyncio.gather(
+        with self._mirror.drafting() as created:
+            created += await asyncio.gather(
                 *(
-                    self._client.create_sequence(f"{wire.NODES}/", wire.encode_node(draft))
+                    self._client.create_sequence(f"{paths.NODES}/", encode_node(draft))
                     for draft in drafts
                 )
             )
         return [
             dataclasses.replace(draft, id=path.rpartition("/")[2], version=0)
-            for draft, path in zip(drafts, paths, strict=True)
+            for draft, path in zip(drafts, created, strict=True)
         ]
 
     async def drop_drafts(self, drafts: Sequence[Node]) -> None:
         """Delete drafted znodes that came to nothing."""
         for draft in drafts:
-            await self._delete_quietly(wire.node_path(draft.id), version=0)
+            await self._delete_quietly(node_path(draft.id), version=0)
 
     async def claim(
-        self, request: NodeRequest, nodes: Sequence[Node], entries: Sequence[Entry]
+        self, request: NodeRequest, nodes: Sequence[Node], entries: Sequence[LedgerChange]
     ) -> Claim:
         """Take the request, reserve the quota and write the node records, at once.
 
@@ -193,23 +204,25 @@ class Store:
         Raises AtQuota, NodeTaken, Held (somebody has the request's lock), Outdated or
         Vanished (the request changed or went), SessionLost.
         """
-        taking = locks.Taking()
-        request_lock = taking.add(wire.request_lock_path(request.id), fresh=True)
+        lock_set = locks.LockSet()
+        request_lock = lock_set.add(request_lock_path(request.id), expect_missing=True)
         held = [
             HeldNode(
                 node,
-                taking.add(wire.node_lock_path(node.id), fresh=node.state is not NodeState.READY),
+                lock_set.add(
+                    node_lock_path(node.id), expect_missing=node.state is not NodeState.READY
+                ),
             )
             for node in nodes
         ]
         writes = [
-            SetData(wire.request_path(request.id), wire.encode_request(request), request.version),
+            SetData(request_path(request.id), encode_request(request), request.version),
             *(_write(node) for node in nodes),
         ]
         for write in writes:
             self._mirror.own(write.path)
         try:
-            await self.ledgers.transact(entries, writes, taking)
+            await self.ledgers.transact(entries, writes, lock_set)
         except BaseException as error:
             for write in writes:
                 self._mirror.reread(write.path)
@@ -239,10 +252,10 @@ class Store:
     async def read_held(self, held: HeldNode) -> HeldNode:
         """The node as it stands in ZooKeeper now. Raises NotHeld where it is gone."""
         try:
-            data, stat = await self._client.get(wire.node_path(held.node.id))
+            data, stat = await self._client.get(node_path(held.node.id))
         except Vanished as error:
             raise NotHeld(f"node {held.node.id} was removed by somebody") from error
-        return dataclasses.replace(held, node=wire.parse_node(held.node.id, data, stat.version))
+        return dataclasses.replace(held, node=parse_node(held.node.id, data, stat.version))
 
     def _written(self, held: HeldNode) -> HeldNode:
         written = held.evolve(version=held.node.version + 1)
@@ -260,7 +273,7 @@ class Store:
         """
         written, rest = nodes[: len(nodes) - unwritten], nodes[len(nodes) - unwritten :]
         operations: list[Operation] = [
-            *(Check(wire.node_path(entry.node.id), entry.node.version) for entry in written),
+            *(Check(node_path(entry.node.id), entry.node.version) for entry in written),
             *(_write(entry.node) for entry in rest),
             *(Delete(entry.lock) for entry in nodes),
         ]
@@ -268,7 +281,7 @@ class Store:
         for entry in rest:
             self._written(entry)
         for entry in nodes:
-            self._mirror.disown(wire.node_path(entry.node.id))
+            self._mirror.disown(node_path(entry.node.id))
 
     async def give_back(self, claim: Claim, request: NodeRequest) -> None:
         """Set the request as given (requested again, or failed) and free its lock.
@@ -280,10 +293,10 @@ class Store:
     async def _end_claim(
         self, claim: Claim, request: NodeRequest, operations: list[Operation]
     ) -> None:
-        path = wire.request_path(request.id)
+        path = request_path(request.id)
         version = claim.request.version
         while True:
-            write = SetData(path, wire.encode_request(request), version)
+            write = SetData(path, encode_request(request), version)
             try:
                 await self._as_holder(claim.lock, [write, *operations, Delete(claim.lock)])
             except TransactionConflict as conflict:
@@ -300,7 +313,7 @@ class Store:
 
     async def abandon_request(self, claim: Claim) -> None:
         """The request is gone: free its lock."""
-        self._mirror.disown(wire.request_path(claim.request.id))
+        self._mirror.disown(request_path(claim.request.id))
         await self._delete_quietly(claim.lock)
         await self.drop_request_lock(claim.request.id)
 
@@ -320,28 +333,29 @@ class Store:
         Proves in the same transaction that nobody holds its lock. Raises Held,
         Outdated, Vanished, SessionLost.
         """
-        taking = locks.Taking()
-        taking.probe(wire.request_lock_path(request.id), fresh=True)
-        write = SetData(
-            wire.request_path(request.id), wire.encode_request(request), request.version
-        )
-        await self._transact([], [write], taking)
+        lock_set = locks.LockSet()
+        lock_set.require_free(request_lock_path(request.id), expect_missing=True)
+        write = SetData(request_path(request.id), encode_request(request), request.version)
+        await self._transact([], [write], lock_set)
         written = dataclasses.replace(request, version=request.version + 1)
         self._mirror.put_request(written)
         return written
 
     async def _transact(
-        self, entries: Sequence[Entry], operations: Sequence[Operation], taking: locks.Taking
+        self,
+        entries: Sequence[LedgerChange],
+        operations: Sequence[Operation],
+        lock_set: locks.LockSet,
     ) -> None:
         """Apply all of it. Raises what stood in the way: Held, Outdated, Vanished."""
         try:
-            await self.ledgers.transact(entries, operations, taking)
+            await self.ledgers.transact(entries, operations, lock_set)
         except TransactionConflict as conflict:
             raise conflict.cause from conflict
 
     async def drop_request_lock(self, request_id: str) -> None:
         """Delete the lock's parent of a request that is gone, if nobody contends for it."""
-        await self._delete_quietly(wire.request_lock_path(request_id))
+        await self._delete_quietly(request_lock_path(request_id))
 
     # --- removing nodes ---------------------------------------------------------------------------
 
@@ -353,15 +367,15 @@ class Store:
         ``change`` sees the record as it stands, and returns None to leave it alone;
         then the answer is None. Raises Held, Vanished, Outdated, SessionLost.
         """
-        path = wire.node_path(node_id)
+        path = node_path(node_id)
         node = change(await self._get_node(node_id))
         if node is None:
             return None
-        taking = locks.Taking()
-        held = HeldNode(node, taking.add(wire.node_lock_path(node_id), fresh=False))
+        lock_set = locks.LockSet()
+        held = HeldNode(node, lock_set.add(node_lock_path(node_id), expect_missing=False))
         self._mirror.own(path)
         try:
-            await self._transact([], [_write(node)], taking)
+            await self._transact([], [_write(node)], lock_set)
         except BaseException:
             self._mirror.reread(path)
             raise
@@ -385,7 +399,7 @@ class Store:
 
     async def refresh_node(self, node_id: str) -> bool:
         """Have the mirror show a node as it is by now; False where it is gone."""
-        await self._client.sync(wire.NODES)
+        await self._client.sync(paths.NODES)
         try:
             self._mirror.put_node(await self._get_node(node_id))
         except (Vanished, MalformedRecord):
@@ -401,8 +415,8 @@ class Store:
         await self.ledgers.read(ledger)
 
     async def _get_node(self, node_id: str) -> Node:
-        data, stat = await self._client.get(wire.node_path(node_id))
-        return wire.parse_node(node_id, data, stat.version)
+        data, stat = await self._client.get(node_path(node_id))
+        return parse_node(node_id, data, stat.version)
 
     # --- letting nodes go --------------------------------------------------------------------
 
@@ -414,13 +428,13 @@ class Store:
         node = _freed(held.node)
         operations: list[Operation] = [_write(node), Delete(held.lock)]
         try:
-            await self.ledgers.transact(freed_for_tenant(held.node), operations)
+            await self.ledgers.transact(released_for_tenant(held.node), operations)
         except TransactionConflict as conflict:
             if conflict.operation.path == held.lock:
                 raise NotHeld(f"the lock {held.lock} is not ours any more") from conflict
             raise conflict.cause from conflict
         self._written(HeldNode(node, held.lock))
-        self._mirror.disown(wire.node_path(node.id))
+        self._mirror.disown(node_path(node.id))
 
     async def free_node(
         self, node_id: str, request: NodeRequest | None, is_due: Callable[[Node], bool]
@@ -433,13 +447,13 @@ class Store:
         node = await self._get_node(node_id)
         if not is_due(node):
             return False
-        taking = locks.Taking()
-        taking.probe(wire.node_lock_path(node_id), fresh=False)
+        lock_set = locks.LockSet()
+        lock_set.require_free(node_lock_path(node_id), expect_missing=False)
         free = _freed(node)
         operations: list[Operation] = [_write(free)]
         if request is not None:
-            operations.append(Check(wire.request_path(request.id), request.version))
-        await self._transact(freed_for_tenant(node), operations, taking)
+            operations.append(Check(request_path(request.id), request.version))
+        await self._transact(released_for_tenant(node), operations, lock_set)
         self._mirror.put_node(dataclasses.replace(free, version=free.version + 1))
         return True
 
@@ -450,7 +464,7 @@ class Store:
         unlocked then, so that he sees that there is nothing to have, and leaves; the
         removal is to be begun anew after that. Raises NotHeld, SessionLost.
         """
-        path, lock = wire.node_path(held.node.id), wire.node_lock_path(held.node.id)
+        path, lock = node_path(held.node.id), node_lock_path(held.node.id)
         removal: list[Operation] = [
             Check(held.lock),
             Delete(held.lock),
@@ -467,26 +481,26 @@ class Store:
 
     async def _remove(self, node: Node, removal: list[Operation]) -> None:
         try:
-            await self.ledgers.transact(freed(node), removal)
+            await self.ledgers.transact(released(node), removal)
         except TransactionConflict as conflict:
             raise conflict.cause from conflict
 
     async def _mark_deleted(self, held: HeldNode) -> None:
-        path = wire.node_path(held.node.id)
+        path = node_path(held.node.id)
         _, stat = await self._client.get(path)
         deleted = held.evolve(state=NodeState.DELETED, version=stat.version)
-        write = SetData(path, wire.encode_node(deleted.node), stat.version)
+        write = SetData(path, encode_node(deleted.node), stat.version)
         await self._as_holder(held.lock, [Delete(held.lock), write])
         self._written(deleted)
         self._mirror.disown(path)
 
     async def drop_empty_node(self, node_id: str) -> None:
         """Delete a node's znode without data that a contender's lock left behind."""
-        await self._delete_quietly(wire.node_lock_path(node_id))
+        await self._delete_quietly(node_lock_path(node_id))
         with suppress(Vanished):
-            data, stat = await self._client.get(wire.node_path(node_id))
+            data, stat = await self._client.get(node_path(node_id))
             if not data:
-                await self._delete_quietly(wire.node_path(node_id), version=stat.version)
+                await self._delete_quietly(node_path(node_id), version=stat.version)
 
     async def _delete_quietly(self, path: str, version: int = -1) -> None:
         """Delete a znode; that it is gone, changed or has children is fine."""
@@ -497,20 +511,20 @@ class Store:
 
     async def request_exists(self, request_id: str) -> bool:
         """Whether a request exists, asked of the leader, not of the mirror."""
-        await self._client.sync(wire.REQUESTS)
-        return await self._client.exists(wire.request_path(request_id)) is not None
+        await self._client.sync(paths.REQUESTS)
+        return await self._client.exists(request_path(request_id)) is not None
 
     async def read_request(self, request_id: str) -> NodeRequest | None:
         """A request, asked of the leader, not of the mirror; None where it is not there.
 
         Raises MalformedRecord, SessionLost.
         """
-        await self._client.sync(wire.REQUESTS)
+        await self._client.sync(paths.REQUESTS)
         try:
-            data, stat = await self._client.get(wire.request_path(request_id))
+            data, stat = await self._client.get(request_path(request_id))
         except Vanished:
             return None
-        return wire.parse_request(request_id, data, stat.version)
+        return parse_request(request_id, data, stat.version)
 
     async def read_node(self, node_id: str) -> Node | None:
         """A node's record, asked of the leader, not of the mirror; None where it is not there.
@@ -519,16 +533,16 @@ class Store:
         """
         if not node_id:
             return None
-        await self._client.sync(wire.NODES)
+        await self._client.sync(paths.NODES)
         try:
-            data, stat = await self._client.get(wire.node_path(node_id))
+            data, stat = await self._client.get(node_path(node_id))
         except Vanished:
             return None
-        return wire.parse_node(node_id, data, stat.version)
+        return parse_node(node_id, data, stat.version)
 
 
 def _write(node: Node) -> SetData:
-    return SetData(wire.node_path(node.id), wire.encode_node(node), node.version)
+    return SetData(node_path(node.id), encode_node(node), node.version)
 
 
 def _freed(node: Node) -> Node:
@@ -540,6 +554,6 @@ def _freed(node: Node) -> Node:
 def _raise_for_claim(conflict: TransactionConflict, nodes: Sequence[Node]) -> NoReturn:
     """Tell a ready node that went from a request that went."""
     for node in nodes:
-        if conflict.operation.path in (wire.node_path(node.id), wire.node_lock_path(node.id)):
+        if conflict.operation.path in (node_path(node.id), node_lock_path(node.id)):
             raise NodeTaken(node.id) from conflict
     raise conflict.cause from conflict

@@ -42,12 +42,12 @@ def written() -> io.StringIO:
 
 
 async def about_a_node() -> None:
-    logs.about(request="200-0000000001", event_id="abc", node=None)
+    logs.bind_log_context(request="200-0000000001", event_id="abc", node=None)
     await asyncio.create_task(about_more())
 
 
 async def about_more() -> None:
-    logs.about(node="0000000007", label="pod")
+    logs.bind_log_context(node="0000000007", label="pod")
     log.info("is %s", "ready")
 
 
@@ -85,7 +85,7 @@ def test_the_prefix_stays_single_when_a_queue_passes_records_on(written: io.Stri
 
 
 def test_each_line_of_a_traceback_begins_like_the_first(written: io.StringIO) -> None:
-    logs.about()
+    logs.bind_log_context()
     try:
         raise ValueError("one\ntwo")
     except ValueError:

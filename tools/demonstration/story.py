@@ -18,12 +18,14 @@ from demonstration.errors import DemoError
 from demonstration.launcher import LauncherProcess
 from demonstration.node_api import NodeApi
 from demonstration.screen import Screen
-from nodepool_k8s import wire
 from nodepool_k8s.client import AcceptedNode, Requestor
 from nodepool_k8s.config import Settings
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Vanished
 from nodepool_k8s.model import Node, Resources
+from nodepool_k8s.znodes.ledgers import parse_ledger
+from nodepool_k8s.znodes.nodes import driver_data_of
+from nodepool_k8s.znodes.paths import ledger_path, node_path
 
 POD_LABEL = "pod-fedora"
 NAMESPACE_LABEL = "kubernetes-namespace"
@@ -158,7 +160,7 @@ async def _obtain(scene: Scene, requestor: Requestor, label: str, stack: AsyncEx
     scene.screen.good(f"{label}: fulfilled {seconds * 1000:.0f} ms after request {request_id}")
     scene.screen.line(
         f"   node {taken.node.id} in namespace {taken.namespace}: "
-        f"{figures.steps(wire.own_data(taken.node))}"
+        f"{figures.steps(driver_data_of(taken.node))}"
     )
     return taken
 
@@ -202,12 +204,12 @@ async def _use_namespace(scene: Scene, namespace: Taken) -> None:
 
 
 async def _in_use(scene: Scene, requestor: Requestor) -> Resources:
-    path = wire.ledger_path(scene.pool.provider, scene.pool.name)
+    path = ledger_path(scene.pool.provider, scene.pool.name)
     try:
         data, _ = await requestor.client.get(path)
     except Vanished:  # Nothing was ever claimed.
         return Resources()
-    return wire.parse_ledger(data)
+    return parse_ledger(data)
 
 
 async def _show_quota(
@@ -233,7 +235,7 @@ async def _return(scene: Scene, requestor: Requestor, taken: list[Taken]) -> Non
 
 
 async def _removed(scene: Scene, requestor: Requestor, taken: Taken, began: float) -> None:
-    while await requestor.client.exists(wire.node_path(taken.node.id)) is not None:
+    while await requestor.client.exists(node_path(taken.node.id)) is not None:
         if time.monotonic() - began > GONE_SECONDS:
             raise DemoError(f"node {taken.node.id} is not gone after {GONE_SECONDS:.0f} s")
         await asyncio.sleep(POLL_SECONDS)

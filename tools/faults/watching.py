@@ -19,7 +19,7 @@ from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
 from faults.judge import Judge
-from nodepool_k8s.zookeeper.persistent import TreeClient
+from nodepool_k8s.zookeeper.recursive_watch import RecursiveWatchClient
 
 ROOT = "/nodepool"
 REQUESTS = f"{ROOT}/requests"
@@ -46,8 +46,10 @@ class ZooKeeperWatch:
         self._judge = judge
         self._loop = asyncio.get_running_loop()
         retry = KazooRetry(max_tries=-1, max_delay=0.5)
-        self._client: Any = TreeClient(hosts=hosts, timeout=SESSION_S, connection_retry=retry)
-        self._client.tree_callback = self._event
+        self._client: Any = RecursiveWatchClient(
+            hosts=hosts, timeout=SESSION_S, connection_retry=retry
+        )
+        self._client.watch_callback = self._event
         self._client.add_listener(self._connected)
 
     def start(self) -> None:
@@ -70,7 +72,7 @@ class ZooKeeperWatch:
     def _read_all(self) -> None:
         self._judge.catching_up = True
         self._judge.forget_locks()
-        self._client.add_tree_watch_async(ROOT)
+        self._client.add_recursive_watch_async(ROOT)
         for parent in (REQUESTS, NODES):
             listed = self._client.get_children_async(parent)
             listed.rawlink(lambda result, parent=parent: self._listed(parent, result))

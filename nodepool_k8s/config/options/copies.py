@@ -16,7 +16,7 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.label_settings import CONFIG_MAP, SECRET, Copies, Source, VolumeKind
+from nodepool_k8s.config.label_settings import CONFIG_MAP, SECRET, Copies, CopySource, VolumeKind
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Form, Items, Section
@@ -133,9 +133,9 @@ def _check_pair(review: Review, first: _Asked, asked: _Asked) -> None:
 
 def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Copies:
     """Build the record."""
-    sources: dict[str, list[Source]] = {}
+    sources: dict[str, list[CopySource]] = {}
     for asked in _all(document, path, label):
-        source = Source(asked.kind, asked.namespace or "", asked.name)
+        source = CopySource(asked.kind, asked.namespace or "", asked.name)
         sources.setdefault(str(asked.place[len(path)]), []).append(source)
     return Copies(
         env=(*sources.get("config-maps", ()), *sources.get("secrets", ())),

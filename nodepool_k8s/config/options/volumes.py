@@ -16,7 +16,7 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Entries, Validator
-from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
+from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
 from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.options import volume_forms as forms
 from nodepool_k8s.config.options.volume_forms import MEMORY, ONE_POD, is_short
@@ -117,8 +117,8 @@ def _claim_name(volume: Mapping[str, Any]) -> str:
     return str(own or volume.get("name", ""))
 
 
-def _made(name: str, options: Mapping[str, Any]) -> Claim:
-    return Claim(
+def _made(name: str, options: Mapping[str, Any]) -> VolumeClaim:
+    return VolumeClaim(
         options["size"],
         name,
         tuple(options.get("access-modes", DEFAULT_MODES)),
@@ -127,7 +127,7 @@ def _made(name: str, options: Mapping[str, Any]) -> Claim:
 
 
 def _claims(review: Review, path: Path, label: dict[str, Any]) -> None:
-    made: dict[str, tuple[Path, Claim]] = {}
+    made: dict[str, tuple[Path, VolumeClaim]] = {}
     for place, name, options in _claims_asked_for(path, label):
         if not review.sound(place):
             continue

@@ -79,7 +79,7 @@ class Bench:
             if self.clusters:
                 admins = self.clusters[0]
                 for namespace in await admins.reader.list_namespaces():
-                    await admins.remover.delete_node(namespace.name, 1.0)
+                    await admins.deleter.delete_node(namespace.name, 1.0)
         finally:
             for cluster in self.clusters:
                 await cluster.close()
@@ -101,11 +101,11 @@ def is_ready(cluster: Cluster, namespace: str) -> bool:
 
 async def make_node(cluster: Cluster, objects: NodeObjects) -> Made:
     """Make a node as the launcher does, and wait until it is ready."""
-    namespace = await cluster.maker.create_namespace(objects)
+    namespace = await cluster.creator.create_namespace(objects)
     async with asyncio.TaskGroup() as group:
-        access = group.create_task(cluster.maker.create_access(objects))
+        access = group.create_task(cluster.creator.create_access(objects))
         if objects.label.type is LabelType.POD:
-            group.create_task(cluster.maker.create_pod(objects))
+            group.create_task(cluster.creator.create_pod(objects))
     if objects.label.type is LabelType.POD:
         await until(cluster, namespace.name, lambda: is_ready(cluster, namespace.name))
     return namespace, access.result()

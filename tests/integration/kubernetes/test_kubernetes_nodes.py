@@ -13,12 +13,12 @@ from nodepool_k8s.config.settings import AccessTokenSettings, LaunchSettings
 from nodepool_k8s.errors import ApiError
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.kubernetes.watching import Subscription
+from nodepool_k8s.kubernetes.reflector import Subscription
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import LabelType
 from nodepool_k8s.policy.diagnosis import (
-    Hopeless,
     Observation,
+    Permanent,
     QuotaWait,
     Wait,
     diagnose,
@@ -59,10 +59,10 @@ async def test_a_pod_node_is_made_and_removed(
     )
     assert binding["roleRef"]["kind"] == "ClusterRole"
 
-    await cluster.remover.delete_node(namespace.name, 1.0)
-    await asyncio.wait_for(cluster.remover.pods_gone(namespace.name), 10)
+    await cluster.deleter.delete_node(namespace.name, 1.0)
+    await asyncio.wait_for(cluster.deleter.pods_gone(namespace.name), 10)
     assert (await admin.get(path_of(objects, "pods")))["items"] == []
-    await asyncio.wait_for(cluster.remover.namespace_gone(namespace.name), 60)
+    await asyncio.wait_for(cluster.deleter.namespace_gone(namespace.name), 60)
     assert await cluster.reader.get_namespace(namespace.name) is None
     assert cluster.namespaces() == ()
 
@@ -71,9 +71,9 @@ async def test_a_namespace_node_is_made_and_removed(bench: Bench, cluster: Clust
     namespace, access = await make_node(cluster, bench.objects(LabelType.NAMESPACE))
     assert access.token
     assert cluster.pods(namespace.name) == ()
-    await cluster.remover.delete_node(namespace.name, 1.0)
-    await asyncio.wait_for(cluster.remover.pods_gone(namespace.name), 10)
-    await asyncio.wait_for(cluster.remover.namespace_gone(namespace.name), 60)
+    await cluster.deleter.delete_node(namespace.name, 1.0)
+    await asyncio.wait_for(cluster.deleter.pods_gone(namespace.name), 10)
+    await asyncio.wait_for(cluster.deleter.namespace_gone(namespace.name), 60)
 
 
 async def test_every_option_is_in_what_the_api_server_stored(
@@ -101,8 +101,8 @@ async def test_every_option_is_in_what_the_api_server_stored(
         labels={"team": "a"},
         annotations={"note": "x"},
     )
-    namespace = await cluster.maker.create_namespace(objects)
-    await cluster.maker.create_pod(objects)
+    namespace = await cluster.creator.create_namespace(objects)
+    await cluster.creator.create_pod(objects)
     stored = await admin.get(path_of(objects, "pods", "pod-fedora"))
     spec, (container,) = stored["spec"], stored["spec"]["containers"]
     assert container["name"] == "pod-fedora"
@@ -144,8 +144,8 @@ async def test_a_raw_spec_is_stored_as_it_is(
         "terminationGracePeriodSeconds": 7,
     }
     objects = bench.objects(spec=spec, image=None)
-    await cluster.maker.create_namespace(objects)
-    pod = await cluster.maker.create_pod(objects)
+    await cluster.creator.create_namespace(objects)
+    pod = await cluster.creator.create_pod(objects)
     assert pod.grace == 7
     stored = (await admin.get(path_of(objects, "pods", "pod-fedora")))["spec"]
     assert stored["hostname"] == "mine"
@@ -155,12 +155,12 @@ async def test_a_raw_spec_is_stored_as_it_is(
 
 async def test_what_an_earlier_try_made_is_taken_over(bench: Bench, cluster: Cluster) -> None:
     objects = bench.objects()
-    first = await cluster.maker.create_namespace(objects)
-    assert await cluster.maker.create_namespace(objects) == first
-    await cluster.maker.create_access(objects)
-    assert (await cluster.maker.create_access(objects)).token
-    pod = await cluster.maker.create_pod(objects)
-    assert (await cluster.maker.create_pod(objects)).uid == pod.uid
+    first = await cluster.creator.create_namespace(objects)
+    assert await cluster.creator.create_namespace(objects) == first
+    await cluster.creator.create_access(objects)
+    assert (await cluster.creator.create_access(objects)).token
+    pod = await cluster.creator.create_pod(objects)
+    assert (await cluster.creator.create_pod(objects)).uid == pod.uid
 
 
 async def test_somebody_elses_namespace_is_neither_taken_nor_removed(
@@ -171,10 +171,10 @@ async def test_somebody_elses_namespace_is_neither_taken_nor_removed(
     theirs["metadata"]["labels"][manifests.DEPLOYMENT_LABEL] = "theirs"
     made = await admin.post("/api/v1/namespaces", theirs)
     with pytest.raises(ApiError, match="already exists"):
-        await cluster.maker.create_namespace(objects)
-    await cluster.remover.delete_node(objects.namespace_name, 1.0)
-    await cluster.remover.pods_gone(objects.namespace_name)
-    await cluster.remover.namespace_gone(objects.namespace_name)
+        await cluster.creator.create_namespace(objects)
+    await cluster.deleter.delete_node(objects.namespace_name, 1.0)
+    await cluster.deleter.pods_gone(objects.namespace_name)
+    await cluster.deleter.namespace_gone(objects.namespace_name)
     present = await admin.get(path_of(objects))
     assert present["metadata"]["uid"] == made["metadata"]["uid"]
     assert "deletionTimestamp" not in present["metadata"]
@@ -186,10 +186,10 @@ async def test_a_namespace_of_another_node_of_ours_is_not_taken(
     bench: Bench, cluster: Cluster
 ) -> None:
     objects = bench.objects(node_id="7", attempt=1)
-    await cluster.maker.create_namespace(objects)
+    await cluster.creator.create_namespace(objects)
     # The same name, by another way: node 7-1, first attempt.
     with pytest.raises(ApiError, match="already exists"):
-        await cluster.maker.create_namespace(bench.objects(node_id="7-1"))
+        await cluster.creator.create_namespace(bench.objects(node_id="7-1"))
 
 
 async def test_lasting_tokens_come_from_a_secret(
@@ -209,12 +209,12 @@ async def test_a_reused_node_gets_a_fresh_token_and_its_annotations(
 ) -> None:
     objects = bench.objects()
     namespace, access = await make_node(cluster, objects)
-    again = await cluster.maker.create_token(namespace.name, objects.label.launch.access_token)
+    again = await cluster.creator.create_token(namespace.name, objects.label.launch.access_token)
     assert again.expires is not None
     assert access.expires is not None
     assert again.expires >= access.expires
     patch = {"metadata": {"annotations": {"a": "b"}}}
-    await cluster.maker.patch_pod(namespace.name, objects.pod_name, patch)
+    await cluster.creator.patch_pod(namespace.name, objects.pod_name, patch)
     pod = await admin.get(path_of(objects, "pods", objects.pod_name))
     assert pod["metadata"]["annotations"]["a"] == "b"
     assert pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
@@ -239,19 +239,19 @@ async def accounted(admin: ApiClient, path: str) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(("hard", "verdict"), [("3", QuotaWait), ("1", Hopeless)])
+@pytest.mark.parametrize(("hard", "verdict"), [("3", QuotaWait), ("1", Permanent)])
 async def test_a_resource_quota(
     bench: Bench, cluster: Cluster, admin: ApiClient, hard: str, verdict: type
 ) -> None:
     objects = bench.objects(cpu=2, memory=1)
-    await cluster.maker.create_namespace(objects)
+    await cluster.creator.create_namespace(objects)
     await admin.post(path_of(objects, "resourcequotas"), quota(**{"requests.cpu": hard}))
     await accounted(admin, path_of(objects, "resourcequotas", "team"))
     if verdict is QuotaWait:
         neighbour = dataclasses.replace(objects.label, name="neighbour")
-        await cluster.maker.create_pod(dataclasses.replace(objects, label=neighbour))
+        await cluster.creator.create_pod(dataclasses.replace(objects, label=neighbour))
     with pytest.raises(ApiError, match="exceeded quota") as refused:
-        await cluster.maker.create_pod(objects)
+        await cluster.creator.create_pod(objects)
     assert isinstance(judge(refused.value), verdict)
 
 
@@ -272,10 +272,10 @@ async def test_a_resource_quota(
 )
 async def test_permanent_refusals(bench: Bench, cluster: Cluster, options: dict[str, Any]) -> None:
     objects = bench.objects(**options)
-    await cluster.maker.create_namespace(objects)
+    await cluster.creator.create_namespace(objects)
     with pytest.raises(ApiError) as refused:
-        await cluster.maker.create_pod(objects)
-    assert isinstance(judge(refused.value), Hopeless), refused.value
+        await cluster.creator.create_pod(objects)
+    assert isinstance(judge(refused.value), Permanent), refused.value
 
 
 @pytest.mark.parametrize(
@@ -289,8 +289,8 @@ async def test_a_pod_that_is_not_scheduled_tells_why(
     bench: Bench, cluster: Cluster, options: dict[str, Any], reason: str
 ) -> None:
     objects = bench.objects(**options)
-    namespace = await cluster.maker.create_namespace(objects)
-    await cluster.maker.create_pod(objects)
+    namespace = await cluster.creator.create_namespace(objects)
+    await cluster.creator.create_pod(objects)
     observed = Observation(0.0)
 
     def told() -> bool:
@@ -302,7 +302,7 @@ async def test_a_pod_that_is_not_scheduled_tells_why(
 
 async def test_warning_events_are_told(bench: Bench, cluster: Cluster, admin: ApiClient) -> None:
     objects = bench.objects()
-    await cluster.maker.create_namespace(objects)
+    await cluster.creator.create_namespace(objects)
     for kind, reason in (("Warning", "FailedMount"), ("Normal", "Scheduled")):
         await admin.post(
             path_of(objects, "events"),
@@ -330,44 +330,44 @@ async def test_a_pod_that_the_mirror_has_not_shown_yet_is_waited_for(
     bench: Bench, cluster: Cluster, admin: ApiClient
 ) -> None:
     objects = bench.objects()
-    await cluster.maker.create_namespace(objects)
-    await cluster.maker.create_pod(objects)
-    await cluster.remover.delete_node(objects.namespace_name, 1.0)
-    await asyncio.wait_for(cluster.remover.pods_gone(objects.namespace_name), 10)
+    await cluster.creator.create_namespace(objects)
+    await cluster.creator.create_pod(objects)
+    await cluster.deleter.delete_node(objects.namespace_name, 1.0)
+    await asyncio.wait_for(cluster.deleter.pods_gone(objects.namespace_name), 10)
     assert (await admin.get(path_of(objects, "pods")))["items"] == []
     with pytest.raises(ApiError):
-        await cluster.maker.create_pod(objects)
+        await cluster.creator.create_pod(objects)
 
 
 async def test_removing_twice_and_removing_nothing(bench: Bench, cluster: Cluster) -> None:
     namespace, _ = await make_node(cluster, bench.objects())
     for _ in range(2):
-        await cluster.remover.delete_node(namespace.name, 1.0)
-        await cluster.remover.pods_gone(namespace.name)
-    await cluster.remover.delete_node("never-was", 1.0)
-    await cluster.remover.pods_gone("never-was")
-    await cluster.remover.namespace_gone("never-was")
+        await cluster.deleter.delete_node(namespace.name, 1.0)
+        await cluster.deleter.pods_gone(namespace.name)
+    await cluster.deleter.delete_node("never-was", 1.0)
+    await cluster.deleter.pods_gone("never-was")
+    await cluster.deleter.namespace_gone("never-was")
 
 
 async def test_what_holds_a_namespace_is_told(
     bench: Bench, cluster: Cluster, admin: ApiClient
 ) -> None:
     objects = bench.objects(LabelType.NAMESPACE)
-    await cluster.maker.create_namespace(objects)
+    await cluster.creator.create_namespace(objects)
     held = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "held", "finalizers": ["example.com/hold"]},
     }
     await admin.post(path_of(objects, "configmaps"), held)
-    await cluster.remover.delete_node(objects.namespace_name, 1.0)
+    await cluster.deleter.delete_node(objects.namespace_name, 1.0)
     async with asyncio.timeout(60):
         while True:
             blockers = await cluster.reader.namespace_blockers(objects.namespace_name)
             if any("example.com/hold" in blocker for blocker in blockers):
                 break
             await asyncio.sleep(0.1)
-    gone = asyncio.ensure_future(cluster.remover.namespace_gone(objects.namespace_name))
+    gone = asyncio.ensure_future(cluster.deleter.namespace_gone(objects.namespace_name))
     await admin.patch(path_of(objects, "configmaps", "held"), {"metadata": {"finalizers": None}})
     await asyncio.wait_for(gone, 60)
     assert await cluster.reader.namespace_blockers(objects.namespace_name) == []

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nodepool_k8s import manifests
-from nodepool_k8s.config.label_settings import Copies, Source
+from nodepool_k8s.config.label_settings import Copies, CopySource
 from nodepool_k8s.errors import ApiError, MissingRights, SourceUnusable
 from nodepool_k8s.kubernetes import rights
 from nodepool_k8s.kubernetes.client import ApiClient
@@ -201,12 +201,12 @@ async def test_the_shipped_manifest_is_enough(bench: Bench, account: Accounts) -
         assert await launcher.reader.events(namespace.name) == []
         if kind is LabelType.POD:
             patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=True)
-            await launcher.maker.patch_pod(namespace.name, objects.pod_name, patch)
+            await launcher.creator.patch_pod(namespace.name, objects.pod_name, patch)
         patch = manifests.reuse_patch(objects.label, {"job": "next"}, pod=False)
-        await launcher.maker.patch_namespace(namespace.name, patch)
-        await launcher.remover.delete_node(namespace.name, 1.0)
-        await launcher.remover.pods_gone(namespace.name)
-    assert launcher.maker.role_kind == "ClusterRole"
+        await launcher.creator.patch_namespace(namespace.name, patch)
+        await launcher.deleter.delete_node(namespace.name, 1.0)
+        await launcher.deleter.pods_gone(namespace.name)
+    assert launcher.creator.role_kind == "ClusterRole"
 
 
 async def test_missing_rights_are_named_with_the_manifest(bench: Bench, account: Accounts) -> None:
@@ -230,7 +230,7 @@ async def test_rights_for_labels_are_needed_by_those_labels_alone(
         body = {"metadata": {"name": name}, "data": {"A": "MQ=="}}
         await admin.post(f"/api/v1/namespaces/{space}/{resource}", body)
     named = Copies(
-        env=(Source("Secret", space, "registry"), Source("ConfigMap", space, "settings"))
+        env=(CopySource("Secret", space, "registry"), CopySource("ConfigMap", space, "settings"))
     )
     try:
         context = await account(*shipped())
@@ -251,9 +251,9 @@ async def test_rights_for_labels_are_needed_by_those_labels_alone(
             "bind the ClusterRole nodepool-k8s-label-options of etc/kubernetes/rbac" in caplog.text
         )
         assert "label plain" not in caplog.text
-        await launcher.maker.create_namespace(objects)
+        await launcher.creator.create_namespace(objects)
         with pytest.raises(SourceUnusable, match="may not be read by the launcher's account"):
-            await launcher.maker.create_pod(objects)
+            await launcher.creator.create_pod(objects)
         await make_node(launcher, dataclasses.replace(bench.objects(), label=plain))
 
         # As the example has it, for that namespace.
@@ -310,7 +310,7 @@ async def test_roles_in_each_namespace_where_cluster_roles_may_not_be_made(
         await admin.delete(f"{PATHS['ClusterRole']}/{name}")
     caplog.set_level(logging.WARNING)
     launcher = await bench.cluster(context=context)
-    assert launcher.maker.role_kind == "Role"
+    assert launcher.creator.role_kind == "Role"
     assert caplog.text.count("each namespace gets a Role of its own") == 1
     await make_node(launcher, bench.objects())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s.kubernetes.making import Maker
+from nodepool_k8s.kubernetes.creating import NodeCreator
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import Namespace
 from tests.support.admin import DEPLOYMENT, MERGE, Admin, Object, Refused, running, waiting
@@ -242,15 +242,15 @@ def prepare_namespaces(
     monkeypatch: pytest.MonkeyPatch, admin: Admin, kind: str, spec: Object
 ) -> None:
     """Put a ResourceQuota or LimitRange into each new namespace, ahead of its pod."""
-    create = Maker.create_namespace
+    create = NodeCreator.create_namespace
 
-    async def create_with_policy(self: Maker, objects: NodeObjects) -> Namespace:
+    async def create_with_policy(self: NodeCreator, objects: NodeObjects) -> Namespace:
         made = await create(self, objects)
         path = f"/api/v1/namespaces/{made.name}/{kind}"
         await admin.call("POST", path, {"metadata": {"name": "policy"}, "spec": spec})
         return made
 
-    monkeypatch.setattr(Maker, "create_namespace", create_with_policy)
+    monkeypatch.setattr(NodeCreator, "create_namespace", create_with_policy)
 
 
 async def test_a_limit_range_that_forbids_the_pod_is_permanent(
@@ -293,9 +293,9 @@ async def test_a_used_up_resource_quota_is_waited_for_and_uses_no_attempt(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    create = Maker.create_namespace
+    create = NodeCreator.create_namespace
 
-    async def with_full_quota(self: Maker, objects: NodeObjects) -> Namespace:
+    async def with_full_quota(self: NodeCreator, objects: NodeObjects) -> Namespace:
         made = await create(self, objects)
         path = f"/api/v1/namespaces/{made.name}"
         quota = {"metadata": {"name": "policy"}, "spec": {"hard": {"pods": "1"}}}
@@ -306,7 +306,7 @@ async def test_a_used_up_resource_quota_is_waited_for_and_uses_no_attempt(
         await admin.call("POST", f"{path}/resourcequotas", quota)
         return made
 
-    monkeypatch.setattr(Maker, "create_namespace", with_full_quota)
+    monkeypatch.setattr(NodeCreator, "create_namespace", with_full_quota)
     await launchers.start(make_site(pod_label(), provider={"launch-retries": 1}))
     request_id = await zuul.submit("pod")
     await eventually(lambda: "no attempt used up" in warnings(caplog), "it waits")
@@ -314,7 +314,7 @@ async def test_a_used_up_resource_quota_is_waited_for_and_uses_no_attempt(
     # Meanwhile the pool takes on nothing else.
     second = await zuul.submit("pod")
     await eventually(lambda: is_paused(zuul), "the pool pauses")
-    monkeypatch.setattr(Maker, "create_namespace", create)
+    monkeypatch.setattr(NodeCreator, "create_namespace", create)
     await admin.delete_pod(make_site.namespace(node_id), "other")
     await zuul.answered(request_id)
     await zuul.answered(second)

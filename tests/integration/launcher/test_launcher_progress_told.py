@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from kazoo.exceptions import NoNodeError
 
-from nodepool_k8s import wire
 from nodepool_k8s.model import Phase, Progress
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.paths import progress_path
+from nodepool_k8s.znodes.progress import parse_progress
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, manual_label
@@ -18,10 +20,10 @@ pytestmark = pytest.mark.integration
 
 async def progress(zuul: Zuul, request_id: str) -> Progress | None:
     try:
-        data, _ = await zuul.do(zuul.kazoo.get, wire.progress_path(request_id))
+        data, _ = await zuul.do(zuul.kazoo.get, progress_path(request_id))
     except NoNodeError:
         return None
-    return wire.parse_progress(request_id, data)
+    return parse_progress(request_id, data)
 
 
 async def told(zuul: Zuul, request_id: str, phase: Phase, why: str, place: int | None) -> Progress:
@@ -55,7 +57,7 @@ async def test_a_request_that_wants_to_know_is_told_what_it_waits_for_by_whoever
     await told(zuul, waits, Phase.QUEUED, "1 of 1 instances in use, 1 needed", 2)
     await zuul.cancel(silent)
     await told(zuul, waits, Phase.QUEUED, "1 of 1 instances in use, 1 needed", 1)
-    assert set(await zuul.children(wire.PROGRESS)) == {launched, waits}
+    assert set(await zuul.children(paths.PROGRESS)) == {launched, waits}
     # Another launcher comes to the first's end.
     second = await launchers.start(site)
     await admin.make_ready(make_site.namespace(node_id))

@@ -219,7 +219,7 @@ async def test_debug_of_one_module_alone(
 ) -> None:
     config, log = tmp_path / "logging.yaml", tmp_path / "nodepool.log"
     config.write_text(yaml.safe_dump(dictionary(log)))
-    modules = ["--debug-module", "nodepool_k8s.launcher.requests", "--debug-module", "kazoo"]
+    modules = ["--debug-module", "nodepool_k8s.launcher.pool_queue", "--debug-module", "kazoo"]
     site = make_site(pod_label(), pool={"max-servers": 1})
     await start(launchers, site, config, log, *modules)
     first = await zuul.submit("pod")
@@ -228,7 +228,7 @@ async def test_debug_of_one_module_alone(
     await eventually(lambda: f"{waiting} waits for quota" in log.read_text(), "it waits")
     loggers = re.findall(r" DEBUG ([\w.]+): ", log.read_text())
     assert {name for name in loggers if not name.startswith("kazoo")} == {
-        "nodepool_k8s.launcher.requests"
+        "nodepool_k8s.launcher.pool_queue"
     }
     assert "kazoo.client" in loggers
     await zuul.use_and_return(first)

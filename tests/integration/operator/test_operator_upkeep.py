@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from nodepool_k8s import wire
+from nodepool_k8s import admin as admin_module
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
-from nodepool_k8s.model import Home
-from nodepool_k8s.operating import Operator
+from nodepool_k8s.model import ProviderCluster
+from nodepool_k8s.znodes.paths import provider_cluster_path
+from nodepool_k8s.znodes.provider_clusters import encode_provider_cluster
 from tests.support.admin import DEPLOYMENT, Admin, Object
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import Options, SiteMaker, namespace_label, pod_label
@@ -139,10 +140,10 @@ async def test_what_cannot_be_removed_for_want_of_its_cluster_is_said_once(
     """Its context is gone, or its name has come to mean another cluster."""
     caplog.set_level("INFO")
     context = "no-such-context" if gone else make_site.cluster.context
-    home = Home("lost", context, "another-cluster")
+    home = ProviderCluster("lost", context, "another-cluster")
     node = left_node("lost", "pool", state="used", context=context, cluster=home.cluster)
     path = await zuul.create(f"{NODES}/", node, sequence=True)
-    await zuul.create(wire.home_path(home), wire.encode_home(home), makepath=True)
+    await zuul.create(provider_cluster_path(home), encode_provider_cluster(home), makepath=True)
     site = make_site(pod_label())
     launcher = await launchers.start(site, QUICK)
 
@@ -156,10 +157,10 @@ async def test_what_cannot_be_removed_for_want_of_its_cluster_is_said_once(
     assert ("has no context no-such-context" if gone else "is another cluster now") in warning
     assert "erase lost" in warning
     assert await zuul.get(path) is not None
-    async with Operator.connected(site.settings().zookeeper) as operator:
+    async with admin_module.Admin.connected(site.settings().zookeeper) as operator:
         assert await operator.erase("lost", force=False, say=lambda _: None) == 1
     assert await zuul.get(path) is None
-    assert await zuul.get(wire.home_path(home)) is None
+    assert await zuul.get(provider_cluster_path(home)) is None
 
 
 def left_node(provider: str, pool: str, *, state: str, **own: object) -> Record:

@@ -142,7 +142,7 @@ async def test_reads_outlive_a_dropped_connection(proxied: Actor, proxy: Proxy) 
         lambda: proxied.client.exists("/a"),
         lambda: proxied.client.sync("/"),
         lambda: proxied.client.ensure_path("/deep/down"),
-        lambda: proxied.client.watch_tree("/"),
+        lambda: proxied.client.watch_recursively("/"),
     ]
     work = asyncio.gather(*(read() for read in reads))
     await eventually(lambda: not proxied.client.connected, "the connection is lost")

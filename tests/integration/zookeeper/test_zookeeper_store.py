@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import Conflict, ConnectionLost, Held, NotHeld, SessionLost, Vanished
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
+from nodepool_k8s.znodes.paths import ledger_path
+from nodepool_k8s.znodes.requests import parse_request
 from nodepool_k8s.zookeeper import locks
-from nodepool_k8s.zookeeper.ledger import AtQuota, Entry
+from nodepool_k8s.zookeeper.ledger import AtQuota, LedgerChange
 from nodepool_k8s.zookeeper.mirror import Kind
 from nodepool_k8s.zookeeper.operations import Delete, SetData
 from nodepool_k8s.zookeeper.store import Claim, HeldNode
@@ -33,7 +35,7 @@ async def a_request(actor: Actor, zuul: Zuul) -> NodeRequest:
     """A request as the mirror has it."""
     request_id = await zuul.submit("pod")
     data, stat = await actor.client.get(f"{REQUESTS}/{request_id}")
-    return wire.parse_request(request_id, data, stat.version)
+    return parse_request(request_id, data, stat.version)
 
 
 def pending(request: NodeRequest) -> NodeRequest:
@@ -45,18 +47,20 @@ def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
-LEDGER = wire.ledger_path(*POOL)
+LEDGER = ledger_path(*POOL)
 
 
-def entry(most: int) -> Entry:
-    return Entry(LEDGER, ONE, lambda claimed: claimed.amount("instances") + 1000 <= most * 1000)
+def entry(most: int) -> LedgerChange:
+    return LedgerChange(
+        LEDGER, ONE, lambda claimed: claimed.amount("instances") + 1000 <= most * 1000
+    )
 
 
 async def claim(
     actor: Actor, request: NodeRequest, most: int = 10, amount: Resources = ONE
 ) -> Claim:
     """Claim a request with one node for it, as a pool's queue does."""
-    own = {wire.DRIVER_KEY: {"type": "pod"}}
+    own = {DRIVER_KEY: {"type": "pod"}}
     draft = Node("", NodeState.INIT, ("pod",), *POOL, allocated_to=request.id, driver_data=own)
     drafts = await actor.store.draft_nodes([draft])
     nodes = [
@@ -355,7 +359,7 @@ async def test_a_claim_and_a_removal_over_a_broken_connection_happen_once(
     proxied: Actor, proxy: Proxy, zuul: Zuul, arrives: bool
 ) -> None:
     request = await a_request(proxied, zuul)
-    own = {wire.DRIVER_KEY: {"type": "pod"}}
+    own = {DRIVER_KEY: {"type": "pod"}}
     draft = Node("", NodeState.INIT, ("pod",), *POOL, driver_data=own)
     (node,) = await proxied.store.draft_nodes([draft])
     building = HeldNode(node, "").evolve(state=NodeState.BUILDING, claimed=ONE).node
@@ -409,7 +413,7 @@ async def test_the_mirror_tells_of_what_changed_while_it_was_away(
     request_lock = await zuul.lock(f"{REQUEST_LOCKS}/{locked}")
     await eventually(lambda: proxied.mirror.request_locked(locked), "all is seen")
     await proxied.store.ledgers.require_room([entry(1)])
-    ledger = wire.ledger_path(*POOL)
+    ledger = ledger_path(*POOL)
 
     told: set[tuple[Kind, str]] = set()
     proxied.mirror.listen(lambda kind, name: told.add((kind, name)))

@@ -129,7 +129,7 @@ def say(name: str, level: int = logging.DEBUG) -> None:
 
 
 def say_about_a_request() -> None:
-    logs.about(request="200-0000000001", event_id="abc")
+    logs.bind_log_context(request="200-0000000001", event_id="abc")
     say("nodepool_k8s.launcher.delete")
     say("nodepool_k8s.zookeeper.client")
     say("kazoo.client", logging.WARNING)

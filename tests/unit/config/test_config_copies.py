@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Copies, Source
+from nodepool_k8s.config.label_settings import Copies, CopySource
 from nodepool_k8s.config.settings import Label
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def label_of(site: Site, lines: str, kind: str = "pod") -> Label:
     return label
 
 
-def secret(name: str, namespace: str = "build") -> Source:
-    return Source("Secret", namespace, name)
+def secret(name: str, namespace: str = "build") -> CopySource:
+    return CopySource("Secret", namespace, name)
 
 
-def config_map(name: str, namespace: str = "build") -> Source:
-    return Source("ConfigMap", namespace, name)
+def config_map(name: str, namespace: str = "build") -> CopySource:
+    return CopySource("ConfigMap", namespace, name)
 
 
 MOUNTED = """\

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
+from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
 
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Site
@@ -47,13 +47,16 @@ SHORT_FORMS = [
     (
         "ephemeral",
         "size: 500Mi",
-        Volume("v", VolumeKind.EPHEMERAL, "/data", template=Claim("500Mi")),
+        Volume("v", VolumeKind.EPHEMERAL, "/data", template=VolumeClaim("500Mi")),
     ),
     (
         "ephemeral",
         "size: 2G, access_modes: [ReadWriteMany], storage_class: fast",
         Volume(
-            "v", VolumeKind.EPHEMERAL, "/data", template=Claim("2G", "", ("ReadWriteMany",), "fast")
+            "v",
+            VolumeKind.EPHEMERAL,
+            "/data",
+            template=VolumeClaim("2G", "", ("ReadWriteMany",), "fast"),
         ),
     ),
     (
@@ -91,7 +94,7 @@ def test_a_claim_with_a_size_is_made_under_its_own_name_or_the_volumes(site: Sit
     named = short("persistent_volume_claim", "claim_name: c, size: 1Gi", "/c", "with-name")
     plain = short("persistent_volume_claim", "size: 2Gi, storage_class: ''", "/p", "plain")
     found = volumes(site, f"volumes: [{named}, {plain}]")
-    assert found.claims == (Claim("1Gi", "c"), Claim("2Gi", "plain", storage_class=""))
+    assert found.claims == (VolumeClaim("1Gi", "c"), VolumeClaim("2Gi", "plain", storage_class=""))
     assert [volume.source for volume in found.short] == ["c", "plain"]
 
 
@@ -113,7 +116,7 @@ def test_claims_by_path_and_with_a_size(site: Site) -> None:
         Volume("claim", VolumeKind.CLAIM, "/data", source="data"),
         Volume("claim-2", VolumeKind.CLAIM, "/new", source="new"),
     )
-    assert found.claims == (Claim("5Gi", "new"),)
+    assert found.claims == (VolumeClaim("5Gi", "new"),)
 
 
 def test_a_claim_that_is_not_made_is_remarked_on(site: Site) -> None:
@@ -190,7 +193,7 @@ def test_a_namespace_label_has_the_claims_that_are_made(site: Site) -> None:
         )
     )
     (label,) = settings.pools[0].labels.values()
-    assert label.volumes == Volumes(claims=(Claim("1Gi", "data", ("ReadWriteMany",)),))
+    assert label.volumes == Volumes(claims=(VolumeClaim("1Gi", "data", ("ReadWriteMany",)),))
     assert settings.notices == ()
 
 
@@ -203,7 +206,7 @@ def test_a_pools_defaults(site: Site) -> None:
         1,
     )
     (label,) = site.load(text).pools[0].labels.values()
-    assert label.volumes.claims == (Claim("1Gi", "c"),)
+    assert label.volumes.claims == (VolumeClaim("1Gi", "c"),)
     assert [volume.mount_path for volume in label.volumes.short] == ["/c", "/dev/shm"]
 
 

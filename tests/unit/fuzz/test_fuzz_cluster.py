@@ -52,22 +52,22 @@ OPERATIONS: Mapping[str, tuple[Operation, type | tuple[type, ...]]] = {
     "list_pods": (lambda cluster: cluster.reader.list_pods(NAME), tuple),
     "events": (lambda cluster: cluster.reader.events(NAME), list),
     "namespace_blockers": (lambda cluster: cluster.reader.namespace_blockers(NAME), list),
-    "create_namespace": (lambda cluster: cluster.maker.create_namespace(OBJECTS), Namespace),
-    "create_access": (lambda cluster: cluster.maker.create_access(OBJECTS), AccessToken),
-    "create_pod": (lambda cluster: cluster.maker.create_pod(OBJECTS), Pod),
+    "create_namespace": (lambda cluster: cluster.creator.create_namespace(OBJECTS), Namespace),
+    "create_access": (lambda cluster: cluster.creator.create_access(OBJECTS), AccessToken),
+    "create_pod": (lambda cluster: cluster.creator.create_pod(OBJECTS), Pod),
     "create_token": (
-        lambda cluster: cluster.maker.create_token(NAME, AccessTokenSettings()),
+        lambda cluster: cluster.creator.create_token(NAME, AccessTokenSettings()),
         AccessToken,
     ),
     "secret token": (
-        lambda cluster: cluster.maker.create_token(NAME, AccessTokenSettings("secret")),
+        lambda cluster: cluster.creator.create_token(NAME, AccessTokenSettings("secret")),
         AccessToken,
     ),
-    "patch_pod": (lambda cluster: cluster.maker.patch_pod(NAME, "fedora", {}), type(None)),
-    "patch_namespace": (lambda cluster: cluster.maker.patch_namespace(NAME, {}), type(None)),
-    "delete_node": (lambda cluster: cluster.remover.delete_node(NAME, 3), type(None)),
-    "pods_gone": (lambda cluster: cluster.remover.pods_gone(NAME), type(None)),
-    "namespace_gone": (lambda cluster: cluster.remover.namespace_gone(NAME), type(None)),
+    "patch_pod": (lambda cluster: cluster.creator.patch_pod(NAME, "fedora", {}), type(None)),
+    "patch_namespace": (lambda cluster: cluster.creator.patch_namespace(NAME, {}), type(None)),
+    "delete_node": (lambda cluster: cluster.deleter.delete_node(NAME, 3), type(None)),
+    "pods_gone": (lambda cluster: cluster.deleter.pods_gone(NAME), type(None)),
+    "namespace_gone": (lambda cluster: cluster.deleter.namespace_gone(NAME), type(None)),
 }
 
 EVENTS = st.lists(

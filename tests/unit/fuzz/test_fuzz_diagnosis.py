@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from nodepool_k8s.config.settings import LaunchSettings
 from nodepool_k8s.errors import ApiError, MalformedAnswer
-from nodepool_k8s.kubernetes.records import pod_record
+from nodepool_k8s.kubernetes.parsing import pod_record
 from nodepool_k8s.model import Pod
 from nodepool_k8s.policy import diagnosis, failures
 from nodepool_k8s.policy.diagnosis import (
     Adopt,
-    Failed,
-    Hopeless,
     Observation,
+    Permanent,
     QuotaWait,
     Ready,
+    Retryable,
     Transient,
     Wait,
 )
@@ -93,7 +93,7 @@ def test_whatever_a_pod_comes_to_its_launch_ends(
 def check(
     verdict: diagnosis.Verdict, found: tuple[Pod, ...], launch: LaunchSettings, now: float
 ) -> None:
-    timed_out = isinstance(verdict, Failed) and verdict.timed_out
+    timed_out = isinstance(verdict, Retryable) and verdict.timed_out
     assert failures.of_pods(found, timed_out=timed_out) in failures.Failure
     usable = diagnosis.why_unusable(found, launch) is None
     assert usable == isinstance(verdict, Ready)
@@ -104,7 +104,7 @@ def check(
     assert verdict.reason
     if isinstance(verdict, Wait):
         assert verdict.until > now
-    if isinstance(verdict, Hopeless):
+    if isinstance(verdict, Permanent):
         reasons = {container.reason for container in found[0].containers}
         assert reasons & diagnosis.PERMANENT_REASONS
 
@@ -149,7 +149,7 @@ def test_every_refusal_means_something(
     judgement = diagnosis.judge(error, own_name=own_name)
     event(type(judgement).__name__)
     assert judgement.reason
-    assert isinstance(judgement, Failed | Hopeless | QuotaWait | Transient | Adopt)
+    assert isinstance(judgement, Retryable | Permanent | QuotaWait | Transient | Adopt)
     if isinstance(judgement, QuotaWait):
         assert status == 403
         assert "exceeded quota" in message

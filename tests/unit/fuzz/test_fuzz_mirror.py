@@ -18,9 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nodepool_k8s import wire
 from nodepool_k8s.errors import MalformedRecord, Vanished
 from nodepool_k8s.model import MIN_READY, Node, NodeState, RequestState, Resources
+from nodepool_k8s.znodes import paths
+from nodepool_k8s.znodes.components import parse_component
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
+from nodepool_k8s.znodes.nodes import driver_data_of, encode_node, parse_node, without_secrets
+from nodepool_k8s.znodes.paths import (
+    ledger_path,
+    node_lock_path,
+    node_path,
+    request_lock_path,
+    tenant_ledger_path,
+)
+from nodepool_k8s.znodes.requests import parse_request
 from nodepool_k8s.zookeeper.client import Stat, ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 from tests.support.fuzzing import fuzzed, texts, values
@@ -59,7 +70,7 @@ NODES = st.fixed_dictionaries(
         "requestor": mostly(st.sampled_from([MIN_READY, "zuul"])),
         "resources": mostly(AMOUNTS),
         "state_time": mostly(st.integers(0, 9)),
-        "driver_data": mostly(st.fixed_dictionaries({wire.DRIVER_KEY: mostly(OWN)})),
+        "driver_data": mostly(st.fixed_dictionaries({DRIVER_KEY: mostly(OWN)})),
         "user_data": values,
     },
 ).map(bytes_of)
@@ -77,10 +88,10 @@ COMPONENTS = st.fixed_dictionaries(
 JUNK = st.one_of(st.just(b""), st.binary(max_size=8), values.map(bytes_of))
 
 ZNODES: tuple[tuple[str, st.SearchStrategy[str], st.SearchStrategy[bytes]], ...] = (
-    (wire.NODES, NODE_IDS, NODES),
-    (wire.NODES, NODE_IDS, NODES),
-    (wire.REQUESTS, REQUEST_IDS, REQUESTS),
-    (wire.POOL_COMPONENTS, POOL_IDS, COMPONENTS),
+    (paths.NODES, NODE_IDS, NODES),
+    (paths.NODES, NODE_IDS, NODES),
+    (paths.REQUESTS, REQUEST_IDS, REQUESTS),
+    (paths.POOL_COMPONENTS, POOL_IDS, COMPONENTS),
 )
 
 
@@ -91,10 +102,10 @@ def _path_and_data(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 PATHS_AND_DATA = _path_and_data()
-CONTENDERS = st.sampled_from([f"c{number}{wire.LOCK_INFIX}{number:010}" for number in range(2)])
+CONTENDERS = st.sampled_from([f"c{number}{paths.LOCK_INFIX}{number:010}" for number in range(2)])
 LOCKS = st.one_of(
-    st.builds(lambda name, who: f"{wire.node_lock_path(name)}/{who}", NODE_IDS, CONTENDERS),
-    st.builds(lambda name, who: f"{wire.request_lock_path(name)}/{who}", REQUEST_IDS, CONTENDERS),
+    st.builds(lambda name, who: f"{node_lock_path(name)}/{who}", NODE_IDS, CONTENDERS),
+    st.builds(lambda name, who: f"{request_lock_path(name)}/{who}", REQUEST_IDS, CONTENDERS),
 )
 CHANGES = PATHS_AND_DATA | st.tuples(PATHS_AND_DATA.map(lambda pair: pair[0]) | LOCKS, st.none())
 
@@ -124,7 +135,7 @@ class Tree:
     def on_event(self, callback: Callable[[str, str], None]) -> None:
         self.callback = callback
 
-    async def watch_tree(self, path: str) -> None:
+    async def watch_recursively(self, path: str) -> None:
         await self._asked()
 
     async def get(self, path: str) -> tuple[bytes, Stat]:
@@ -252,28 +263,28 @@ class Mirrors(RuleBasedStateMachine):
 
     @rule(node_id=NODE_IDS, data=NODES)
     def this_launcher_takes_a_node(self, node_id: str, data: bytes) -> None:
-        path = wire.node_path(node_id)
+        path = node_path(node_id)
         if path in self.tree.data:
             self.mirror.own(path)
             self.owned.add(path)
 
     @rule(node_id=NODE_IDS, data=NODES)
     def this_launcher_writes_its_node(self, node_id: str, data: bytes) -> None:
-        path = wire.node_path(node_id)
+        path = node_path(node_id)
         if path in self.owned and path in self.tree.data:
             try:
-                node = wire.parse_node(node_id, data, 0)
+                node = parse_node(node_id, data, 0)
             except MalformedRecord:
                 return
-            self.tree.change(path, wire.encode_node(node))
+            self.tree.change(path, encode_node(node))
             # Gone while the answer was on its way is heard of later.
             self.mirror.put_node(
-                wire.parse_node(node_id, self.tree.data[path], self.tree.versions[path])
+                parse_node(node_id, self.tree.data[path], self.tree.versions[path])
             )
 
     @rule(node_id=NODE_IDS)
     def this_launcher_lets_go_of_its_node(self, node_id: str) -> None:
-        path = wire.node_path(node_id)
+        path = node_path(node_id)
         if path in self.owned:
             self.owned.discard(path)
             self.mirror.reread(path)
@@ -282,17 +293,17 @@ class Mirrors(RuleBasedStateMachine):
     def this_launcher_drafts_a_node(
         self, node_id: str, data: bytes, others: list[tuple[str, bytes | None]], heard: bool
     ) -> None:
-        path = wire.node_path(node_id)
+        path = node_path(node_id)
         if path in self.tree.data or path in self.gone:
             return
-        with self.mirror.drafting() as paths:
+        with self.mirror.drafting() as created:
             self.tree.change(path, data)
             for other, written in others:
                 if other != path:
                     self.somebody_writes((other, written))
             if heard:
                 self.tree.deliver_until(self.tree.happened)
-            paths.append(path)
+            created.append(path)
         self.owned.add(path)
 
     @rule(changes=st.lists(CHANGES, max_size=5), lost=st.lists(CHANGES, max_size=3))
@@ -340,18 +351,18 @@ def check(mirror: Mirror) -> None:
     pools: dict[str, list[tuple[Node, Resources | None]]] = {}
     for node in nodes:
         if node.provider is not None and node.pool is not None:
-            path = wire.ledger_path(node.provider, node.pool)
+            path = ledger_path(node.provider, node.pool)
             pools.setdefault(path, []).append((node, node.claimed))
         tenant = node.tenant_name if node.counted_for is None else node.counted_for
         if tenant is not None:
             counted = None if node.counted_for is None else node.claimed
-            pools.setdefault(wire.tenant_ledger_path(tenant), []).append((node, counted))
+            pools.setdefault(tenant_ledger_path(tenant), []).append((node, counted))
     for path in {*pools, *mirror._usage}:
         check_sums(mirror, path, pools.get(path, []))
     holders = {(node.provider, node.pool, node.tenant_name or "") for node in nodes}
     for provider, pool, tenant in holders:
         if provider is not None and pool is not None:
-            held = mirror.held(wire.ledger_path(provider, pool), tenant)
+            held = mirror.held(ledger_path(provider, pool), tenant)
             assert held == total(
                 foreign(node)
                 for node in nodes
@@ -397,49 +408,49 @@ def total(amounts: Any) -> Resources:
 def foreign(node: Node) -> Resources:
     if node.claimed is not None:
         return node.claimed
-    if wire.own_data(node):
+    if driver_data_of(node):
         return Resources()
     return Resources.of(instances=1) if node.resources is None else node.resources
 
 
 def compare(mirror: Mirror, tree: Tree) -> None:
     """All has been heard: the mirror is what is there."""
-    expected: dict[str, dict[str, str]] = {wire.NODES: {}, wire.REQUESTS: {}}
-    expected[wire.POOL_COMPONENTS] = {}
+    expected: dict[str, dict[str, str]] = {paths.NODES: {}, paths.REQUESTS: {}}
+    expected[paths.POOL_COMPONENTS] = {}
     empty = set()
     locks: dict[str, set[str]] = {}
     for path, data in tree.data.items():
         root, _, name = path.rpartition("/")
-        if wire.LOCK_INFIX in name:
+        if paths.LOCK_INFIX in name:
             locks.setdefault(root, set()).add(name)
             continue
-        if not data and root == wire.NODES:
+        if not data and root == paths.NODES:
             empty.add(name)
         try:
             expected[root][name] = shown(root, name, data, tree.versions[path])
         except MalformedRecord:
             continue
     for root, known in (
-        (wire.NODES, mirror.nodes),
-        (wire.REQUESTS, mirror.requests),
-        (wire.POOL_COMPONENTS, mirror.components),
+        (paths.NODES, mirror.nodes),
+        (paths.REQUESTS, mirror.requests),
+        (paths.POOL_COMPONENTS, mirror.components),
     ):
         found = cast("dict[str, object]", known)
         assert {name: repr(record) for name, record in found.items()} == expected[root]
     assert mirror.empty_nodes == empty
-    assert {wire.node_lock_path(name): held for name, held in mirror.node_locks.items()} | {
-        wire.request_lock_path(name): held for name, held in mirror.request_locks.items()
+    assert {node_lock_path(name): held for name, held in mirror.node_locks.items()} | {
+        request_lock_path(name): held for name, held in mirror.request_locks.items()
     } == locks
     assert not mirror._reading
     assert mirror._reported.keys() <= tree.data.keys()
 
 
 def shown(root: str, name: str, data: bytes, version: int) -> str:
-    if root == wire.NODES:
-        return repr(wire.slim(wire.parse_node(name, data, version)))
-    if root == wire.REQUESTS:
-        return repr(wire.parse_request(name, data, version))
-    return repr(wire.parse_component(name, data))
+    if root == paths.NODES:
+        return repr(without_secrets(parse_node(name, data, version)))
+    if root == paths.REQUESTS:
+        return repr(parse_request(name, data, version))
+    return repr(parse_component(name, data))
 
 
 TestMirrors = Mirrors.TestCase
@@ -448,8 +459,8 @@ TestMirrors.settings = fuzzed(60, steps=30)
 
 PIECES = st.sampled_from(
     [
-        *(wire.NODES, wire.REQUESTS, wire.REQUEST_LOCKS, wire.POOL_COMPONENTS, wire.LEDGERS),
-        *(wire.TENANT_LEDGERS, wire.MIN_READY_OWNERS, wire.OWN, "/", "", "/lock", "/0000000001"),
+        *(paths.NODES, paths.REQUESTS, paths.REQUEST_LOCKS, paths.POOL_COMPONENTS, paths.LEDGERS),
+        *(paths.TENANT_LEDGERS, paths.MIN_READY_OWNERS, paths.OWN, "/", "", "/lock", "/0000000001"),
         *("/a__lock__0000000001", "__lock__", "/%zz", "/..", "\ud800", "/100-0000000001"),
     ]
 )

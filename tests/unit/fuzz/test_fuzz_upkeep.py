@@ -7,7 +7,6 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodepool_k8s import wire
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.model import (
     MIN_READY,
@@ -21,6 +20,8 @@ from nodepool_k8s.model import (
 )
 from nodepool_k8s.policy import upkeep
 from nodepool_k8s.policy.upkeep import Ages
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
+from nodepool_k8s.znodes.nodes import token_times
 from tests.support.fuzzing import fuzzed, values
 
 TIMES = st.integers(0, 100).map(float)
@@ -164,8 +165,8 @@ def test_only_a_pending_request_without_a_lock_was_left_behind(
 @given(values, values, TIMES)
 def test_a_token_that_is_needed_stays_needed(expires: object, issued: object, now: float) -> None:
     own = {"token_expires": expires, "token_issued": issued}
-    node = Node("1", NodeState.READY, state_time=5.0, driver_data={wire.DRIVER_KEY: own})
-    expires, issued = wire.token_times(node)
+    node = Node("1", NodeState.READY, state_time=5.0, driver_data={DRIVER_KEY: own})
+    expires, issued = token_times(node)
     if upkeep.needs_token(expires, issued, now):
         assert upkeep.needs_token(expires, issued, now + 1)
 

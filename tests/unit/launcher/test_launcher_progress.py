@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
-from nodepool_k8s import wire
 from nodepool_k8s.launcher.fulfil import Fulfilment
-from nodepool_k8s.launcher.progress import SECONDS, Reports
-from nodepool_k8s.launcher.requests import PoolQueue
+from nodepool_k8s.launcher.pool_queue import PoolQueue
+from nodepool_k8s.launcher.progress import SECONDS, ProgressReporter
 from nodepool_k8s.model import NodeRequest, Phase, Progress, RequestState
+from nodepool_k8s.znodes.requests import WITH_PROGRESS
 from nodepool_k8s.zookeeper.progress import ANY, ProgressRecords
 from tests.support.mirrors import still_mirror
 from tests.support.waiting import eventually
@@ -95,7 +95,7 @@ class Bench:
         self.mirror = still_mirror()
         self.queues = {name: FakeQueue(name) for name in pools or ("local/main",)}
         self.fulfilments: dict[str, Any] = {}
-        self.reports = Reports(
+        self.reports = ProgressReporter(
             cast(ProgressRecords, self.records),
             self.mirror,
             cast("dict[str, PoolQueue]", self.queues),
@@ -108,7 +108,7 @@ class Bench:
         return self.queues["local/main"]
 
     def add(self, request_id: str, **changes: Any) -> None:
-        fields = {"state": RequestState.REQUESTED, "extra": wire.WITH_PROGRESS, **changes}
+        fields = {"state": RequestState.REQUESTED, "extra": WITH_PROGRESS, **changes}
         self.mirror.requests[request_id] = NodeRequest(request_id, node_types=("pod",), **fields)
         if fields["state"] is RequestState.REQUESTED:
             self.queue.waiting.append(request_id)

@@ -185,7 +185,7 @@ def test_autoscalers_are_told_to_keep_an_allocated_node() -> None:
         "karpenter.sh/do-not-disrupt": "true",
     }
     patch = manifests.reuse_patch(objects_of().label, {}, pod=True)
-    assert patch["metadata"]["annotations"] == dict(manifests.KEEP_ANNOTATIONS)
+    assert patch["metadata"]["annotations"] == dict(manifests.DO_NOT_EVICT_ANNOTATIONS)
 
 
 def test_the_labels_own_annotations_win() -> None:

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Copies, Source
+from nodepool_k8s.config.label_settings import Copies, CopySource
 from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.manifests import NodeObjects, outlives_pods, unfit
 from nodepool_k8s.manifests.copies import REGISTRY_TYPES
 from nodepool_k8s.model import LabelType, SourceContent
 
-CREDS = Source("Secret", "build", "creds")
-REGISTRY = Source("Secret", "build", "registry")
-SETTINGS = Source("ConfigMap", "build", "settings")
+CREDS = CopySource("Secret", "build", "creds")
+REGISTRY = CopySource("Secret", "build", "registry")
+SETTINGS = CopySource("ConfigMap", "build", "settings")
 PASSWORD = "cGFzc3dvcmQ="
 
 

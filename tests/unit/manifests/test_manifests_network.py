@@ -6,7 +6,7 @@ import pytest
 
 from nodepool_k8s.config.label_settings import Network, ServicePort
 from nodepool_k8s.manifests import network
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 METADATA: Manifest = {"name": "web", "labels": {}}
 SELECTOR: Manifest = {"node": "1"}

@@ -4,7 +4,7 @@ import pytest
 
 from nodepool_k8s.config.label_settings import Security
 from nodepool_k8s.manifests import security
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 
 def test_nothing_is_said_where_nothing_is_asked_for() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Claim, Volume, VolumeKind, Volumes
+from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
 from nodepool_k8s.manifests import volumes
-from nodepool_k8s.manifests.marks import Manifest
+from nodepool_k8s.manifests.object_labels import Manifest
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,9 @@ from nodepool_k8s.manifests.marks import Manifest
         (Volume("v", VolumeKind.CONFIG_MAP, "/v", source="c"), {"configMap": {"name": "c"}}),
         (Volume("v", VolumeKind.SECRET, "/v", source="s"), {"secret": {"secretName": "s"}}),
         (
-            Volume("v", VolumeKind.EPHEMERAL, "/v", template=Claim("2Gi", storage_class="fast")),
+            Volume(
+                "v", VolumeKind.EPHEMERAL, "/v", template=VolumeClaim("2Gi", storage_class="fast")
+            ),
             {
                 "ephemeral": {
                     "volumeClaimTemplate": {
@@ -59,7 +61,8 @@ def test_kubernetes_own_definitions_come_first_and_as_they_are() -> None:
 )
 def test_a_claim(storage_class: str | None, expected: Manifest) -> None:
     made = volumes.claim(
-        Claim("1Gi", "data", ("ReadWriteMany",), storage_class), {"name": "data", "labels": {}}
+        VolumeClaim("1Gi", "data", ("ReadWriteMany",), storage_class),
+        {"name": "data", "labels": {}},
     )
     assert made == {
         "apiVersion": "v1",

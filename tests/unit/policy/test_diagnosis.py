@@ -15,11 +15,11 @@ from nodepool_k8s.errors import (
 from nodepool_k8s.model import Condition, ContainerState, Pod
 from nodepool_k8s.policy.diagnosis import (
     Adopt,
-    Failed,
-    Hopeless,
     Observation,
+    Permanent,
     QuotaWait,
     Ready,
+    Retryable,
     Transient,
     Wait,
     diagnose,
@@ -90,7 +90,7 @@ def test_running_alone_is_not_ready_unless_the_label_says_so() -> None:
 @pytest.mark.parametrize("init", [False, True])
 def test_hopeless_at_once(reason: str, init: bool) -> None:
     verdict = once(pod(waiting(reason, "what it said", init=init)))
-    assert isinstance(verdict, Hopeless)
+    assert isinstance(verdict, Permanent)
     assert "fedora" in verdict.reason
     assert "what it said" in verdict.reason
 
@@ -120,7 +120,7 @@ def test_hopeless_at_once(reason: str, init: bool) -> None:
 )
 def test_fails_at_once(seen: Pod, told: str) -> None:
     verdict = once(seen)
-    assert isinstance(verdict, Failed)
+    assert isinstance(verdict, Retryable)
     assert told in verdict.reason
     assert not verdict.timed_out
 
@@ -150,7 +150,7 @@ def test_waits_for_a_time_and_then_fails(seen: Pod, seconds: float) -> None:
     just_before = first + seconds - 0.1
     assert isinstance(diagnose((seen,), observed, just_before, LAUNCH)[0], Wait)
     verdict, _ = diagnose((seen,), observed, first + seconds, LAUNCH)
-    assert isinstance(verdict, Failed)
+    assert isinstance(verdict, Retryable)
 
 
 def test_reasons_tell_what_helps() -> None:
@@ -204,7 +204,7 @@ def test_nothing_decisive_ends_with_the_launch_timeout() -> None:
     creating = pod(waiting("ContainerCreating"))
     assert once(creating) == Wait(POSTED + 300, "container fedora: ContainerCreating")
     ended = once(creating, now=POSTED + 300)
-    assert ended == Failed("timed out: container fedora: ContainerCreating", timed_out=True)
+    assert ended == Retryable("timed out: container fedora: ContainerCreating", timed_out=True)
 
 
 def test_a_pod_not_seen_yet_is_waited_for() -> None:
@@ -218,7 +218,7 @@ def test_a_pod_deleted_under_us_fails_the_attempt() -> None:
         (pod(waiting("ContainerCreating")),), Observation(POSTED), POSTED, LAUNCH
     )
     verdict, _ = diagnose((), observed, POSTED + 1, LAUNCH)
-    assert isinstance(verdict, Failed)
+    assert isinstance(verdict, Retryable)
 
 
 def test_the_last_end_of_a_restarted_container_is_told() -> None:
@@ -226,7 +226,7 @@ def test_the_last_end_of_a_restarted_container_is_told() -> None:
         "fedora", "waiting", "CrashLoopBackOff", last_reason="OOMKilled", last_exit_code=137
     )
     verdict = once(pod(crashed, phase="Running"))
-    assert isinstance(verdict, Failed)
+    assert isinstance(verdict, Retryable)
     assert "it ended before: OOMKilled (exit code 137)" in verdict.reason
 
 
@@ -267,7 +267,7 @@ EXCEEDED = (
     ],
 )
 def test_permanent_refusals(error: ApiError) -> None:
-    assert judge(error) == Hopeless(str(error))
+    assert judge(error) == Permanent(str(error))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_used_up_quota_is_waited_for_only_where_the_node_would_fit() -> None:
     fits = ApiError(403, "Forbidden", EXCEEDED.format(cpu="8"))
     assert judge(fits) == QuotaWait(str(fits))
     never = ApiError(403, "Forbidden", EXCEEDED.format(cpu="1"))
-    assert isinstance(judge(never), Hopeless)
+    assert isinstance(judge(never), Permanent)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_used_up_quota_is_waited_for_only_where_the_node_would_fit() -> None:
     ],
 )
 def test_a_quota_message_that_cannot_be_read_costs_an_attempt(text: str) -> None:
-    assert isinstance(judge(ApiError(403, "Forbidden", text)), Failed)
+    assert isinstance(judge(ApiError(403, "Forbidden", text)), Retryable)
 
 
 def test_our_own_name_is_adopted() -> None:
@@ -320,7 +320,7 @@ def test_our_own_name_is_adopted() -> None:
 
 
 def test_a_namespace_that_is_gone_fails_the_attempt() -> None:
-    assert isinstance(judge(NotFound(404, "NotFound", 'namespaces "x" not found')), Failed)
+    assert isinstance(judge(NotFound(404, "NotFound", 'namespaces "x" not found')), Retryable)
 
 
 # --- a node of several pods -------------------------------------------------------------------
@@ -354,16 +354,16 @@ def test_a_failed_pod_fails_the_node_and_is_named() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
     failed = pod(phase="Failed", reason="Evicted")
     verdict = of_all(replicas(ready, failed, pod()))
-    assert verdict == Failed("pod fedora-1: the pod ended (Failed): Evicted")
+    assert verdict == Retryable("pod fedora-1: the pod ended (Failed): Evicted")
     hopeless = pod(waiting("InvalidImageName"))
-    assert isinstance(of_all(replicas(failed, ready, hopeless)), Hopeless)
+    assert isinstance(of_all(replicas(failed, ready, hopeless)), Permanent)
 
 
 def test_a_pod_that_was_there_and_is_gone_fails_the_node() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
     _, seen = diagnose_all(replicas(ready, pod(), pod()), POSTED_ALL, POSTED + 1, LAUNCH)
     verdict, _ = diagnose_all(replicas(ready, pod()), seen, POSTED + 2, LAUNCH)
-    assert verdict == Failed("pod fedora-2: the pod was deleted by somebody else")
+    assert verdict == Retryable("pod fedora-2: the pod was deleted by somebody else")
 
 
 def test_one_pod_is_spoken_of_without_its_name() -> None:
@@ -380,4 +380,4 @@ def test_a_ready_node_needs_all_of_its_pods() -> None:
 
 
 def test_a_source_of_copies_that_is_missing_is_hopeless() -> None:
-    assert judge(SourceUnusable("it is not there")) == Hopeless("it is not there")
+    assert judge(SourceUnusable("it is not there")) == Permanent("it is not there")

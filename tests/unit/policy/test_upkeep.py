@@ -16,7 +16,7 @@ from nodepool_k8s.model import (
 )
 from nodepool_k8s.policy import upkeep
 from nodepool_k8s.policy.upkeep import Ages
-from nodepool_k8s.wire import DRIVER_KEY
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
 
 REMOVABLE = {
     *("used", "in-use", "building", "testing", "failed", "deleting", "deleted", "aborted"),

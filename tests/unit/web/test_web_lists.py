@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s import status
+from nodepool_k8s import presentation
 from nodepool_k8s.config.settings import TopLabel
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, RequestState
@@ -197,7 +197,7 @@ def test_images_are_nobodys_here() -> None:
 def test_a_nodes_row_says_who_has_it_locked() -> None:
     row = rows(NODES, SITE, ("node_id", "0000000001"))[0]
     assert (row["locked"], row["label"]) == ("locked", ["pod", "big"])
-    assert row["age"] == status.age(0, 1)
+    assert row["age"] == presentation.age(0, 1)
 
 
 def test_the_documentation_names_every_path_and_every_filter() -> None:

@@ -1,0 +1,324 @@
+"""What an operator does to nodes by hand: hold, delete, erase. No launcher need run.
+
+Everything goes through the nodes' locks and the quota ledger, as the launcher's own doing
+does, so that nobody who is at work on a node is disturbed, and nothing is counted wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from nodepool_k8s import presentation
+from nodepool_k8s.client import Viewer, connection
+from nodepool_k8s.config.settings import Provider, Settings, ZooKeeperSettings
+from nodepool_k8s.errors import (
+    Conflict,
+    Held,
+    KubernetesError,
+    NodepoolK8sError,
+    NotHeld,
+    Outdated,
+    Vanished,
+    describe,
+)
+from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.launcher.tasks import Tasks
+from nodepool_k8s.model import Node, NodeState
+from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
+from nodepool_k8s.znodes.paths import ledger_path, node_lock_path, node_path, request_path
+from nodepool_k8s.zookeeper import locks
+from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.ledger import released
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.operations import Delete, Operation
+from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
+from nodepool_k8s.zookeeper.store import HeldNode, Store
+
+HOLDABLE = frozenset(
+    [NodeState.READY, NodeState.IN_USE, NodeState.USED, NodeState.HOLD, NodeState.TESTING]
+)
+"""States in which there is a node to hold: not before it is made, nor once it is deleted."""
+
+DEFAULT_GRACE = 1.0
+"""Seconds; the grace of a node whose label is not in the configuration any more."""
+
+FORCED_TRIES = 20
+
+Say = Callable[[str], None]
+"""Hears what is being done, in a few words."""
+
+
+class OperationRefused(NodepoolK8sError):
+    """What the operator asks for is not to be had; the text says why, and what is."""
+
+
+class Admin(Viewer):
+    """Someone who looks after nodes."""
+
+    def __init__(self, client: ZooKeeperClient, tasks: Tasks) -> None:
+        super().__init__(client)
+        self._tasks = tasks
+        # It is not loaded: everything is read when it is needed.
+        self._store = Store(client, Mirror(client, tasks.spawn))
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, settings: ZooKeeperSettings) -> AsyncIterator[Admin]:
+        """Connect to ZooKeeper for the length of the block. Raises ConnectionLost."""
+        crashes: list[BaseException] = []
+        tasks = Tasks(lambda _name, error: crashes.append(error))
+        async with connection(settings) as client:
+            try:
+                yield cls(client, tasks)
+            finally:
+                await tasks.cancel()
+        for error in crashes:
+            raise error
+
+    # --- one node ----------------------------------------------------------------------------
+
+    async def hold(self, node_id: str, *, comment: str | None, expires: int | None) -> Node:
+        """Keep a node that nobody is using until somebody marks it used; the node.
+
+        ``expires`` in seconds from now; None: it never does. Raises NotPossible.
+        """
+        node = await self._existing(node_id)
+        if node.state is NodeState.READY and node.allocated_to:
+            await self._require_unclaimed(node, node.allocated_to)
+
+        def change(node: Node) -> Node:
+            if node.state not in HOLDABLE:
+                raise OperationRefused(f"node {node.id} is {node.state}: there is nothing to hold")
+            hold = {"hold_expiration": expires, "comment": comment}
+            if comment is None:
+                del hold["comment"]
+            return _in_state(node, NodeState.HOLD, extra={**node.extra, **hold})
+
+        return await self._rewrite(node_id, change)
+
+    async def _require_unclaimed(self, node: Node, request_id: str) -> None:
+        if await self.client.exists(request_path(request_id)) is not None:
+            raise OperationRefused(
+                f"node {node.id} is ready for request {request_id}, whose requestor "
+                f"({node.requestor or 'unknown'}) may take it at any moment; hold it when it is "
+                "in use no more, or another one"
+            )
+
+    async def mark_for_deletion(self, node_id: str, reason: str) -> Node:
+        """Have the launchers delete a node that nobody uses; the node. Raises NotPossible."""
+        return await self._rewrite(node_id, lambda node: _deleting(node, reason))
+
+    async def _rewrite(self, node_id: str, change: Callable[[Node], Node]) -> Node:
+        held = await self._take(node_id, change)
+        await locks.release(self.client, held.lock)
+        return held.node
+
+    async def _take(self, node_id: str, change: Callable[[Node], Node]) -> HeldNode:
+        """Lock a node and write it as ``change`` says. Raises NotPossible."""
+        while True:
+            try:
+                held = await self._store.take_node(node_id, change)
+            except Outdated:
+                continue
+            except Vanished as error:
+                raise _no_node(node_id) from error
+            except Held as error:
+                raise OperationRefused(await self._who_uses(node_id)) from error
+            assert held is not None
+            return held
+
+    async def _existing(self, node_id: str) -> Node:
+        try:
+            return await self.read_node(node_id)
+        except Vanished as error:
+            raise _no_node(node_id) from error
+
+    async def _who_uses(self, node_id: str) -> str:
+        node = await self._existing(node_id)
+        return f"node {node_id} is locked, somebody is at work on it: {presentation.use(node)}"
+
+    # --- deleting here and now -----------------------------------------------------------------
+
+    async def delete_now(
+        self, settings: Settings, node_id: str, reason: str, timeout: float, say: Say
+    ) -> None:
+        """Delete a node's objects from here, and its record when they are gone.
+
+        ``timeout`` in seconds. Raises NotPossible; if the deletion was begun, the node
+        stays ``deleting`` then, for a launcher to go on with.
+        """
+        node = await self._existing(node_id)
+        provider = _provider_of(node, settings)
+        held = await self._take(node_id, lambda node: _deleting(node, reason))
+        try:
+            if provider is not None and held.node.external_id:
+                deployment = await self._store.prepare()
+                cluster = Cluster(provider, deployment)
+                await self._delete_objects(cluster, held.node, _grace(node, settings), timeout, say)
+            say("removing its record")
+            await self._remove(held)
+        finally:
+            await locks.release(self.client, held.lock)
+
+    async def _delete_objects(
+        self, cluster: Cluster, node: Node, grace: float, timeout: float, say: Say
+    ) -> None:
+        namespace = node.external_id or ""
+        try:
+            async with asyncio.timeout(timeout):
+                say(f"connecting to the cluster of provider {cluster.provider.name}")
+                await cluster.start(self._tasks.spawn)
+                await cluster.synced()
+                say(f"deleting namespace {namespace}")
+                await cluster.deleter.delete_node(namespace, grace)
+            say(f"waiting until namespace {namespace} has let go of what counts")
+            await self._gone(cluster, node, timeout)
+        except KubernetesError as error:
+            raise _not_deleted(node, describe(error)) from error
+        except TimeoutError as error:
+            why = f"the cluster did not answer within {timeout:g} s"
+            raise _not_deleted(node, why) from error
+        finally:
+            await cluster.close()
+
+    async def _gone(self, cluster: Cluster, node: Node, timeout: float) -> None:
+        namespace = node.external_id or ""
+        deleter = cluster.deleter
+        gone = deleter.pods_gone if ends_with_pods(node) else deleter.namespace_gone
+        try:
+            async with asyncio.timeout(timeout):
+                await gone(namespace)
+        except TimeoutError as error:
+            blockers = "; ".join(await cluster.reader.namespace_blockers(namespace))
+            why = blockers or "the cluster does not say what holds it"
+            raise _not_deleted(
+                node, f"namespace {namespace} is not gone after {timeout:g} s: {why}"
+            ) from error
+
+    async def _remove(self, held: HeldNode) -> None:
+        try:
+            await self._store.remove_node(held)
+        except Held as error:
+            raise OperationRefused(
+                f"node {held.node.id} is deleted, but somebody wants its lock; its record goes "
+                "when a launcher sees that he has left, or with the same command again"
+            ) from error
+        except NotHeld:
+            if await self.client.exists(node_path(held.node.id)) is not None:
+                raise
+
+    # --- a whole provider ----------------------------------------------------------------------
+
+    async def erase(self, provider: str, *, force: bool, say: Say) -> int:
+        """Remove a provider's node records and ledgers, nothing in its cluster; how many nodes.
+
+        Raises NotPossible where a launcher serves it, or somebody is at work on a node.
+        With ``force`` neither counts, and locks are broken.
+        """
+        nodes = await self.nodes(provider)
+        if not force:
+            await self.require_erasable(provider, nodes)
+        for number, (node, _) in enumerate(nodes, 1):
+            say(f"erasing node {node.id}, {number} of {len(nodes)}")
+            if force:
+                await self._remove_by_force(node.id)
+            else:
+                held = await self._take(node.id, lambda node: _deleting(node, "erased"))
+                await self._remove(held)
+        await self._drop_ledgers(provider)
+        await ProviderClusters(self.client).forget_all(provider)
+        return len(nodes)
+
+    async def require_erasable(self, provider: str, nodes: Sequence[tuple[Node, bool]]) -> None:
+        """Raise NotPossible where a launcher serves the provider, or a node is locked."""
+        hosts = {record.get("hostname") for _, record in await self.components(provider)}
+        if hosts:
+            named = ", ".join(sorted(str(host) for host in hosts))
+            raise OperationRefused(
+                f"provider {provider} is served by a launcher on {named}: take it out of that "
+                "one's configuration first, or say --force"
+            )
+        locked = [node for node, is_locked in nodes if is_locked]
+        if locked:
+            first = f"node {locked[0].id}: {presentation.use(locked[0])}"
+            raise OperationRefused(
+                f"{len(locked)} of the {len(nodes)} nodes of provider {provider} are locked, "
+                f"somebody is at work on them ({first}); wait, or say --force"
+            )
+
+    async def _remove_by_force(self, node_id: str) -> None:
+        for _ in range(FORCED_TRIES):
+            try:
+                node = await self.read_node(node_id)
+                await self._store.ledgers.transact(released(node), await self._removal(node))
+            except Vanished:
+                return
+            except TransactionConflict:
+                # Somebody came or went meanwhile; or it is gone, which the next look tells.
+                continue
+            else:
+                return
+        raise OperationRefused(f"node {node_id} is being changed faster than it can be removed")
+
+    async def _removal(self, node: Node) -> list[Operation]:
+        path, lock = node_path(node.id), node_lock_path(node.id)
+        children = await self.contenders(node.id)
+        removal: list[Operation] = [Delete(f"{lock}/{child}") for child in children]
+        if await self.client.exists(lock) is not None:
+            removal.append(Delete(lock))
+        return [*removal, Delete(path, node.version)]
+
+    async def _drop_ledgers(self, provider: str) -> None:
+        root = ledger_path(provider, "").rstrip("/")
+        for name in await self.ledgers(provider):
+            with suppress(Conflict):
+                await self.client.transaction([Delete(ledger_path(provider, name))])
+        with suppress(Conflict):
+            await self.client.transaction([Delete(root)])
+
+
+def _no_node(node_id: str) -> OperationRefused:
+    return OperationRefused(f"there is no node {node_id}; see nodepool-k8s list")
+
+
+def _provider_of(node: Node, settings: Settings) -> Provider | None:
+    """The provider whose cluster has the node; None where there is nothing in any cluster."""
+    if not driver_data_of(node):
+        raise OperationRefused(
+            f"node {node.id} was made by another program: without --now, that one deletes it"
+        )
+    provider = settings.provider(node.provider or "")
+    if provider is None and node.external_id:
+        raise OperationRefused(
+            f"node {node.id} is provider {node.provider}'s, which is not in this configuration: "
+            "its cluster is not known here. To remove the records of a provider that is no more: "
+            f"nodepool-k8s erase {node.provider}"
+        )
+    return provider
+
+
+def _grace(node: Node, settings: Settings) -> float:
+    pool = settings.pool(node.provider, node.pool)
+    label = pool.labels.get(node.type[0]) if pool and node.type else None
+    return label.launch.deletion_grace if label else DEFAULT_GRACE
+
+
+def _not_deleted(node: Node, why: str) -> OperationRefused:
+    return OperationRefused(
+        f"node {node.id} is not deleted yet: {why}. It stays marked for deletion, and a launcher "
+        "that serves its provider goes on with it"
+    )
+
+
+def _deleting(node: Node, reason: str) -> Node:
+    told = with_driver_data(node, reason=reason) if driver_data_of(node) else node.driver_data
+    return _in_state(node, NodeState.DELETING, driver_data=told)
+
+
+def _in_state(node: Node, state: NodeState, **changes: Any) -> Node:
+    return dataclasses.replace(node, state=state, state_time=time.time(), **changes)

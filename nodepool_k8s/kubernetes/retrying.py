@@ -1,0 +1,109 @@
+"""Calls that are tried again for a few seconds, where they fail for passing reasons; paths."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from nodepool_k8s import backoff
+from nodepool_k8s.errors import ApiError, KubernetesError
+from nodepool_k8s.kubernetes.client import JSON, ApiClient, Object, Query
+from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Transient, judge
+
+log = logging.getLogger(__name__)
+
+TRIES = 6
+"""How often a call is tried that fails for passing reasons: over some six seconds."""
+
+NAMESPACES = "/api/v1/namespaces"
+
+T = TypeVar("T")
+
+
+class RetryingClient:
+    """An API client's calls, tried again."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def get(self, path: str, query: Query | None = None, accept: str = JSON) -> Object:
+        """Read an object or a list."""
+        return await _persist(lambda: self._client.get(path, query, accept))
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Create an object."""
+        return await _persist(lambda: self._client.post(path, body))
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Object:
+        """Change an object by a merge patch."""
+        return await _persist(lambda: self._client.patch(path, body))
+
+    async def delete(self, path: str, options: Mapping[str, Any]) -> None:
+        """Delete an object, or a collection; what is gone already is fine."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
+        try:
+            await _persist(lambda: self._client.delete(path, body))
+        except ApiError as error:
+            # 409: the UID is another's, or a namespace that is Terminating already.
+            if error.status not in (404, 409):
+                raise
+
+    async def ensure(self, path: str, manifest: Mapping[str, Any]) -> None:
+        """Create it; in a namespace of ours, what is there already is ours or a controller's."""
+        try:
+            await self.post(path, manifest)
+        except ApiError as error:
+            if not already_exists(error):
+                raise
+
+
+async def _persist(call: Callable[[], Awaitable[T]]) -> T:
+    for failures in range(1, TRIES):
+        try:
+            return await call()
+        except KubernetesError as error:
+            verdict = judge(error)
+            if not isinstance(verdict, Transient) or already_exists(error):
+                raise
+            pause = backoff.delay(failures, random.random(), verdict.retry_after)
+            log.debug("trying again in %.1f s: %s", pause, error)
+        await asyncio.sleep(pause)
+    return await call()
+
+
+def already_exists(error: KubernetesError) -> bool:
+    """Whether something of that name was there before."""
+    return isinstance(error, ApiError) and error.reason == ALREADY_EXISTS
+
+
+def path_in(namespace: str, *parts: str, group: str = "") -> str:
+    """The path of a namespace, or of what is in it."""
+    root = f"/apis/{group}/v1" if group else "/api/v1"
+    return "/".join((root, "namespaces", namespace, *parts))
+
+
+# --- several at once --------------------------------------------------------------------------
+
+
+async def gather_first(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:
+    """Run all at once, and return what the first returns, as ``each`` does."""
+    results: list[Any] = await gather_all([first, *others])
+    result: T = results[0]
+    return result
+
+
+async def gather_all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at once; what fails first is raised as it is, and ends the others."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failed:
+        error = failed.exceptions[0]
+    else:
+        return [task.result() for task in tasks]
+    raise error

@@ -1,0 +1,176 @@
+"""What people are shown of a record: Nodepool's keys, ages, and no secret."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nodepool_k8s import presentation
+from nodepool_k8s.config.settings import TopLabel
+from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.znodes.encoding import DRIVER_KEY
+
+NOW = 1_000_000.0
+
+NODEPOOLS_NODE_KEYS = {
+    *("id", "provider", "label", "server_id", "public_ipv4", "ipv6", "state", "age", "locked"),
+    *("pool", "hostname", "private_ipv4", "AZ", "username", "connection_port", "launcher"),
+    *("allocated_to", "hold_job", "comment", "user_data", "driver_data"),
+}
+NODEPOOLS_REQUEST_KEYS = {
+    *("id", "relative_priority", "state", "requestor", "node_types", "nodes", "declined_by"),
+    "event_id",
+}
+
+
+def node(**fields: Any) -> Node:
+    return Node(id="0000000001", state=NodeState.READY, **fields)
+
+
+def test_a_node_has_every_key_of_nodepools_listing_even_if_its_record_has_none() -> None:
+    row = presentation.node_row(node(), False, NOW)
+    assert row.keys() >= NODEPOOLS_NODE_KEYS
+    assert row["age"] == ""
+    assert row["label"] == []
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_a_nodes_row_tells_what_its_record_tells() -> None:
+    extra = {"public_ipv6": "::1", "az": "here", "connection_port": 22, "hold_expiration": 60}
+    row = presentation.node_row(
+        node(
+            type=("pod", "other"),
+            external_id="main-1",
+            state_time=NOW - 90061,
+            resources=Resources.of(cores=0.5, instances=1),
+            driver_data={DRIVER_KEY: {"reason": "it was used", "claimed": {}}},
+            extra=extra,
+        ),
+        True,
+        NOW,
+    )
+    assert (row["label"], row["server_id"], row["age"]) == (
+        ["pod", "other"],
+        "main-1",
+        "01:01:01:01",
+    )
+    assert (row["ipv6"], row["AZ"], row["connection_port"]) == ("::1", "here", 22)
+    assert (row["locked"], row["reason"], row["hold_expiration"]) == ("locked", "it was used", 60)
+    assert row["resources"] == {"cores": 0.5, "instances": 1}
+
+
+@pytest.mark.parametrize(
+    ("port", "shown"),
+    [
+        (22, 22),
+        ("19885", 19885),
+        (None, None),
+        ({"token": "x", "host": "h"}, "redacted"),
+        (True, "redacted"),
+    ],
+)
+def test_a_port_that_is_no_number_is_not_shown(port: object, shown: object) -> None:
+    assert (
+        presentation.node_row(node(extra={"connection_port": port}), False, NOW)["connection_port"]
+        == shown
+    )
+
+
+def test_a_request_has_every_key_of_nodepools_listing_and_why_it_was_refused() -> None:
+    request = NodeRequest(
+        id="200-0000000001",
+        state=RequestState.FAILED,
+        node_types=("pod",),
+        created_time=NOW - 61,
+        state_time=NOW - 1,
+        extra={DRIVER_KEY: {"reasons": ["too large"]}},
+    )
+    row = presentation.request_row(request, NOW)
+    assert row.keys() >= NODEPOOLS_REQUEST_KEYS
+    assert (row["age"], row["state_age"]) == ("00:00:01:01", "00:00:00:01")
+    assert row["reasons"] == ["too large"]
+
+
+def test_labels_are_those_that_pools_serve_with_their_nodes() -> None:
+    components = [
+        Component("a", "one", frozenset(["pod", "both"]), paused=True),
+        Component("b", "two", frozenset(["both"])),
+    ]
+    nodes = [node(type=("both",)), node(type=("both",)), node(type=("elsewhere",))]
+    both, pod = presentation.label_rows(components, nodes, {"pod": TopLabel("pod", min_ready=3)})
+    assert both == {
+        "label": "both",
+        "providers": ["one", "two"],
+        "pools": ["a", "b"],
+        "paused": False,
+        "min_ready": None,
+        "nodes": {"ready": 2},
+    }
+    assert (pod["label"], pod["paused"], pod["min_ready"], pod["nodes"]) == ("pod", True, 3, {})
+
+
+def test_an_age_never_runs_backwards() -> None:
+    assert presentation.age(NOW + 5, NOW) == "00:00:00:00"
+    assert presentation.age(None, NOW) == ""
+
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
+
+SECRET = [
+    {"connection_port": {"token": "s3cret", "ca_crt": "public", "host": "h"}},
+    {"a": [{"b": [{"password": "s3cret"}]}]},
+    {"a": ({"client-key": "s3cret"},)},
+    {"Token": ["s3cret"]},
+    {"api_key": "s3cret"},
+    {"client-key-data": "s3cret"},
+    {"key": {"deep": "s3cret"}},
+    {"client_secret": "s3cret"},
+    {"kubeconfig": "s3cret"},
+    {"comment": f"his token is {TOKEN}, do not tell"},
+    {"a": [PEM]},
+]
+
+
+@pytest.mark.parametrize("record", SECRET, ids=lambda record: next(iter(record)))
+def test_no_secret_is_shown_however_deep(record: dict[str, Any]) -> None:
+    shown = json.dumps(presentation.redacted(record))
+    assert presentation.REDACTED in shown
+    for secret in ("s3cret", TOKEN, TOKEN.rpartition(".")[2], "MHcCAQEE"):
+        assert secret not in shown
+
+
+def test_what_is_no_secret_is_shown_as_it_is() -> None:
+    record = {
+        "host_keys": ["ssh-rsa AAAA"],
+        "connection_port": {"host": "https://h", "ca_crt": "public", "skiptls": False},
+        "key": None,
+        "keystone": "x",
+        "monkey": 3,
+        "comment": "node eyJust for me",
+        "nodes": ["0000000001"],
+    }
+    assert presentation.redacted(record) == record
+
+
+def test_a_secret_in_a_nodes_own_fields_is_not_shown() -> None:
+    extra = {"comment": TOKEN, "user_data": {"password": "s3cret"}}
+    data = {DRIVER_KEY: {"reason": f"403 {TOKEN}"}, "token": "s3cret"}
+    shown = json.dumps(presentation.node_row(node(extra=extra, driver_data=data), False, NOW))
+    assert TOKEN not in shown
+    assert "s3cret" not in shown
+
+
+def test_who_uses_a_node_is_told_in_a_line() -> None:
+    used = Node(
+        id="0000000001",
+        state=NodeState.IN_USE,
+        allocated_to="200-0000000001",
+        tenant_name="acme",
+        extra={"user_data": {"zuul_system": "z", "token": "s3cret"}},
+    )
+    assert presentation.use(used) == (
+        "in-use, request 200-0000000001, tenant acme, user data zuul_system=z token=redacted"
+    )

@@ -7,11 +7,9 @@ does, so that nobody who is at work on a node is disturbed, and nothing is count
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from nodepool_k8s import presentation
 from nodepool_k8s.client import Viewer, connection
@@ -29,6 +27,7 @@ from nodepool_k8s.errors import (
 from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, NodeState
+from nodepool_k8s.policy.lifecycle import move_node
 from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, node_lock_path, node_path, request_path
 from nodepool_k8s.zookeeper import locks
@@ -97,7 +96,7 @@ class Admin(Viewer):
             hold = {"hold_expiration": expires, "comment": comment}
             if comment is None:
                 del hold["comment"]
-            return _in_state(node, NodeState.HOLD, extra={**node.extra, **hold})
+            return move_node(node, NodeState.HOLD, time.time(), extra={**node.extra, **hold})
 
         return await self._rewrite(node_id, change)
 
@@ -317,8 +316,4 @@ def _not_deleted(node: Node, why: str) -> OperationRefused:
 
 def _deleting(node: Node, reason: str) -> Node:
     told = with_driver_data(node, reason=reason) if driver_data_of(node) else node.driver_data
-    return _in_state(node, NodeState.DELETING, driver_data=told)
-
-
-def _in_state(node: Node, state: NodeState, **changes: Any) -> Node:
-    return dataclasses.replace(node, state=state, state_time=time.time(), **changes)
+    return move_node(node, NodeState.DELETING, time.time(), driver_data=told)

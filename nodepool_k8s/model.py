@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -136,6 +136,10 @@ def _to_milli(amount: float) -> int:
     return whole if abs(milli - whole) < 1e-6 else int(milli) + 1
 
 
+History: TypeAlias = tuple[tuple[str, float], ...]
+"""The states that a record entered in this process, each with its time in epoch seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeRequest:
     """A node request as it stood in ZooKeeper at ``version``.
@@ -159,6 +163,7 @@ class NodeRequest:
     declined_by: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
+    history: History = field(default=(), compare=False)
 
     @property
     def for_spare(self) -> bool:
@@ -203,6 +208,7 @@ class Node:
     driver_data: Mapping[str, Any] = field(default_factory=empty)
     extra: Mapping[str, Any] = field(default_factory=empty)
     version: int = -1
+    history: History = field(default=(), compare=False)
 
     @property
     def unused(self) -> bool:

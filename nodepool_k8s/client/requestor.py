@@ -34,6 +34,7 @@ from nodepool_k8s.errors import (
     Vanished,
 )
 from nodepool_k8s.model import EMPTY, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.policy.lifecycle import may_move_node, move_node
 from nodepool_k8s.znodes import paths
 from nodepool_k8s.znodes.encoding import DRIVER_KEY
 from nodepool_k8s.znodes.nodes import encode_node
@@ -232,7 +233,7 @@ class Requestor(Viewer):
             nodes = await _all([self.read_node(node_id) for node_id in request.nodes])
             for node in nodes:
                 _require_allocated(node, request)
-            used = [_in_state(node, NodeState.IN_USE) for node in nodes]
+            used = [move_node(node, NodeState.IN_USE, time.time()) for node in nodes]
             drop = Delete(request_path(request.id))
             try:
                 await self.client.transaction([*lock_set.operations(), *map(_write, used), drop])
@@ -258,8 +259,8 @@ class Requestor(Viewer):
         self, entry: AcceptedNode, state: NodeState, fields: Mapping[str, Any]
     ) -> None:
         node = entry.node
-        while True:
-            left = _in_state(node, state, {**node.extra, **fields})
+        while may_move_node(node, state):
+            left = move_node(node, state, time.time(), extra={**node.extra, **fields})
             try:
                 await self.client.transaction([_write(left), Delete(entry.lock)])
             except TransactionConflict as conflict:
@@ -279,11 +280,6 @@ def _require_allocated(node: Node, request: NodeRequest) -> None:
         raise Held(f"node {node.id} is allocated to {node.allocated_to}")
     if node.state is not NodeState.READY:
         raise Held(f"node {node.id} is {node.state} by now")
-
-
-def _in_state(node: Node, state: NodeState, extra: Mapping[str, Any] | None = None) -> Node:
-    extra = node.extra if extra is None else extra
-    return dataclasses.replace(node, state=state, state_time=time.time(), extra=extra)
 
 
 def _write(node: Node) -> SetData:

@@ -16,6 +16,7 @@ from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.manifests import namespace_name, outlives_pods
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
+from nodepool_k8s.policy.lifecycle import move_node, move_request
 from nodepool_k8s.policy.usage import usage
 from nodepool_k8s.znodes.nodes import with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, tenant_ledger_path
@@ -83,10 +84,10 @@ class Claims:
         )
         new = iter(drafts)
         nodes = [
-            self._taken_over(whole[node.id], request) if node else self._filled_in(next(new))
+            self._taken_over(whole[node.id], request) if node else self._filled_in(next(new), now)
             for node in ready
         ]
-        pending = dataclasses.replace(request, state=RequestState.PENDING, state_time=now)
+        pending = move_request(request, RequestState.PENDING, now)
         try:
             return await self._store.claim(pending, nodes, entries)
         except Conflict:
@@ -150,11 +151,12 @@ class Claims:
             made["outlives_pods"] = True
         return made
 
-    def _filled_in(self, draft: Node) -> Node:
+    def _filled_in(self, draft: Node, now: float) -> Node:
         counted = self.usage[draft.type[0]]
-        return dataclasses.replace(
+        return move_node(
             draft,
-            state=NodeState.BUILDING,
+            NodeState.BUILDING,
+            now,
             # Before the namespace exists: whoever finds the record finds the namespace.
             external_id=namespace_name(self._pool.name, draft.id, attempt=0),
             resources=counted,

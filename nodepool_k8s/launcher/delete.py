@@ -36,6 +36,7 @@ from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy import upkeep
+from nodepool_k8s.policy.lifecycle import move_node
 from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
 from nodepool_k8s.znodes.paths import node_path
 from nodepool_k8s.zookeeper.mirror import Mirror
@@ -365,9 +366,5 @@ class Deleter:
 
 
 def _deleting(node: Node, reason: str) -> Node:
-    return dataclasses.replace(
-        node,
-        state=NodeState.DELETING,
-        state_time=time.time(),
-        driver_data=with_driver_data(node, reason=reason),
-    )
+    told = with_driver_data(node, reason=reason)
+    return move_node(node, NodeState.DELETING, time.time(), driver_data=told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.reuse import Reuse
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest, NodeState, RequestState
+from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.znodes.requests import is_own_spare
 from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
 
@@ -152,10 +152,10 @@ class Fulfilment:
         else:
             unwritten = [launch.held for launch in self._launches if not launch.written]
             written = [launch.held for launch in self._launches if launch.written]
-        request = dataclasses.replace(
+        request = move_request(
             self._claim.request,
-            state=RequestState.FULFILLED,
-            state_time=time.time(),
+            RequestState.FULFILLED,
+            time.time(),
             nodes=tuple(held.node.id for held in nodes),
         )
         try:
@@ -178,9 +178,7 @@ class Fulfilment:
 
     async def _give_back(self, reason: str) -> None:
         log.info("Gave request %s back: %s", self._claim.request.id, reason)
-        requested = dataclasses.replace(
-            self._claim.request, state=RequestState.REQUESTED, state_time=time.time()
-        )
+        requested = move_request(self._claim.request, RequestState.REQUESTED, time.time())
         await self._leave(requested, reason)
 
     async def _leave(self, request: NodeRequest, reason: str) -> None:

@@ -140,7 +140,7 @@ class Launch:
         if number:
             # Before the namespace exists: whoever finds the record finds the namespace.
             self.written = False
-            await self._record(state=NodeState.BUILDING, external_id=objects.namespace_name)
+            await self._record(external_id=objects.namespace_name)
         async with self._queue.create_slots:
             access = await self._make_objects(objects)
         pod: Pod | None = None
@@ -331,9 +331,9 @@ class Launch:
         )
         self._figures.ready(self._steps)
         node = self.held.node
-        self.held = self.held.evolve(
-            state=NodeState.READY,
-            state_time=time.time(),
+        self.held = self.held.move_to(
+            NodeState.READY,
+            time.time(),
             extra={**node.extra, **ready_fields(self._site, objects, access, pod)},
             driver_data=with_driver_data(
                 node,

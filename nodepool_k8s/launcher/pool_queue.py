@@ -29,6 +29,7 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import allocation, quota
+from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.policy.request_queue import FairShare, Group, RequestQueue
 from nodepool_k8s.znodes.paths import node_path, request_path, tenant_ledger_path, tenant_of_ledger
 from nodepool_k8s.znodes.requests import wants_reuse, with_reasons
@@ -521,10 +522,10 @@ class PoolQueue:
         state, declined_by = allocation.after_decline(
             request, self.component.id, self._mirror.components.values()
         )
-        return dataclasses.replace(
+        return move_request(
             request,
-            state=state,
-            state_time=time.time(),
+            state,
+            time.time(),
             declined_by=declined_by,
             extra=with_reasons(request, (f"{self.pool.key}: {reason}",)),
         )

@@ -9,7 +9,6 @@ run at start-up and then every minute, one over ZooKeeper and one over each clus
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from nodepool_k8s.manifests import NODE_ID_LABEL, PROVIDER_LABEL
 from nodepool_k8s.model import Namespace, Node, NodeRequest, ProviderCluster, RequestState
 from nodepool_k8s.naming import valid_label_value
 from nodepool_k8s.policy import upkeep
+from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.znodes.nodes import provider_cluster_of
 from nodepool_k8s.znodes.paths import ledger_path, request_path, tenant_ledger_path
 from nodepool_k8s.zookeeper.mirror import Mirror
@@ -144,9 +144,7 @@ class Upkeep:
         locked = self._mirror.request_locked(request.id)
         if not upkeep.is_left_behind(request, locked=locked):
             return
-        requested = dataclasses.replace(
-            request, state=RequestState.REQUESTED, state_time=time.time()
-        )
+        requested = move_request(request, RequestState.REQUESTED, time.time())
         try:
             await self._store.rewrite_request(requested)
         except SessionLost:

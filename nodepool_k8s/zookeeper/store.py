@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import random
 import socket
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from nodepool_k8s.errors import (
     Vanished,
 )
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState
+from nodepool_k8s.policy.lifecycle import move_node
 from nodepool_k8s.znodes import paths
 from nodepool_k8s.znodes.components import encode_component
 from nodepool_k8s.znodes.nodes import encode_node, parse_node
@@ -79,6 +81,10 @@ class HeldNode:
             self,
             node=dataclasses.replace(self.node, **changes),  # type: ignore[arg-type]
         )
+
+    def move_to(self, state: NodeState, now: float, **changes: object) -> HeldNode:
+        """The same, with the node in its next state. Raises IllegalMove."""
+        return dataclasses.replace(self, node=move_node(self.node, state, now, **changes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +494,7 @@ class Store:
     async def _mark_deleted(self, held: HeldNode) -> None:
         path = node_path(held.node.id)
         _, stat = await self._client.get(path)
-        deleted = held.evolve(state=NodeState.DELETED, version=stat.version)
+        deleted = held.move_to(NodeState.DELETED, time.time(), version=stat.version)
         write = SetData(path, encode_node(deleted.node), stat.version)
         await self._as_holder(held.lock, [Delete(held.lock), write])
         self._written(deleted)

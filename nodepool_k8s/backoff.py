@@ -1,24 +1,48 @@
-"""How long to wait before trying again: the one back-off that everything here uses.
-
-Plain arithmetic. The caller brings the randomness (``random.random()``), so that a
-test can name the delay it expects.
-"""
+"""How long to wait before another try: the only back-off of the launcher and its clients."""
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 3.0
-"""So that whoever waits goes on within seconds of the return of what was away."""
+"""Short, so that work goes on within seconds after an outage."""
 
 
 def delay(failures: int, jitter: float, retry_after: float | None = None) -> float:
     """Seconds to wait after that many failures in a row (1 is the first).
 
     ``jitter`` is between 0 and 1 and spreads the whole span ("full jitter"), so that
-    many who failed together do not come back together. What a server asked for with
-    Retry-After is a floor under it.
+    callers that failed together do not come back together. A server's Retry-After is a
+    floor under the delay.
     """
     # 1 << 10 is far above the longest delay: larger exponents only cost time.
     span = min(LONGEST_SECONDS, FIRST_SECONDS * (1 << min(failures, 10)))
     spread = FIRST_SECONDS + jitter * (span - FIRST_SECONDS)
     return spread if retry_after is None else retry_after + spread
+
+
+class Backoff:
+    """Counts the failures of one operation, and waits before each further try.
+
+    ``longest`` in seconds limits each wait.
+    """
+
+    def __init__(self, longest: float = LONGEST_SECONDS) -> None:
+        self._longest = longest
+        self.failures = 0
+
+    def failed(self, retry_after: float | None = None) -> float:
+        """Count a failure; the seconds to wait before the next try."""
+        self.failures += 1
+        pause = delay(self.failures, random.random(), retry_after)
+        return min(pause, self._longest) if retry_after is None else pause
+
+    async def wait(self, retry_after: float | None = None) -> None:
+        """Count a failure, and wait before the next try."""
+        await asyncio.sleep(self.failed(retry_after))
+
+    def reset(self) -> None:
+        """The operation succeeded: the next failure is the first again."""
+        self.failures = 0

@@ -20,6 +20,10 @@ class BadAddress(NodepoolK8sError):
     """An address of ZooKeeper that is none, or half of what TLS needs."""
 
 
+DEFAULT_SESSION_SECONDS = 10.0
+"""``zookeeper-timeout`` of a configuration that names none, and of clients without one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ZooKeeperServer:
     """One entry of ``zookeeper-servers``."""
@@ -44,7 +48,7 @@ class ZooKeeperSettings:
 
     servers: tuple[ZooKeeperServer, ...]
     tls: ZooKeeperTLS | None = None
-    timeout: float = 10.0
+    timeout: float = DEFAULT_SESSION_SECONDS
 
     @property
     def hosts(self) -> str:

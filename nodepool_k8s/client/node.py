@@ -13,9 +13,10 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from nodepool_k8s import model
+from nodepool_k8s.aio import race
 from nodepool_k8s.client import transfer
 from nodepool_k8s.client.command import Output, Result, Stdin
 from nodepool_k8s.client.errors import CommandFailed, CommandTimedOut, NodeLost, NoPod
@@ -179,21 +180,16 @@ class RemoteNode:
         return await self._while_ours(guarded())
 
     async def _while_ours(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await it, but no longer than the lock is ours."""
-        working = asyncio.ensure_future(work)
-        over = asyncio.ensure_future(self._session.ended())
-        try:
-            await asyncio.wait({working, over}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise NodeLost(
-                    f"node {self.id} is not ours any more: the ZooKeeper session is over, and its "
-                    "lock with it"
-                )
-            return working.result()
-        finally:
-            for task in (working, over):
-                task.cancel()
-            await asyncio.gather(working, over, return_exceptions=True)
+        """Await it, but no longer than the lock is ours. Raises NodeLost."""
+        result: T = await race(work, self._lost())
+        return result
+
+    async def _lost(self) -> NoReturn:
+        await self._session.ended()
+        raise NodeLost(
+            f"node {self.id} is not ours any more: the ZooKeeper session is over, and its lock "
+            "with it"
+        )
 
     # --- files ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nodepool_k8s import model
+from nodepool_k8s.aio import race, settle_all
 from nodepool_k8s.client.errors import NoZooKeeper, RequestFailed
 from nodepool_k8s.client.viewer import Viewer, connection
 from nodepool_k8s.errors import (
@@ -170,7 +171,7 @@ class Requestor(Viewer):
                     connections = self.client.connections
                     # In one go: the connection keeps the order, and the watch comes first.
                     looks = [*map(self.client.watch_recursively, watched), *looks]
-                found = await _all(looks)
+                found = await settle_all(looks)
                 request: NodeRequest = found[-2 if told else -1]
                 if told:
                     told(found[-1])
@@ -194,15 +195,7 @@ class Requestor(Viewer):
 
     async def _news(self, changed: asyncio.Event, connections: int) -> None:
         """Wait for an event, or for a new connection, which knows nothing of our watch."""
-        waits = {
-            asyncio.ensure_future(changed.wait()),
-            asyncio.ensure_future(self.client.wait_connection_after(connections)),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await race(changed.wait(), self.client.wait_connection_after(connections))
 
     async def cancel(self, request_id: str) -> None:
         """Withdraw a request; nodes that were made for it are the launcher's to remove."""
@@ -230,7 +223,7 @@ class Requestor(Viewer):
             lock_set.add(node_lock_path(node_id), expect_missing=False) for node_id in request.nodes
         ]
         while True:
-            nodes = await _all([self.read_node(node_id) for node_id in request.nodes])
+            nodes = await settle_all([self.read_node(node_id) for node_id in request.nodes])
             for node in nodes:
                 _require_allocated(node, request)
             used = [move_node(node, NodeState.IN_USE, time.time()) for node in nodes]
@@ -248,7 +241,7 @@ class Requestor(Viewer):
 
     async def give_back(self, nodes: Sequence[AcceptedNode]) -> None:
         """Mark the nodes used and let them go; the launcher removes them."""
-        await _all([self._leave(entry, NodeState.USED, EMPTY) for entry in nodes])
+        await settle_all([self._leave(entry, NodeState.USED, EMPTY) for entry in nodes])
 
     async def hold(self, entry: AcceptedNode, comment: str, expiration: int | None) -> None:
         """Let a node go, but have it kept, for so many seconds or for ever."""
@@ -288,15 +281,6 @@ def _write(node: Node) -> SetData:
 
 def _written(node: Node) -> Node:
     return dataclasses.replace(node, version=node.version + 1)
-
-
-async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
-    """Await all of it at once; when all has ended, what went wrong first is raised."""
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-    return found  # type: ignore[return-value]
 
 
 def _why_failed(request: NodeRequest) -> str:

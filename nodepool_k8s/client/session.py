@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from nodepool_k8s import model
-from nodepool_k8s.client.aio import CANCEL_GRACE_SECONDS, run_to_completion
+from nodepool_k8s.aio import run_to_completion
 from nodepool_k8s.client.discovery import find_zookeeper, identity
 from nodepool_k8s.client.errors import NodeLost, NoNodes, WaitedTooLong
 from nodepool_k8s.client.node import RemoteNode
@@ -23,7 +23,7 @@ from nodepool_k8s.errors import Conflict, SessionLost, ZooKeeperError, describe
 from nodepool_k8s.model import EMPTY, NodeRequest, RequestState
 from nodepool_k8s.znodes.requests import WITH_PROGRESS
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
-from nodepool_k8s.zookeeper_settings import ZooKeeperSettings, ZooKeeperTLS
+from nodepool_k8s.zookeeper_settings import DEFAULT_SESSION_SECONDS, ZooKeeperSettings, ZooKeeperTLS
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class NodeSession:
                 for node in nodes:
                     await node.close()
         finally:
-            await run_to_completion(errand.end())
+            await run_to_completion(errand.end(), grace=DEFAULT_SESSION_SECONDS)
 
 
 @asynccontextmanager
@@ -158,7 +158,7 @@ class _NodeRequest:
                 extra=WITH_PROGRESS if self._waiting else EMPTY,
             )
 
-        await run_to_completion(submit())
+        await run_to_completion(submit(), grace=DEFAULT_SESSION_SECONDS)
 
     async def wait(self) -> None:
         assert self._id is not None
@@ -177,7 +177,7 @@ class _NodeRequest:
             self._id = None
 
         try:
-            await run_to_completion(accept())
+            await run_to_completion(accept(), grace=DEFAULT_SESSION_SECONDS)
         except Conflict as error:
             raise self._gone(f"a node was lost before it was used: {describe(error)}") from error
         return [node for _, node in self._held]
@@ -191,7 +191,7 @@ class _NodeRequest:
         """Give back, or withdraw, what there is; the session's end does what we cannot."""
         held, self._held = self._held, []
         try:
-            async with asyncio.timeout(CANCEL_GRACE_SECONDS):
+            async with asyncio.timeout(DEFAULT_SESSION_SECONDS):
                 await asyncio.gather(*(self._let_go(*entry) for entry in held))
                 if self._id is not None:
                     await self._requestor.cancel(self._id)

@@ -8,11 +8,15 @@ import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from nodepool_k8s.client.aio import run_to_completion
+from nodepool_k8s.aio import run_to_completion
 from nodepool_k8s.client.command import Output, Result, Runs, Stdin
 from nodepool_k8s.client.errors import TransferFailed
 from nodepool_k8s.errors import CommandNotStarted, describe
+from nodepool_k8s.zookeeper_settings import DEFAULT_SESSION_SECONDS
+
+T = TypeVar("T")
 
 CHUNK = 64 * 1024
 
@@ -23,6 +27,12 @@ DOWNLOAD = 'cd -- "$1" && cd -- "$2" || exit 1; exec tar -cf - "./$3"'
 
 NOT_FOUND = 127
 """A shell's exit status where there is no such command."""
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call a function in a thread, to its end."""
+    work = asyncio.to_thread(function, *args)
+    return await run_to_completion(work, grace=DEFAULT_SESSION_SECONDS)
 
 
 class _Thread:
@@ -44,7 +54,7 @@ class _Thread:
     async def end(self) -> BaseException | None:
         """Close our end, wait for it, and say what went wrong there."""
         os.close(self._ours)
-        await run_to_completion(asyncio.to_thread(self._thread.join))
+        await _in_thread(self._thread.join)
         return self._error
 
 
@@ -56,7 +66,7 @@ async def upload(node: Runs, directory: Path, to: str | None) -> str:
     packing = _Thread(lambda: _pack(directory, theirs), ours)
 
     async def packed() -> AsyncIterator[bytes]:
-        while chunk := await run_to_completion(asyncio.to_thread(os.read, ours, CHUNK)):
+        while chunk := await _in_thread(os.read, ours, CHUNK):
             yield chunk
 
     script = ["sh", "-c", UPLOAD, "sh", to] if to is not None else ["sh", "-c", UPLOAD_ANEW]
@@ -87,7 +97,7 @@ async def download(node: Runs, path: str, to: Path, cwd: str | None) -> None:
 
     async def put(data: bytes) -> None:
         try:
-            await run_to_completion(asyncio.to_thread(_write, ours, data))
+            await _in_thread(_write, ours, data)
         except BrokenPipeError:
             return  # The end says why nobody reads on.
 

@@ -32,6 +32,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from nodepool_k8s.aio import cancel_all
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
@@ -146,9 +147,7 @@ class Cluster:
     async def close(self) -> None:
         """Stop the watches and close every connection."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
         if self._started is not None:
             await self._started.sources.close()
         await self._client.close()

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from nodepool_k8s.aio import gather_all, gather_first
 from nodepool_k8s.config.label_settings import CopySource
 from nodepool_k8s.config.settings import AccessTokenSettings
 from nodepool_k8s.errors import (
@@ -30,8 +31,6 @@ from nodepool_k8s.kubernetes.retrying import (
     NAMESPACES,
     RetryingClient,
     already_exists,
-    gather_all,
-    gather_first,
     path_in,
 )
 from nodepool_k8s.kubernetes.tokens import Tokens

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+from nodepool_k8s.aio import gather_all
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.fetching import ObjectReader
 from nodepool_k8s.kubernetes.reflector import ObjectCache
-from nodepool_k8s.kubernetes.retrying import RetryingClient, gather_all, path_in
+from nodepool_k8s.kubernetes.retrying import RetryingClient, path_in
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL
 
 RECHECK_SECONDS = 30.0

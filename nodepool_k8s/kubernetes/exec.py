@@ -28,6 +28,7 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
+from nodepool_k8s.aio import cancel_all
 from nodepool_k8s.errors import (
     ApiError,
     CommandError,
@@ -146,9 +147,7 @@ async def _converse(
                 task.result()
         return receiving.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
 
 
 async def _receive(socket: WebSocket, sinks: Mapping[int, Sink | None]) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from nodepool_k8s import backoff, telemetry
+from nodepool_k8s import telemetry
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.errors import ApiError, KubernetesError, MalformedAnswer
 from nodepool_k8s.kubernetes.client import JSON, METADATA, METADATA_LIST, ApiClient
 from nodepool_k8s.kubernetes.parsing import (
@@ -93,7 +94,7 @@ class Reflector(Generic[R]):
         self.synced = asyncio.Event()
         self.out_of_touch_since: float | None = asyncio.get_running_loop().time()
         self._version = ""
-        self._failures = 0
+        self._backoff = Backoff()
         self._reported: set[str] = set()
 
     async def run(self) -> None:
@@ -102,14 +103,14 @@ class Reflector(Generic[R]):
             retry_after = None
             # Until an event proves the opposite: a server that hangs up at once must not
             # be asked again at once, for ever.
-            self._failures += 1
+            pause = self._backoff.failed()
             try:
                 await self._follow()
             except KubernetesError as error:
                 self._failed(error)
                 retry_after = error.retry_after if isinstance(error, ApiError) else None
-            if self._failures:
-                await asyncio.sleep(backoff.delay(self._failures, random.random(), retry_after))
+            if self._backoff.failures:
+                await asyncio.sleep(pause + (retry_after or 0.0))
 
     async def _follow(self) -> None:
         if not self._version:
@@ -127,7 +128,7 @@ class Reflector(Generic[R]):
             self._in_touch()
             async for line in lines:
                 self._handle(line)
-                self._failures = 0
+                self._backoff.reset()
 
     async def _relist(self) -> None:
         telemetry.relisted(self._client.provider, self._path)
@@ -187,21 +188,21 @@ class Reflector(Generic[R]):
             return None
 
     def _in_touch(self) -> None:
-        if self.out_of_touch_since is not None and self._failures > 1:
+        if self.out_of_touch_since is not None and self._backoff.failures > 1:
             log.info("%s: in touch with the cluster again", self._path)
         self._set_out_of_touch_since(None)
 
     def _failed(self, error: KubernetesError) -> None:
         gone = isinstance(error, ApiError) and error.status == GONE
         malformed = isinstance(error, MalformedAnswer)
-        if gone or malformed or self._failures % RELIST_AFTER_FAILURES == 0:
+        if gone or malformed or self._backoff.failures % RELIST_AFTER_FAILURES == 0:
             self._version = ""
         if gone:
             log.info("%s: the watch is too old to be resumed, listing again", self._path)
             return
         if self.out_of_touch_since is None:
             self._set_out_of_touch_since(asyncio.get_running_loop().time())
-        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        level = logging.WARNING if self._backoff.failures == 1 else logging.DEBUG
         log.log(level, "%s: the watch failed, trying again: %s", self._path, error)
 
     def _set_out_of_touch_since(self, since: float | None) -> None:

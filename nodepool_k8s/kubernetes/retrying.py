@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from nodepool_k8s import backoff
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes.client import JSON, ApiClient, Object, Query
 from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Transient, judge
@@ -61,17 +60,19 @@ class RetryingClient:
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:
-    for failures in range(1, TRIES):
+    backoff = Backoff()
+    while True:
         try:
             return await call()
         except KubernetesError as error:
             verdict = judge(error)
             if not isinstance(verdict, Transient) or already_exists(error):
                 raise
-            pause = backoff.delay(failures, random.random(), verdict.retry_after)
+            if backoff.failures == TRIES - 1:
+                raise
+            pause = backoff.failed(verdict.retry_after)
             log.debug("trying again in %.1f s: %s", pause, error)
         await asyncio.sleep(pause)
-    return await call()
 
 
 def already_exists(error: KubernetesError) -> bool:
@@ -83,27 +84,3 @@ def path_in(namespace: str, *parts: str, group: str = "") -> str:
     """The path of a namespace, or of what is in it."""
     root = f"/apis/{group}/v1" if group else "/api/v1"
     return "/".join((root, "namespaces", namespace, *parts))
-
-
-# --- several at once --------------------------------------------------------------------------
-
-
-async def gather_first(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:
-    """Run all at once, and return what the first returns, as ``each`` does."""
-    results: list[Any] = await gather_all([first, *others])
-    result: T = results[0]
-    return result
-
-
-async def gather_all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all at once; what fails first is raised as it is, and ends the others."""
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as failed:
-        error = failed.exceptions[0]
-    else:
-        return [task.result() for task in tasks]
-    raise error

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import random
 from datetime import datetime
 
-from nodepool_k8s import backoff
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import AccessTokenSettings
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
@@ -79,12 +77,12 @@ class Tokens:
 
     async def _filled_in(self, namespace: str) -> AccessToken:
         path = path_in(namespace, "secrets", WORKER)
-        for failures in itertools.count(1):
+        # Its controller is the slow one: asking less often would only add to that.
+        backoff = Backoff(longest=1.0)
+        while True:
             secret = await self._calls.get(path)
             with parsing(f"Secret {namespace}/{WORKER}"):
                 token = credentials.decoded(optional_text(secret.get("data") or {}, "token"))
             if token:
                 return AccessToken(token)
-            # Its controller is the slow one: asking often would not hurry it.
-            await asyncio.sleep(min(1.0, backoff.delay(failures, random.random())))
-        raise AssertionError("unreachable")
+            await backoff.wait()

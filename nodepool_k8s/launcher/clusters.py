@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from nodepool_k8s import backoff
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config import kubeconfig
 from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.errors import ConfigError, KubernetesError, describe
@@ -136,15 +135,15 @@ class Clusters:
         return self._troubles.get(provider, "")
 
     async def _start(self, cluster: Cluster) -> None:
-        failures = 0
+        backoff = Backoff()
         while cluster in self._starting:
             try:
                 await cluster.start(self._tasks.spawn)
             except KubernetesError as error:
-                failures += 1
                 self._troubles[cluster.provider.name] = describe(error)
-                _log_refusal(cluster.provider, error, failures)
-                await asyncio.sleep(backoff.delay(failures, random.random()))
+                pause = backoff.failed()
+                _log_refusal(cluster.provider, error, backoff.failures)
+                await asyncio.sleep(pause)
             else:
                 del self._starting[cluster]
                 cluster.serve(cluster.provider)

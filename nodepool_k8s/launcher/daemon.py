@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nodepool_k8s import telemetry
+from nodepool_k8s.aio import race
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import ConnectionLost, NodepoolK8sError, SessionLost, describe
 from nodepool_k8s.launcher.clusters import Clusters
@@ -199,7 +200,7 @@ class Launcher:
         """Connect to ZooKeeper, wherever it is configured to be; try until somebody answers."""
         while True:
             try:
-                await _first(self._client.start(), self._moved())
+                await race(self._client.start(), self._moved())
             except ConnectionLost as error:
                 log.error("%s", error)
             else:
@@ -263,27 +264,14 @@ class Launcher:
             log.info("Serving pools %s", ", ".join(pool.key for pool in applied.pools) or "none")
             while applied is self._settings:
                 self._changed.clear()
-                await _first(session.ended(), self._changed.wait())
+                await race(session.ended(), self._changed.wait())
                 if session.over or self._has_moved():
                     return
             applied = self._settings
             await scope.apply(applied)
 
     async def _or_stopping(self, wait: Coroutine[Any, Any, object]) -> None:
-        await _first(wait, self._stopping.wait())
-
-
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait until the first has ended, and end the others; raises what it raised."""
-    futures = {asyncio.ensure_future(wait) for wait in waits}
-    try:
-        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future in futures:
-            future.cancel()
-        await asyncio.wait(futures)
-    for future in done:
-        future.result()
+        await race(wait, self._stopping.wait())
 
 
 async def _keep(client: ZooKeeperClient, mirror: Mirror, seen: int) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nodepool_k8s import backoff, telemetry
+from nodepool_k8s import telemetry
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import LaunchSettings, Settings
 from nodepool_k8s.errors import (
     Conflict,
@@ -308,17 +308,16 @@ class Deleter:
         """Delete the node's pods and namespace; tries again until the cluster has done so."""
         if not node.external_id:
             return
-        failures = 0
+        backoff = Backoff()
         while True:
             try:
                 # Asked for each time: a provider that is taken out leaves its cluster to others.
                 cluster = self._clusters.reach(node)
                 await self._delete_namespace(cluster, node.external_id, node)
             except KubernetesError as error:
-                failures += 1
-                level = logging.WARNING if failures == 1 else logging.DEBUG
+                level = logging.DEBUG if backoff.failures else logging.WARNING
                 log.log(level, "Deleting node %s has to be tried again: %s", node.id, error)
-                await asyncio.sleep(backoff.delay(failures, random.random()))
+                await backoff.wait()
             else:
                 return
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nodepool_k8s import telemetry
+from nodepool_k8s.aio import gather_all
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
 from nodepool_k8s.launcher.launch import Launch
@@ -124,15 +125,7 @@ class Fulfilment:
             launches = [launch for launch in self._launches if not launch.is_ready()]
 
     async def _launch_each(self, launches: list[Launch | Reuse]) -> None:
-        if len(launches) == 1:
-            await self._launch_one(launches[0])
-            return
-        try:
-            async with asyncio.TaskGroup() as group:
-                for launch in launches:
-                    group.create_task(self._launch_one(launch))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await gather_all([self._launch_one(launch) for launch in launches])
 
     async def _launch_one(self, launch: Launch | Reuse) -> None:
         await launch.run()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from nodepool_k8s import backoff, telemetry
+from nodepool_k8s import telemetry
+from nodepool_k8s.aio import gather_first, run_to_completion
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.errors import (
     ClusterUnreachable,
@@ -20,7 +20,6 @@ from nodepool_k8s.errors import (
 )
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.pool_queue import PoolQueue
-from nodepool_k8s.launcher.tasks import uninterrupted
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import AccessToken, LabelType, NodeRequest, NodeState, Pod
@@ -159,21 +158,12 @@ class Launch:
         namespace = await self._ask(lambda: cluster.creator.create_namespace(objects))
         self._step_done("namespace")
         self.waits_for = "its objects in the cluster"
-        access = asyncio.ensure_future(self._ask(lambda: cluster.creator.create_access(objects)))
-        tasks: list[asyncio.Future[Any]] = [access]
-        if self._label.type is LabelType.POD:
-            tasks.append(asyncio.ensure_future(self._post_pod(objects, namespace.uid)))
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in tasks:
-                if task.done() and (error := task.exception()) is not None:
-                    raise error
-            self._step_done("objects")
-            return access.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        access = self._ask(lambda: cluster.creator.create_access(objects))
+        has_pod = self._label.type is LabelType.POD
+        others = [self._post_pod(objects, namespace.uid)] if has_pod else []
+        token = await gather_first(access, *others)
+        self._step_done("objects")
+        return token
 
     async def _post_pod(self, objects: NodeObjects, uid: str) -> None:
         # Fencing: the record with the namespace's UID, under a lock that is still ours,
@@ -197,7 +187,9 @@ class Launch:
         )
 
     async def _record(self, **changes: Any) -> None:
-        self.held = await uninterrupted(self._site.store.write_node(self.held.evolve(**changes)))
+        self.held = await run_to_completion(
+            self._site.store.write_node(self.held.evolve(**changes))
+        )
 
     async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make something in the cluster, to the end.
@@ -205,17 +197,18 @@ class Launch:
         Waits where a ResourceQuota is used up, and, for no longer than ``launch-timeout``,
         where the cluster cannot be reached. Raises LaunchError.
         """
-        refusals = absences = 0
+        refusals, absences = Backoff(), Backoff()
         try:
             while True:
                 try:
                     # When the session is over, the node is another launcher's to remove.
-                    return await uninterrupted(call(), lambda: self._site.store.session_over)
+                    return await run_to_completion(
+                        call(), is_pointless=lambda: self._site.store.session_over
+                    )
                 except KubernetesError as error:
                     if self._may_come_back(error):
-                        absences += 1
                         self.waits_for = describe(error)
-                        await asyncio.sleep(backoff.delay(absences, random.random()))
+                        await absences.wait()
                         continue
                     judgement = diagnosis.judge(error)
                     if not isinstance(judgement, diagnosis.QuotaWait):
@@ -225,14 +218,13 @@ class Launch:
                             permanent=permanent,
                             failure=failures.of_refusal(error),
                         ) from error
-                if not refusals:
+                if not refusals.failures:
                     self._queue.refused_by_cluster(refused=True)
                     log.warning("Waiting, no attempt used up: %s", judgement.reason)
-                refusals += 1
                 self.waits_for = judgement.reason
-                await asyncio.sleep(backoff.delay(refusals, random.random()))
+                await refusals.wait()
         finally:
-            if refusals:
+            if refusals.failures:
                 self._queue.refused_by_cluster(refused=False)
 
     def _may_come_back(self, error: KubernetesError) -> bool:
@@ -275,13 +267,12 @@ class Launch:
         """
         cluster, namespace = self._site.cluster, objects.namespace_name
         deadline = time.monotonic() + CHECK_SECONDS
-        tries = 0
+        backoff = Backoff()
         self.waits_for = "its ready-check"
         while True:
             try:
                 await cluster.creator.try_commands(namespace, objects.pod_names, access)
             except KubernetesError as error:
-                tries += 1
                 pods = cluster.pods(namespace)
                 count = self._label.replicas
                 lost = diagnosis.why_unusable(pods, self._label.launch, count)
@@ -293,7 +284,7 @@ class Launch:
                     reason = f"the ready-check failed: {describe(error)}"
                     text = await self._with_events(namespace, reason)
                     raise LaunchError(text, failure=failures.Failure.CHECK) from error
-                await asyncio.sleep(backoff.delay(tries, random.random()))
+                await backoff.wait()
             else:
                 return
 
@@ -311,15 +302,14 @@ class Launch:
         """Delete a failed attempt's objects, so that the next one fits into the same quota."""
         namespace = self.held.node.external_id or ""
         grace = self._label.launch.deletion_grace
-        failures = 0
+        backoff = Backoff()
         while True:
             try:
                 await self._site.cluster.deleter.delete_node(namespace, grace)
                 await self._site.cluster.deleter.pods_gone(namespace)
             except KubernetesError as error:
-                failures += 1
                 log.warning("A failed attempt cannot be removed yet: %s", error)
-                await asyncio.sleep(backoff.delay(failures, random.random()))
+                await backoff.wait()
             else:
                 return
 

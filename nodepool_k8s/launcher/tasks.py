@@ -59,24 +59,3 @@ class Tasks:
         """Wait until the last has ended of itself."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-
-
-async def uninterrupted(
-    coroutine: Coroutine[Any, Any, T], is_pointless: Callable[[], bool] = lambda: False
-) -> T:
-    """Run something to its end even if we are cancelled meanwhile; then be cancelled.
-
-    For an effect whose half-done state would be lost: a namespace whose creation is
-    under way must exist, or not exist, before anybody removes it. Where ``is_pointless``
-    says when we are cancelled that nobody here will remove it, it is cancelled, too.
-    """
-    task = asyncio.ensure_future(coroutine)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if is_pointless():
-            task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # Retrieved; being cancelled is what counts now.
-        raise

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
 from aiohttp import web
 
-from nodepool_k8s import backoff
+from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import WebAppSettings
 from nodepool_k8s.errors import describe
 from nodepool_k8s.web.handlers import application
@@ -74,18 +73,18 @@ class WebServer:
 
     async def _bound(self, runner: web.AppRunner, settings: WebAppSettings) -> web.TCPSite | None:
         """The port, as soon as it can be had; None when the settings changed meanwhile."""
-        failures = 0
+        backoff = Backoff()
         while not self._changed.is_set():
             site = web.TCPSite(runner, settings.listen_address, settings.port)
             try:
                 await site.start()
             except (OSError, UnicodeError) as error:  # The latter by some host names.
-                failures += 1
+                pause = backoff.failed()
                 await site.stop()
-                _log_refusal(settings, error, failures)
+                _log_refusal(settings, error, backoff.failures)
             else:
                 return site
-            await self._changed_within(backoff.delay(failures, random.random()))
+            await self._changed_within(pause)
         return None
 
     async def _changed_within(self, seconds: float) -> None:

@@ -21,6 +21,7 @@ from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
 from nodepool_k8s import heard
+from nodepool_k8s.aio import race
 from nodepool_k8s.errors import (
     AlreadyExists,
     Conflict,
@@ -329,13 +330,7 @@ class ZooKeeperClient:
 
     async def _reconnected(self, session: ZooKeeperSession) -> None:
         """Wait for the connection to come back. Raises SessionLost when the session is over."""
-        over = asyncio.ensure_future(session.ended())
-        back = asyncio.ensure_future(self._connected.wait())
-        try:
-            await asyncio.wait({over, back}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-            back.cancel()
+        await race(session.ended(), self._connected.wait())
         _require(session)
 
     # --- transactions -------------------------------------------------------------------

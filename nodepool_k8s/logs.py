@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from nodepool_k8s.redaction import redact_text
 
 NAMES = {"event_id": "e", "request": "node_request", "node": "node", "label": "label"}
 """Our names, and Nodepool's in a line's prefix, which sites search their logs for."""
@@ -66,7 +67,7 @@ class LogRecord(logging.LogRecord):
     def text(self) -> str:
         """The message without the prefix."""
         # Whoever passes records on, a queue for instance, makes the message their text.
-        return redact(super().getMessage().removeprefix(self.subject))
+        return redact_text(super().getMessage().removeprefix(self.subject))
 
     def getMessage(self) -> str:  # noqa: N802
         """The message, after what it is about."""
@@ -74,21 +75,6 @@ class LogRecord(logging.LogRecord):
 
 
 # --- secrets ---------------------------------------------------------------------------------
-
-_SECRETS = re.compile(
-    # A token, whole or cut off, and the base64 of one, as a Secret holds it.
-    r"\b(?:eyJ|ZXlK)[\w-]{10,}(?:\.[\w-]*)*[\w+/=-]*"
-    # A key file's content, whose line ends may be escaped, and the base64 of it.
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|\bLS0tLS1CRUdJTi[\w+/=]+"
-    r"|(?i:(?<=bearer ))[\w.~+/=-]{16,}",
-    re.DOTALL,
-)
-
-
-def redact(text: str) -> str:
-    """The text without tokens and private keys, wherever they come from."""
-    return _SECRETS.sub("(redacted)", text)
 
 
 class _Withheld:
@@ -123,7 +109,7 @@ class MultiLineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format all lines of the record."""
-        first, *others = redact(super().format(record)).split("\n")
+        first, *others = redact_text(super().format(record)).split("\n")
         message = record.message
         lines = [first]
         for line in others:
@@ -149,7 +135,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.text() if isinstance(record, LogRecord) else record.getMessage(),
             **{name: getattr(record, name, "") for name in NAMES},
-            "exception": redact(self._exception(record)),
+            "exception": redact_text(self._exception(record)),
             "stack": record.stack_info or "",
         }
         always = ("time", "level", "logger", "message")

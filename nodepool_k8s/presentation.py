@@ -8,13 +8,13 @@ argument, in seconds since the epoch.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nodepool_k8s.config.settings import TopLabel
 from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest
+from nodepool_k8s.redaction import REDACTED, redact
 from nodepool_k8s.znodes.nodes import driver_data_of
 from nodepool_k8s.znodes.requests import refusal_reasons
 
@@ -95,9 +95,6 @@ COMPONENT_COLUMNS: Mapping[str, str] = {
     "version": "Version",
 }
 
-REDACTED = "redacted"
-
-
 # --- rows --------------------------------------------------------------------------------
 
 
@@ -128,10 +125,10 @@ def node_row(node: Node, locked: bool, now: float) -> Row:
         "launcher": node.launcher,
         "allocated_to": node.allocated_to,
         "hold_job": extra.get("hold_job"),
-        "comment": _shown(extra.get("comment")),
-        "user_data": _shown(extra.get("user_data")),
-        "driver_data": _shown(dict(node.driver_data)) or None,
-        "reason": _shown(driver_data_of(node).get("reason")),
+        "comment": redact(extra.get("comment")),
+        "user_data": redact(extra.get("user_data")),
+        "driver_data": redact(dict(node.driver_data)) or None,
+        "reason": redact(driver_data_of(node).get("reason")),
         "hold_expiration": extra.get("hold_expiration"),
         "tenant_name": node.tenant_name,
         "requestor": node.requestor,
@@ -157,7 +154,7 @@ def request_row(request: NodeRequest, now: float) -> Row:
         "state_age": age(request.state_time, now),
         "provider": request.provider,
         "tenant_name": request.tenant_name,
-        "reasons": [_shown(reason) for reason in refusal_reasons(request)],
+        "reasons": [redact(reason) for reason in refusal_reasons(request)],
     }
 
 
@@ -217,7 +214,7 @@ def use(node: Node) -> str:
         "launcher": node.launcher if node.state.value in ("building", "deleting") else None,
         "user data": node.extra.get("user_data"),
     }
-    known = [f"{name} {_text(_shown(value))}" for name, value in who.items() if value]
+    known = [f"{name} {_text(redact(value))}" for name, value in who.items() if value]
     return ", ".join([node.state.value, *known])
 
 
@@ -235,40 +232,6 @@ def age(since: float | None, now: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return f"{days:02}:{hours:02}:{minutes:02}:{seconds:02}"
-
-
-# --- secrets -----------------------------------------------------------------------------
-
-
-def redacted(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without what lets one in, however deep in it."""
-    return {
-        _shown(key): REDACTED if _is_secret(key, value) else _shown(value)
-        for key, value in record.items()
-    }
-
-
-_SECRET_NAME = re.compile(
-    r"token|passw|secret|credential|kubeconfig|(^|[-_.])key([-_.]?data)?$", re.I
-)
-_SECRET_TEXT = re.compile(
-    r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"  # A JSON web token.
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)",
-    re.S,
-)
-
-
-def _is_secret(key: object, value: object) -> bool:
-    return value is not None and _SECRET_NAME.search(str(key)) is not None
-
-
-def _shown(value: Any) -> Any:
-    """A value of a record, fit to be shown."""
-    if isinstance(value, Mapping):
-        return redacted(value)
-    if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
-    return _SECRET_TEXT.sub(REDACTED, value) if isinstance(value, str) else value
 
 
 def _port(value: object) -> object:

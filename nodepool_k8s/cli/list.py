@@ -10,6 +10,7 @@ from nodepool_k8s.cli.listing import listing
 from nodepool_k8s.client import Viewer
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.model import Node
+from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.nodes import encode_node
 
 
@@ -20,7 +21,7 @@ async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
 
 def row(node: Node, locked: bool, now: float) -> presentation.Row:
     """A node's row, with every key of its record under the record's own name as well."""
-    record = presentation.redacted(json.loads(encode_node(node)))
+    record = redact_record(json.loads(encode_node(node)))
     return {**presentation.node_row(node, locked, now), **record}
 
 

@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.status import Status
 
-from nodepool_k8s import presentation
 from nodepool_k8s.cli import common, tables
 from nodepool_k8s.client import AcceptedNode, Requestor
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.model import NodeRequest, RequestState
+from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.nodes import encode_node
 from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
@@ -118,5 +118,5 @@ def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
 
 
 def _row(entry: AcceptedNode) -> dict[str, Any]:
-    record = presentation.redacted(json.loads(encode_node(entry.node)))
+    record = redact_record(json.loads(encode_node(entry.node)))
     return {**record, "id": entry.node.id}

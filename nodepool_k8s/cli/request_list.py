@@ -9,6 +9,7 @@ from nodepool_k8s import presentation
 from nodepool_k8s.cli.listing import listing
 from nodepool_k8s.client import Viewer
 from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.requests import encode_request
 
 
@@ -17,7 +18,7 @@ async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
     return [
         {
             **presentation.request_row(request, now),
-            **presentation.redacted(json.loads(encode_request(request))),
+            **redact_record(json.loads(encode_request(request))),
         }
         for request in await viewer.requests()
     ]

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nodepool_k8s import presentation
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.model import NodeRequest, Phase, Progress, RequestState
+from nodepool_k8s.redaction import redact_text
 from nodepool_k8s.znodes.requests import wants_progress
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
@@ -182,7 +182,9 @@ class ProgressReporter:
 
 
 def _queued(queue: PoolQueue, request: NodeRequest, place: int) -> Progress:
-    return Progress(Phase.QUEUED, queue.pool.key, _shown(queue.why_waits(request)), position=place)
+    return Progress(
+        Phase.QUEUED, queue.pool.key, redact_text(queue.why_waits(request)), position=place
+    )
 
 
 def _launching(fulfilment: Fulfilment) -> Progress:
@@ -191,11 +193,7 @@ def _launching(fulfilment: Fulfilment) -> Progress:
     return Progress(
         Phase.LAUNCHING,
         fulfilment.pool.key,
-        _shown(launch.waits_for),
+        redact_text(launch.waits_for),
         node=launch.held.node.id,
         step=launch.step,
     )
-
-
-def _shown(text: str) -> str:
-    return str(presentation.redacted({"why": text})["why"])

@@ -21,6 +21,7 @@ from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.upkeep import Stuck
 from nodepool_k8s.model import MILLI, Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.paths import ledger_path
 from nodepool_k8s.znodes.requests import refusal_reasons
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
@@ -184,7 +185,7 @@ class View:
             "failures": [_failure_row(failure, now) for failure in reversed(self._failures)],
             "stuck": self._stuck(now),
         }
-        return presentation.redacted(shown)
+        return redact_record(shown)
 
     # --- pools and providers -----------------------------------------------------------------
 

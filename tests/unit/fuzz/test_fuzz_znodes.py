@@ -25,6 +25,7 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import upkeep
+from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.web import formats
 from nodepool_k8s.web.lists import NODES, REQUESTS
 from nodepool_k8s.znodes.components import parse_component
@@ -200,7 +201,7 @@ def with_secrets(draw: st.DrawFn, depth: int = 4) -> Any:
 @given(with_secrets(), st.sampled_from(["comment", "user_data", "driver_data", "connection_port"]))
 def test_no_secret_survives_however_deep(value: Any, key: str) -> None:
     for shown in (
-        presentation.redacted({"a": value}),
+        redact_record({"a": value}),
         presentation.node_row(Node("1", NodeState.READY, extra={key: value}), False, 0),
         presentation.node_row(Node("1", NodeState.READY, driver_data={"a": value}), False, 0),
     ):

@@ -14,21 +14,21 @@ from contextlib import asynccontextmanager, suppress
 from nodepool_k8s import presentation
 from nodepool_k8s.client import Viewer, connection
 from nodepool_k8s.config.settings import Provider, Settings, ZooKeeperSettings
+from nodepool_k8s.drivers.driver import Driver, DriverFactory
 from nodepool_k8s.errors import (
     Conflict,
+    DriverError,
     Held,
-    KubernetesError,
     NodepoolK8sError,
     NotHeld,
     Outdated,
     Vanished,
     describe,
 )
-from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy.lifecycle import move_node
-from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
+from nodepool_k8s.znodes.nodes import driver_data_of, with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, node_lock_path, node_path, request_path
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
@@ -144,7 +144,13 @@ class Admin(Viewer):
     # --- deleting here and now -----------------------------------------------------------------
 
     async def delete_now(
-        self, settings: Settings, node_id: str, reason: str, timeout: float, say: Say
+        self,
+        settings: Settings,
+        drivers: DriverFactory,
+        node_id: str,
+        reason: str,
+        timeout: float,
+        say: Say,
     ) -> None:
         """Delete a node's objects from here, and its record when they are gone.
 
@@ -157,46 +163,40 @@ class Admin(Viewer):
         try:
             if provider is not None and held.node.external_id:
                 deployment = await self._store.prepare()
-                cluster = Cluster(provider, deployment)
-                await self._delete_objects(cluster, held.node, _grace(node, settings), timeout, say)
+                driver = drivers.create(provider, deployment)
+                await self._delete_objects(driver, held.node, _grace(node, settings), timeout, say)
             say("removing its record")
             await self._remove(held)
         finally:
             await locks.release(self.client, held.lock)
 
     async def _delete_objects(
-        self, cluster: Cluster, node: Node, grace: float, timeout: float, say: Say
+        self, driver: Driver, node: Node, grace: float, timeout: float, say: Say
     ) -> None:
-        namespace = node.external_id or ""
         try:
             async with asyncio.timeout(timeout):
-                say(f"connecting to the cluster of provider {cluster.provider.name}")
-                await cluster.start(self._tasks.spawn)
-                await cluster.synced()
-                say(f"deleting namespace {namespace}")
-                await cluster.deleter.delete_node(namespace, grace)
-            say(f"waiting until namespace {namespace} has let go of what counts")
-            await self._gone(cluster, node, timeout)
-        except KubernetesError as error:
+                say(f"connecting to the cluster of provider {driver.provider.name}")
+                await driver.start(self._tasks.spawn)
+                await driver.synced()
+            say(f"deleting {node.external_id}, and waiting until it no longer counts")
+            await self._delete(driver, node, grace, timeout)
+        except DriverError as error:
             raise _not_deleted(node, describe(error)) from error
         except TimeoutError as error:
             why = f"the cluster did not answer within {timeout:g} s"
             raise _not_deleted(node, why) from error
         finally:
-            await cluster.close()
+            await driver.close()
 
-    async def _gone(self, cluster: Cluster, node: Node, timeout: float) -> None:
-        namespace = node.external_id or ""
-        deleter = cluster.deleter
-        gone = deleter.pods_gone if ends_with_pods(node) else deleter.namespace_gone
+    async def _delete(self, driver: Driver, node: Node, grace: float, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await gone(namespace)
+                await driver.delete(node, grace)
         except TimeoutError as error:
-            blockers = "; ".join(await cluster.reader.namespace_blockers(namespace))
+            blockers = "; ".join(await driver.blockers(node.external_id or ""))
             why = blockers or "the cluster does not say what holds it"
             raise _not_deleted(
-                node, f"namespace {namespace} is not gone after {timeout:g} s: {why}"
+                node, f"{node.external_id} is not gone after {timeout:g} s: {why}"
             ) from error
 
     async def _remove(self, held: HeldNode) -> None:

@@ -92,7 +92,11 @@ class Outdated(Conflict):
 # --- Kubernetes ---------------------------------------------------------------------
 
 
-class KubernetesError(NodepoolK8sError):
+class DriverError(NodepoolK8sError):
+    """What a driver's backend refused, or could not be asked."""
+
+
+class KubernetesError(DriverError):
     """The cluster refused something, or could not be asked."""
 
 
@@ -152,14 +156,13 @@ class BadQuery(NodepoolK8sError):
 
 
 class LaunchError(NodepoolK8sError):
-    """An attempt to launch a node failed; ``permanent`` says that no other can succeed.
+    """A node could not be launched, by any of its attempts.
 
-    ``failure`` is the kind of failure, for figures: one of ``policy.failures.Failure``.
+    ``failure`` is the kind of failure, for figures: one of ``drivers.outcomes.Failure``.
     """
 
-    def __init__(self, reason: str, *, permanent: bool = False, failure: str = "unknown") -> None:
+    def __init__(self, reason: str, *, failure: str = "unknown") -> None:
         super().__init__(reason)
-        self.permanent = permanent
         self.failure = failure
 
 

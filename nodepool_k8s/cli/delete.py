@@ -53,9 +53,13 @@ async def _mark(settings: Settings, node_id: str) -> tuple[Node, bool]:
 
 
 async def _delete_now(settings: Settings, node_id: str, timeout: float) -> None:
+    # Only here: without --now, no command talks to a cluster.
+    from nodepool_k8s.kubernetes.driver import KubernetesDriverFactory
+
+    drivers = KubernetesDriverFactory()
     async with Admin.connected(settings.zookeeper) as operator:
         with progress.shown(f"node {node_id}") as say:
-            await operator.delete_now(settings, node_id, _reason(), timeout, say)
+            await operator.delete_now(settings, drivers, node_id, _reason(), timeout, say)
 
 
 def _reason() -> str:

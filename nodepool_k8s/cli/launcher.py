@@ -24,6 +24,7 @@ from nodepool_k8s.cli import common, logconfig
 from nodepool_k8s.cli.pidfile import pid_file
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import NodepoolK8sError, describe
+from nodepool_k8s.kubernetes.driver import KubernetesDriverFactory
 from nodepool_k8s.launcher.daemon import DRAIN_SECONDS, Launcher
 from nodepool_k8s.launcher.dump import dump
 from nodepool_k8s.launcher.reload import ConfigFiles
@@ -170,6 +171,7 @@ async def _serve(settings: Settings, files: ConfigFiles, options: Options) -> No
     notifier = SystemdNotifier()
     launcher = Launcher(
         settings,
+        KubernetesDriverFactory(),
         files=files,
         drain_timeout=options.drain_timeout,
         webapp=options.webapp,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes.client import JSON, ApiClient, Object, Query
-from nodepool_k8s.policy.diagnosis import ALREADY_EXISTS, Transient, judge
+from nodepool_k8s.kubernetes.refusals import ALREADY_EXISTS, Meaning, judge
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ async def _persist(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except KubernetesError as error:
             verdict = judge(error)
-            if not isinstance(verdict, Transient) or already_exists(error):
+            if verdict.meaning is not Meaning.TRANSIENT or already_exists(error):
                 raise
             if backoff.failures == TRIES - 1:
                 raise

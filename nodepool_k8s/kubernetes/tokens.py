@@ -12,15 +12,31 @@ from nodepool_k8s.errors import ApiError, KubernetesError
 from nodepool_k8s.kubernetes import credentials, rights
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.parsing import optional_text, parsing, required_text
+from nodepool_k8s.kubernetes.refusals import Meaning, judge
 from nodepool_k8s.kubernetes.retrying import RetryingClient, path_in
 from nodepool_k8s.manifests import WORKER, token_request, token_secret
 from nodepool_k8s.model import AccessToken
-from nodepool_k8s.policy.diagnosis import Permanent, judge
 
 log = logging.getLogger(__name__)
 
 SECRET_SECONDS = 30.0
 """How long the token controller may take to fill a Secret."""
+
+
+TOKEN_SECONDS = 24 * 3600.0
+"""What a token has to last for at least, if it was granted for longer."""
+TOKEN_SHARE = 0.8
+
+
+def needs_token(expires: float | None, issued: float, now: float) -> bool:
+    """Whether a ready node is to get a fresh token before it is handed out.
+
+    Not while a day, or four fifths of what was granted, remain. Times are seconds since
+    the epoch; ``expires`` is None for a token that does not expire.
+    """
+    if expires is None:
+        return False
+    return expires - now < min(TOKEN_SECONDS, TOKEN_SHARE * (expires - issued))
 
 
 class Tokens:
@@ -40,7 +56,7 @@ class Tokens:
         try:
             return await self._by_request(namespace, settings)
         except ApiError as error:
-            if error.status != 403 or not isinstance(judge(error), Permanent):
+            if error.status != 403 or judge(error).meaning is not Meaning.PERMANENT:
                 raise
         self.use_secrets()
         return await self._from_secret(namespace)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from nodepool_k8s.errors import Conflict
 from nodepool_k8s.launcher.launch_context import LaunchContext
-from nodepool_k8s.manifests import namespace_name, outlives_pods
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
 from nodepool_k8s.policy.lifecycle import move_node, move_request
@@ -36,14 +34,14 @@ class Claims:
 
     def __init__(
         self,
-        site: LaunchContext,
+        context: LaunchContext,
         launcher: str,
         tenant_limits: TenantLimits,
         store: Store,
         mirror: Mirror,
     ) -> None:
-        pool = site.pool
-        self.site = site
+        pool = context.pool
+        self.context = context
         self.ledger = ledger_path(pool.provider, pool.name)
         self.tenant_limits = tenant_limits
         self.usage: Mapping[str, Resources] = {
@@ -136,20 +134,11 @@ class Claims:
         )
         own = with_driver_data(
             draft,
-            **self._made_of(label),
-            context=self.site.provider.context,
-            cluster=self.site.cluster.uid,
+            **self.context.driver.driver_data(self._pool.labels[label]),
+            context=self.context.provider.context,
+            cluster=self.context.driver.identity,
         )
         return dataclasses.replace(draft, driver_data=own)
-
-    def _made_of(self, name: str) -> dict[str, Any]:
-        label = self._pool.labels[name]
-        made: dict[str, Any] = {"type": label.type.value}
-        if label.replicas > 1:
-            made["replicas"] = label.replicas
-        if outlives_pods(label):
-            made["outlives_pods"] = True
-        return made
 
     def _filled_in(self, draft: Node, now: float) -> Node:
         counted = self.usage[draft.type[0]]
@@ -157,8 +146,8 @@ class Claims:
             draft,
             NodeState.BUILDING,
             now,
-            # Before the namespace exists: whoever finds the record finds the namespace.
-            external_id=namespace_name(self._pool.name, draft.id, attempt=0),
+            # Before anything is created: a launcher that finds the record finds the rest.
+            external_id=self.context.driver.external_id(self._pool, draft.id, attempt=0),
             resources=counted,
             claimed=counted,
         )

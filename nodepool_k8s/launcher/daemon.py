@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from nodepool_k8s import telemetry
 from nodepool_k8s.aio import race
 from nodepool_k8s.config.settings import Settings
+from nodepool_k8s.drivers.driver import DriverFactory
 from nodepool_k8s.errors import ConnectionLost, NodepoolK8sError, SessionLost, describe
-from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.dump import summary
 from nodepool_k8s.launcher.figures import Figures
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.reload import ConfigFiles, Reloader
 from nodepool_k8s.launcher.session import SessionScope
 from nodepool_k8s.launcher.systemd import SystemdNotifier
@@ -56,6 +57,7 @@ class Launcher:
     def __init__(
         self,
         settings: Settings,
+        drivers: DriverFactory,
         *,
         files: ConfigFiles | None = None,
         drain_timeout: float = DRAIN_SECONDS,
@@ -78,12 +80,12 @@ class Launcher:
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
-        self.clusters = Clusters(self._tasks)
+        self.providers = Providers(drivers, self._tasks)
         self.scope: SessionScope | None = None
         """What is served in this ZooKeeper session; None while there is none."""
         self._client: ZooKeeperClient
         self._webapp = webapp
-        self.view = View(lambda: self._settings, self.clusters, self._stopping)
+        self.view = View(lambda: self._settings, self.providers, self._stopping)
         self.web: WebServer | None = None
         """The web server; None with ``webapp=False``."""
         self.ready = asyncio.Event()
@@ -163,7 +165,7 @@ class Launcher:
             await self._serve_sessions()
         finally:
             await self._tasks.cancel()
-            await self.clusters.close()
+            await self.providers.close()
             await self._client.close()
         if self._crash is not None:
             task, error = self._crash
@@ -228,7 +230,7 @@ class Launcher:
             self._identity,
             store,
             mirror,
-            self.clusters,
+            self.providers,
             ProviderClusters(client),
             ProgressRecords(client),
             self._intervals,
@@ -238,7 +240,7 @@ class Launcher:
             deployment = await store.prepare()
             seen = client.connections
             await mirror.load()
-            await self.clusters.begin(deployment)
+            await self.providers.begin(deployment)
             tasks.spawn("keep the mirror", _keep(client, mirror, seen))
             self.scope = scope
             await self._or_stopping(self._serve(client, scope, mirror, tasks))
@@ -257,7 +259,7 @@ class Launcher:
         session, applied = client.session, self._settings
         await scope.start(applied)
         self.view.serve(mirror, scope)
-        Figures(lambda: self._settings, self.clusters, client, mirror, scope).start(tasks.spawn)
+        Figures(lambda: self._settings, self.providers, client, mirror, scope).start(tasks.spawn)
         self.ready.set()
         self._notifier.ready()
         while True:

@@ -1,8 +1,7 @@
-"""Removing nodes: the pods first, which frees the slot, then everything else.
+"""Deletes nodes that are due: used, failed, too old, lost, or left by a launcher that died.
 
-A node is deleted under its lock, and its record goes only when its pods are seen gone
-and the namespace's deletion was accepted; the same for a node that came back used, for
-one whose launch failed, and for one that a dead launcher left behind.
+A node is deleted under its lock, and its record goes only when the driver says that nothing
+of it uses resources any more.
 """
 
 from __future__ import annotations
@@ -18,26 +17,24 @@ from typing import Any
 from nodepool_k8s import telemetry
 from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import LaunchSettings, Settings
+from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import (
     Conflict,
+    DriverError,
     Held,
-    KubernetesError,
     MalformedRecord,
     NotHeld,
     Outdated,
     SessionLost,
     Vanished,
-    describe,
 )
-from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher import reuse
-from nodepool_k8s.launcher.clusters import Clusters
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy import upkeep
 from nodepool_k8s.policy.lifecycle import move_node
-from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, with_driver_data
+from nodepool_k8s.znodes.nodes import driver_data_of, with_driver_data
 from nodepool_k8s.znodes.paths import node_path
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import HeldNode, Store
@@ -60,13 +57,13 @@ class Deleter:
     def __init__(
         self,
         settings: Settings,
-        clusters: Clusters,
+        providers: Providers,
         store: Store,
         mirror: Mirror,
         tasks: Tasks,
     ) -> None:
         self._settings = settings
-        self._clusters = clusters
+        self._providers = providers
         self._store = store
         self._mirror = mirror
         self._tasks = tasks
@@ -100,8 +97,8 @@ class Deleter:
             self._wake_when_due(node)
 
     def _is_ours(self, node: Node) -> bool:
-        """Whether its cluster can be had, and no launcher serves its provider but we do not."""
-        return self._clusters.of(node) is not None and not upkeep.is_served_elsewhere(
+        """Whether its driver can be used, and no other launcher alone serves its provider."""
+        return self._providers.of(node) is not None and not upkeep.is_served_elsewhere(
             node.provider, self._settings.providers, self._mirror.components.values()
         )
 
@@ -164,10 +161,10 @@ class Deleter:
         )
 
     def _why_unusable(self, node: Node) -> str | None:
-        cluster = self._clusters.of(node)
-        if cluster is None:
+        driver = self._providers.of(node)
+        if driver is None:
             return None
-        return reuse.why_unusable(cluster, node, self._launch_settings(node))
+        return driver.why_unusable(node, self._launch_settings(node))
 
     # --- setting free ---------------------------------------------------------------------------
 
@@ -267,13 +264,13 @@ class Deleter:
     async def _is_lost(self, node: Node) -> bool:
         """Whether a ready node that seems lost is lost: a watch may only lag behind."""
         try:
-            cluster = self._clusters.reach(node)
-            if await reuse.why_lost(cluster, node, self._launch_settings(node)) is not None:
+            driver = self._providers.reach(node)
+            if await driver.why_lost(node, self._launch_settings(node)) is not None:
                 return True
-        except KubernetesError as error:
+        except DriverError as error:
             log.debug("Node %s cannot be looked at: %s", node.id, error)
         else:
-            await cluster.changed(node.external_id or "", LAG_SECONDS)
+            await driver.changed(node.external_id or "", LAG_SECONDS)
         return False
 
     async def _delete_held(self, held: HeldNode, reason: str) -> None:
@@ -305,52 +302,44 @@ class Deleter:
             telemetry.node_deleted(node.provider or "", seconds)
 
     async def _delete_objects(self, node: Node) -> None:
-        """Delete the node's pods and namespace; tries again until the cluster has done so."""
+        """Delete what the node is made of; tries again until the backend has done so."""
         if not node.external_id:
             return
         backoff = Backoff()
         while True:
             try:
-                # Asked for each time: a provider that is taken out leaves its cluster to others.
-                cluster = self._clusters.reach(node)
-                await self._delete_namespace(cluster, node.external_id, node)
-            except KubernetesError as error:
+                # Asked for each time: a provider that is taken out leaves its nodes to others.
+                driver = self._providers.reach(node)
+                await self._delete_at(driver, node)
+            except DriverError as error:
                 level = logging.DEBUG if backoff.failures else logging.WARNING
                 log.log(level, "Deleting node %s has to be tried again: %s", node.id, error)
                 await backoff.wait()
             else:
                 return
 
-    async def _delete_namespace(self, cluster: Cluster, namespace: str, node: Node) -> None:
-        deleter = cluster.deleter
-        await deleter.delete_node(namespace, self._grace(node))
-        gone = deleter.pods_gone if ends_with_pods(node) else deleter.namespace_gone
-        waiting = asyncio.ensure_future(gone(namespace))
+    async def _delete_at(self, driver: Driver, node: Node) -> None:
+        deletion = asyncio.ensure_future(driver.delete(node, self._grace(node)))
         began = time.monotonic()
         try:
-            while not (await asyncio.wait({waiting}, timeout=REPORT_AFTER))[0]:
-                await self._report_stuck(cluster, namespace, node, time.monotonic() - began)
-            await waiting
+            while not (await asyncio.wait({deletion}, timeout=REPORT_AFTER))[0]:
+                await self._report_stuck(driver, node, time.monotonic() - began)
+            await deletion
         finally:
-            waiting.cancel()
+            deletion.cancel()
             self.stuck.pop(node.id, None)
 
-    async def _report_stuck(
-        self, cluster: Cluster, namespace: str, node: Node, seconds: float
-    ) -> None:
+    async def _report_stuck(self, driver: Driver, node: Node, seconds: float) -> None:
         """Say what holds the node, at first and whenever that changes."""
-        try:
-            blockers = await cluster.reader.namespace_blockers(namespace)
-        except KubernetesError as error:
-            blockers = [describe(error)]
-        reason = "; ".join(blockers) or "its pods are still there"
+        external_id = node.external_id or ""
+        reason = "; ".join(await driver.blockers(external_id)) or "the cluster does not say what"
         if self.stuck.get(node.id) == reason:
             return
         self.stuck[node.id] = reason
         log.warning(
-            "Node %s keeps its slot: namespace %s is not gone after %.0f s: %s",
+            "Node %s keeps its slot: %s is not gone after %.0f s: %s",
             node.id,
-            namespace,
+            external_id,
             seconds,
             reason,
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
-from nodepool_k8s.launcher.clusters import Clusters
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.view import Scope
 from nodepool_k8s.model import NodeState, Resources
 from nodepool_k8s.znodes.paths import ledger_path, tenant_ledger_path
@@ -35,13 +35,13 @@ class Figures:
     def __init__(
         self,
         settings: Callable[[], Settings],
-        clusters: Clusters,
+        providers: Providers,
         client: ZooKeeperClient,
         mirror: Mirror,
         scope: Scope,
     ) -> None:
         self._settings = settings
-        self._clusters = clusters
+        self._providers = providers
         self._client = client
         self._mirror = mirror
         self._scope = scope
@@ -117,18 +117,16 @@ class Figures:
         return (ledger.claimed if ledger else usage.claimed) + usage.foreign
 
     def _connected(self) -> Mapping[str, bool]:
-        return {name: self._is_connected(name) for name in self._providers()}
+        return {name: self._is_connected(name) for name in self._provider_names()}
 
     def _is_connected(self, provider: str) -> bool:
-        if provider not in self._clusters or not self._clusters[provider].in_sync:
-            return False
-        return self._clusters[provider].out_of_touch_since is None
+        return provider in self._providers and self._providers[provider].health.in_touch
 
-    def _providers(self) -> Iterable[str]:
+    def _provider_names(self) -> Iterable[str]:
         return (provider.name for provider in self._settings().providers)
 
     def _stuck(self) -> Mapping[str, int]:
-        stuck = dict.fromkeys(self._providers(), 0)
+        stuck = dict.fromkeys(self._provider_names(), 0)
         late = time.time() - STUCK_SECONDS
         for node in self._mirror.nodes.values():
             late_one = node.state is NodeState.DELETING and node.state_time < late
@@ -138,9 +136,9 @@ class Figures:
 
     def _terminating(self) -> Mapping[str, int]:
         return {
-            name: sum(namespace.deleting for namespace in self._clusters[name].namespaces())
-            for name in self._providers()
-            if name in self._clusters and self._clusters[name].in_sync
+            name: self._providers[name].count_terminating()
+            for name in self._provider_names()
+            if name in self._providers and self._providers[name].health.in_sync
         }
 
 

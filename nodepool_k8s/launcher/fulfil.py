@@ -35,24 +35,24 @@ class Fulfilment:
         self,
         queue: PoolQueue,
         claim: Claim,
-        site: LaunchContext,
+        context: LaunchContext,
         store: Store,
         remove: Remove,
     ) -> None:
         self._queue = queue
-        self._site = site
+        self._context = context
         self._claim = claim
         self._store = store
         self._remove = remove
-        self._launches = [self._way_of(site, held) for held in claim.nodes]
+        self._launches = [self._way_of(context, held) for held in claim.nodes]
         self._unfinished = 0
         self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def _way_of(self, site: LaunchContext, held: HeldNode) -> Launch | Reuse:
+    def _way_of(self, context: LaunchContext, held: HeldNode) -> Launch | Reuse:
         if held.node.state is NodeState.READY:
-            label = site.pool.labels[held.node.type[0]]
-            return Reuse(site, label, held, self._claim.request)
-        return Launch(site, self._queue, held, self._claim.request)
+            label = context.pool.labels[held.node.type[0]]
+            return Reuse(context, label, held, self._claim.request)
+        return Launch(context, self._queue, held, self._claim.request)
 
     @property
     def request(self) -> NodeRequest:
@@ -62,7 +62,7 @@ class Fulfilment:
     @property
     def pool(self) -> Pool:
         """The pool that serves it."""
-        return self._site.pool
+        return self._context.pool
 
     @property
     def launches(self) -> list[Launch | Reuse]:

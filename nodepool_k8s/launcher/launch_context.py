@@ -1,4 +1,4 @@
-"""Where nodes are launched: what every part of a launch is told of its surroundings."""
+"""Where the nodes of one pool are launched: what every part of a launch needs to know."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nodepool_k8s.config.settings import Pool, Provider
-from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.model import Node, NodeRequest
 from nodepool_k8s.zookeeper.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """Where the nodes of one pool are launched, and under which settings.
+    """One pool, its provider's driver, and the settings that hold for it.
 
-    A launch keeps the one that it began with, whatever is configured meanwhile.
+    A launch keeps the context that it began with, whatever is configured meanwhile.
     """
 
     provider: Provider
     pool: Pool
-    cluster: Cluster
+    driver: Driver
     store: Store
     failed: Callable[[NodeRequest, Node, str], None]
     """Told of each attempt that failed, and why."""
+
+    def is_usable(self, node: Node) -> bool:
+        """Whether a ready node may be handed out, as far as the driver was told."""
+        launch = self.pool.labels[node.type[0]].launch
+        return self.driver.health.in_sync and self.driver.why_unusable(node, launch) is None

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Provider
+from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
-from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.logs import bind_log_context
@@ -115,7 +115,7 @@ class PoolQueue:
 
     def __init__(
         self,
-        site: LaunchContext,
+        context: LaunchContext,
         component: Component,
         launch_slots: LaunchSlots,
         store: Store,
@@ -123,7 +123,7 @@ class PoolQueue:
         hooks: QueueCallbacks,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:
-        self.pool = site.pool
+        self.pool = context.pool
         self.component = component
         self.launch_slots = launch_slots
         self.component_path = ""
@@ -136,7 +136,7 @@ class PoolQueue:
         self._store = store
         self._mirror = mirror
         self._hooks = hooks
-        self._claims = Claims(site, component.id, tenant_limits, store, mirror)
+        self._claims = Claims(context, component.id, tenant_limits, store, mirror)
         self._shown = component
         """The component's record as it stands in ZooKeeper."""
         self._queue = self._new_queue()
@@ -152,19 +152,19 @@ class PoolQueue:
         launch_slots.waiting.append(self)
         self._wake = asyncio.Event()
 
-    def reconfigure(self, site: LaunchContext, tenant_limits: TenantLimits) -> None:
+    def reconfigure(self, context: LaunchContext, tenant_limits: TenantLimits) -> None:
         """Serve under these settings from now on; what is claimed keeps those it began with.
 
         It is still the same pool, registered under the same id.
         """
-        if site == self._claims.site and tenant_limits == self._claims.tenant_limits:
+        if context == self._claims.context and tenant_limits == self._claims.tenant_limits:
             return
-        self.pool = site.pool
-        self._claims = Claims(site, self.component.id, tenant_limits, self._store, self._mirror)
+        self.pool = context.pool
+        self._claims = Claims(context, self.component.id, tenant_limits, self._store, self._mirror)
         self.component = dataclasses.replace(
             self.component,
-            supported_labels=frozenset(site.pool.labels),
-            priority=site.pool.priority,
+            supported_labels=frozenset(context.pool.labels),
+            priority=context.pool.priority,
         )
         self._queue = self._new_queue()
         for request_id in list(self._mirror.requests):
@@ -244,9 +244,9 @@ class PoolQueue:
         self._refused_by_cluster += 1 if refused else -1
         self.wake()
 
-    def cluster_changed(self, cluster: Cluster) -> None:
-        """A cluster is in touch again, or no longer; it may be this pool's."""
-        if cluster is self._claims.site.cluster:
+    def health_changed(self, driver: Driver) -> None:
+        """A driver is in touch again, or no longer; it may be this pool's."""
+        if driver is self._claims.context.driver:
             self.wake()
 
     def _enqueue(self, request: NodeRequest, wanted: Resources) -> None:
@@ -330,7 +330,7 @@ class PoolQueue:
         else:
             self._forget(request.id)
             self._wait_for("", pauses=False)
-            self._hooks.on_claim(self, claims.site, claim)
+            self._hooks.on_claim(self, claims.context, claim)
         return True
 
     async def _claim(
@@ -359,19 +359,19 @@ class PoolQueue:
         return True
 
     def _waits_for_cluster(self) -> bool:
-        if self._claims.site.cluster.in_sync and not self._is_cluster_away():
+        if self._claims.context.driver.health.in_sync and not self._is_cluster_away():
             return False
         self._wait_for(f"the cluster of provider {self.pool.provider}", pauses=False)
         return True
 
     def _is_cluster_away(self) -> bool:
         """Whether the cluster has not answered for so long that nobody shall wait for it."""
-        cluster = self._claims.site.cluster
-        since = cluster.out_of_touch_since
+        health = self._claims.context.driver.health
+        since = health.out_of_touch_since
         if since is None:
             return False
         loop = asyncio.get_running_loop()
-        until = since + (LOST_SECONDS if cluster.in_sync else CONNECTING_SECONDS)
+        until = since + (LOST_SECONDS if health.in_sync else CONNECTING_SECONDS)
         if loop.time() >= until:
             return True
         if until != self._patient_until:
@@ -389,7 +389,7 @@ class PoolQueue:
         for label in request.node_types:
             taken = {node.id for node in chosen if node is not None}
             nodes = (node for node in self._unused((label,)) if node.id not in taken)
-            usable = (node for node in nodes if self._hooks.is_usable(self._claims.site, node))
+            usable = (node for node in nodes if self._hooks.is_usable(self._claims.context, node))
             chosen.append(next(usable, None))
         return chosen
 

@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from nodepool_k8s.config.settings import Provider, Settings
+from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import NotHeld
-from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher import reuse
 from nodepool_k8s.launcher.claim import TenantLimits
-from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.intervals import Intervals
@@ -25,9 +23,10 @@ from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.min_ready import MinReady
 from nodepool_k8s.launcher.pool_queue import LaunchSlots, PoolQueue, QueueCallbacks
 from nodepool_k8s.launcher.progress import ProgressReporter
+from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep, Stuck
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
-from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
-from nodepool_k8s.manifests import node_id_in
+from nodepool_k8s.launcher.upkeep import Upkeep
 from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
 from nodepool_k8s.zookeeper.mirror import Kind, Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
@@ -52,8 +51,8 @@ class SessionScope:
         identity: str,
         store: Store,
         mirror: Mirror,
-        clusters: Clusters,
-        homes: ProviderClusters,
+        providers: Providers,
+        known: ProviderClusters,
         progress: ProgressRecords,
         intervals: Intervals,
         on_crash: OnCrash,
@@ -61,7 +60,7 @@ class SessionScope:
         self._identity = identity
         self._store = store
         self._mirror = mirror
-        self._clusters = clusters
+        self._providers = providers
         self._serving = Tasks(on_crash)
         """Upkeep, and waiting for clusters."""
         self._taking = Tasks(on_crash)
@@ -78,10 +77,17 @@ class SessionScope:
         self._fulfilments: dict[str, Fulfilment] = {}
         self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
         """Whom to tell why an attempt to launch a node failed."""
-        self._deleter = Deleter(settings, clusters, store, mirror, self._work)
+        self._deleter = Deleter(settings, providers, store, mirror, self._work)
         self._reports = ProgressReporter(progress, mirror, self._queues, self._fulfilments)
+        self.provider_upkeep = ProviderUpkeep(settings, providers, store, mirror, known, intervals)
         self.upkeep = Upkeep(
-            settings, clusters, self._deleter, store, mirror, homes, self._reports, intervals
+            settings,
+            self._deleter,
+            store,
+            mirror,
+            self.provider_upkeep,
+            self._reports,
+            intervals,
         )
         self._min_ready: MinReady
 
@@ -101,9 +107,9 @@ class SessionScope:
         return self._deleter.stuck
 
     @property
-    def stuck_namespaces(self) -> tuple[Stuck, ...]:
-        """Namespaces that stay Terminating, their nodes' records gone or not."""
-        return self.upkeep.stuck
+    def stuck_deletions(self) -> tuple[Stuck, ...]:
+        """Deletions that do not end, their nodes' records gone or not."""
+        return self.provider_upkeep.stuck
 
     def _failed(self, request: NodeRequest, node: Node, reason: str) -> None:
         if self.on_failure is not None:
@@ -117,12 +123,7 @@ class SessionScope:
         self._serving.spawn("upkeep", self.upkeep.run())
         self._serving.spawn("ask for spare nodes", self._min_ready.run())
         self._serving.spawn("report progress", self._reports.run())
-        self._listen_to_clusters(listening=True)
-
-    def _listen_to_clusters(self, *, listening: bool) -> None:
-        self._clusters.on_lost = self._on_lost if listening else None
-        self._clusters.on_touch = self._on_touch if listening else None
-        self._clusters.listen(self._on_cluster if listening else None)
+        self._providers.listen(self)
 
     # --- the configuration -------------------------------------------------------------------
 
@@ -132,28 +133,29 @@ class SessionScope:
         Pools that are there already are changed, and stay registered; requests in flight
         finish under the settings that they began with.
         """
-        await self._clusters.apply(settings.providers)
+        await self._providers.apply(settings.providers)
         self._deleter.reconfigure(settings)
         self.upkeep.reconfigure(settings)
+        self.provider_upkeep.reconfigure(settings)
         self._min_ready.reconfigure(settings)
         limits = settings.tenant_limits
-        sites = [
-            LaunchContext(provider, pool, self._clusters[provider.name], self._store, self._failed)
+        contexts = [
+            LaunchContext(provider, pool, self._providers[provider.name], self._store, self._failed)
             for provider in settings.providers
             for pool in provider.pools
         ]
         # All of them before any looks at a request, and the old ones go last: a request
         # fails once every pool that is registered has declined it.
         new = [
-            await self._register(site, limits)
-            for site in sites
-            if site.pool.key not in self._queues
+            await self._register(context, limits)
+            for context in contexts
+            if context.pool.key not in self._queues
         ]
         for provider in settings.providers:
             self._launch_slots(provider).reconfigure(provider)
-        for site in sites:
-            if site.pool.key in self._queues:
-                self._queues[site.pool.key].reconfigure(site, limits)
+        for context in contexts:
+            if context.pool.key in self._queues:
+                self._queues[context.pool.key].reconfigure(context, limits)
         for queue in new:
             self._run(queue)
         for key in self._queues.keys() - {pool.key for pool in settings.pools}:
@@ -163,8 +165,8 @@ class SessionScope:
     def _launch_slots(self, provider: Provider) -> LaunchSlots:
         return self._launch_slots_by_provider.setdefault(provider.name, LaunchSlots(provider))
 
-    async def _register(self, site: LaunchContext, limits: TenantLimits) -> PoolQueue:
-        pool, launch_slots = site.pool, self._launch_slots(site.provider)
+    async def _register(self, context: LaunchContext, limits: TenantLimits) -> PoolQueue:
+        pool, launch_slots = context.pool, self._launch_slots(context.provider)
         component = Component(
             id=f"{socket.getfqdn()}-{pool.provider}-{pool.name}-{self._identity}",
             provider_name=pool.provider,
@@ -175,7 +177,9 @@ class SessionScope:
         hooks = QueueCallbacks(
             self._on_claim, self._is_usable, self._deleter.remove_spare, self._reports.news
         )
-        queue = PoolQueue(site, component, launch_slots, self._store, self._mirror, hooks, limits)
+        queue = PoolQueue(
+            context, component, launch_slots, self._store, self._mirror, hooks, limits
+        )
         queue.component_path = await self._store.register(component)
         return queue
 
@@ -188,11 +192,9 @@ class SessionScope:
         name = f"serve pool {queue.pool.key}"
         self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
 
-    def _is_usable(self, site: LaunchContext, node: Node) -> bool:
-        # One in the cluster that the provider had before is of no use to a new request.
-        launch = site.pool.labels[node.type[0]].launch
-        here = self._clusters.of(node) is site.cluster
-        return here and reuse.is_usable(site.cluster, node, launch)
+    def _is_usable(self, context: LaunchContext, node: Node) -> bool:
+        # A node at the backend that the provider had before is of no use to a new request.
+        return self._providers.of(node) is context.driver and context.is_usable(node)
 
     async def _stop_serving(self, key: str) -> None:
         """Leave a pool's requests to others; those in flight go on."""
@@ -202,20 +204,29 @@ class SessionScope:
         await self._store.deregister(queue.component_path)
         queue.launch_slots.waiting.remove(queue)
 
-    def _on_cluster(self, cluster: Cluster) -> None:
-        name = f"attend to the cluster of provider {cluster.provider.name}"
-        self._serving.spawn(name, self._attend_to(cluster))
+    # --- what happens at the backends ---------------------------------------------------------
 
-    def _on_touch(self, cluster: Cluster) -> None:
+    def driver_started(self, driver: Driver) -> None:
+        """Serve its pools, and begin its upkeep, when it knows what exists."""
+        self._serving.spawn(f"serve provider {driver.provider.name}", self._attend_to(driver))
+
+    def health_changed(self, driver: Driver) -> None:
+        """A driver is in touch again, or no longer: its pools look again."""
         for queue in self._queues.values():
-            queue.cluster_changed(cluster)
+            queue.health_changed(driver)
 
-    async def _attend_to(self, cluster: Cluster) -> None:
-        await cluster.synced()
+    def node_lost(self, node_id: str, external_id: str) -> None:
+        """A node's objects went or ended: a ready one cannot be handed out any more."""
+        node = self._mirror.nodes.get(node_id)
+        if node is not None and node.external_id == external_id:
+            self._deleter.consider(node.id)
+
+    async def _attend_to(self, driver: Driver) -> None:
+        await driver.synced()
         for queue in self._queues.values():
             queue.wake()
         self._consider_all()
-        await self.upkeep.run_for(cluster)
+        await self.provider_upkeep.run_for(driver)
 
     def _consider_all(self) -> None:
         for node_id in list(self._mirror.nodes):
@@ -246,12 +257,6 @@ class SessionScope:
             queue.nodes_changed()
         self._min_ready.nodes_changed()
 
-    def _on_lost(self, namespace: str) -> None:
-        """A pod ended, or a namespace went: if that was a ready node, it is none any more."""
-        node = self._mirror.nodes.get(node_id_in(namespace) or "")
-        if node is not None and node.external_id == namespace:
-            self._deleter.consider(node.id)
-
     def _on_request(self, request_id: str) -> None:
         self._min_ready.request_changed(request_id)
         self._reports.request_changed(request_id)
@@ -280,8 +285,8 @@ class SessionScope:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def _on_claim(self, queue: PoolQueue, site: LaunchContext, claim: Claim) -> None:
-        fulfilment = Fulfilment(queue, claim, site, self._store, self._deleter.delete)
+    def _on_claim(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
+        fulfilment = Fulfilment(queue, claim, context, self._store, self._deleter.delete)
         self._fulfilments[claim.request.id] = fulfilment
         self._fulfilling.spawn(
             f"fulfil {claim.request.id}", self._fulfil(claim.request.id, fulfilment)
@@ -331,7 +336,7 @@ class SessionScope:
         for queue in self._queues.values():
             queue.stop()
         await self._taking.finished()
-        self._listen_to_clusters(listening=False)
+        self._providers.listen(None)
         await self._serving.cancel()
         await self._reports.close()
         for queue in self._queues.values():
@@ -347,7 +352,7 @@ class SessionScope:
 
     async def end(self) -> None:
         """End whatever still runs."""
-        self._listen_to_clusters(listening=False)
+        self._providers.listen(None)
         self._deleter.close()
         for tasks in (self._serving, self._taking, self._fulfilling, self._work):
             await tasks.cancel()

@@ -11,44 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
-from nodepool_k8s.errors import Conflict, KubernetesError, MalformedRecord, SessionLost, describe
-from nodepool_k8s.kubernetes.cluster import Cluster
-from nodepool_k8s.launcher.clusters import Clusters
+from nodepool_k8s.errors import Conflict, SessionLost
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.progress import ProgressReporter
-from nodepool_k8s.manifests import NODE_ID_LABEL, PROVIDER_LABEL
-from nodepool_k8s.model import Namespace, Node, NodeRequest, ProviderCluster, RequestState
-from nodepool_k8s.naming import valid_label_value
+from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep
+from nodepool_k8s.model import NodeRequest, RequestState
 from nodepool_k8s.policy import upkeep
 from nodepool_k8s.policy.lifecycle import move_request
-from nodepool_k8s.znodes.nodes import provider_cluster_of
 from nodepool_k8s.znodes.paths import ledger_path, request_path, tenant_ledger_path
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
 from nodepool_k8s.zookeeper.store import Store
 
 log = logging.getLogger(__name__)
-
-LEAK_GRACE = 1.0
-"""Seconds that a leaked namespace's pods get to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stuck:
-    """A namespace of ours that stays Terminating, and what holds it."""
-
-    provider: str
-    namespace: str
-    since: float
-    """When its deletion was accepted, in seconds since the epoch."""
-    blockers: tuple[str, ...]
-    """In Kubernetes' words; empty where it says nothing."""
 
 
 class Upkeep:
@@ -57,33 +34,23 @@ class Upkeep:
     def __init__(
         self,
         settings: Settings,
-        clusters: Clusters,
         deleter: Deleter,
         store: Store,
         mirror: Mirror,
-        homes: ProviderClusters,
+        provider_upkeep: ProviderUpkeep,
         reports: ProgressReporter,
         intervals: Intervals,
     ) -> None:
         self._settings = settings
-        self._clusters = clusters
         self._deleter = deleter
         self._store = store
         self._mirror = mirror
-        self._homes = homes
+        self._provider_upkeep = provider_upkeep
         self._reports = reports
         self._intervals = intervals
         self._empty_before: set[str] = set()
         self._stale_before: set[str] = set()
         self._unoffered_before: set[str] = set()
-        self._report_at: dict[Cluster, dict[str, float]] = {}
-        """By UID: the age at which a stuck namespace is reported again."""
-        self._stuck: dict[Cluster, tuple[Stuck, ...]] = {}
-
-    @property
-    def stuck(self) -> tuple[Stuck, ...]:
-        """Namespaces that were Terminating for too long when they were last looked at."""
-        return tuple(entry for entries in self._stuck.values() for entry in entries)
 
     def reconfigure(self, settings: Settings) -> None:
         """Look after these settings' pools and providers from now on."""
@@ -105,32 +72,7 @@ class Upkeep:
         await self.correct_ledgers()
         self.consider_nodes()
         await self.delete_unoffered_nodes()
-        await self.connect_to_homes()
-
-    async def run_for(self, cluster: Cluster) -> None:
-        """A pass over a cluster now, and one every minute, for as long as it is open."""
-        try:
-            while self._clusters.is_open(cluster):
-                await self.step_for(cluster)
-                await asyncio.sleep(self._intervals.upkeep)
-        finally:
-            self._stuck.pop(cluster, None)
-            self._report_at.pop(cluster, None)
-
-    async def step_for(self, cluster: Cluster) -> None:
-        """One pass over a cluster."""
-        home = ProviderCluster(cluster.provider.name, cluster.provider.context, cluster.uid)
-        if self._is_served_here(home):
-            await self._homes.remember(home)
-        try:
-            # Before the records: each namespace's comes first.
-            namespaces = await cluster.reader.list_namespaces()
-            await self._delete_leaked(cluster, namespaces)
-            await self._report_stuck(cluster, namespaces, time.time())
-        except KubernetesError as error:
-            log.warning("Provider %s: leaks cannot be looked for: %s", cluster.provider.name, error)
-        else:
-            await self._leave_if_empty(cluster, home, namespaces)
+        await self._provider_upkeep.connect_again()
 
     # --- requests and drafts -----------------------------------------------------------------
 
@@ -183,56 +125,6 @@ class Upkeep:
                 await self._store.drop_request_lock(request_id)
         self._stale_before = stale
 
-    # --- namespaces ---------------------------------------------------------------------------
-
-    async def _delete_leaked(self, cluster: Cluster, namespaces: Iterable[Namespace]) -> None:
-        """Delete namespaces of our deployment that no node's record names."""
-        for namespace in namespaces:
-            node = self._mirror.nodes.get(namespace.labels.get(NODE_ID_LABEL, ""))
-            if upkeep.is_suspect(namespace, node) and await self._is_leaked(namespace):
-                log.warning(
-                    "Deleting leaked namespace %s: no node's record names it", namespace.name
-                )
-                await cluster.deleter.delete_node(namespace.name, LEAK_GRACE)
-                telemetry.leak_deleted(cluster.provider.name)
-
-    async def _is_leaked(self, namespace: Namespace) -> bool:
-        """Ask ZooKeeper itself, after the namespace was seen: records come first."""
-        try:
-            node = await self._store.read_node(namespace.labels.get(NODE_ID_LABEL, ""))
-        except MalformedRecord:
-            return False
-        return upkeep.is_suspect(namespace, node)
-
-    async def _report_stuck(
-        self, cluster: Cluster, namespaces: Iterable[Namespace], now: float
-    ) -> None:
-        """Say what holds the namespaces that stay Terminating, again after ever longer."""
-        found, before = [], self._report_at.get(cluster, {})
-        report_at: dict[str, float] = {}
-        for namespace in namespaces:
-            age = upkeep.stuck_for(namespace, now)
-            if age is None or age < self._intervals.stuck:
-                continue
-            stuck = Stuck(
-                cluster.provider.name,
-                namespace.name,
-                now - age,
-                await _blockers(cluster, namespace.name),
-            )
-            found.append(stuck)
-            report_at[namespace.uid] = before.get(namespace.uid, 0.0)
-            if age >= report_at[namespace.uid]:
-                report_at[namespace.uid] = upkeep.next_report(age, self._intervals.stuck)
-                log.warning(
-                    "Namespace %s of provider %s has been Terminating for %.0f s: %s",
-                    stuck.namespace,
-                    stuck.provider,
-                    age,
-                    "; ".join(stuck.blockers) or "Kubernetes does not say what holds it",
-                )
-        self._stuck[cluster], self._report_at[cluster] = tuple(found), report_at
-
     # --- providers that were taken out ----------------------------------------------------------
 
     def consider_nodes(self) -> None:
@@ -246,66 +138,11 @@ class Upkeep:
         unoffered = {
             node.id
             for node in self._mirror.nodes.values()
-            if upkeep.is_unoffered(node, components, moved=self._has_moved(node))
+            if upkeep.is_unoffered(node, components, moved=self._provider_upkeep.has_moved(node))
         }
         for node_id in unoffered & self._unoffered_before:
             await self._deleter.remove_unoffered(node_id, "no pool offers its label any more")
         self._unoffered_before = unoffered
-
-    async def connect_to_homes(self) -> None:
-        """Connect to the clusters where a provider that nobody serves any more has something."""
-        for home in {*await self._homes.all(), *self._homes_of_nodes()}:
-            if self._is_built_anew(home):
-                await self._homes.forget(home)
-            elif not self._is_served(home):
-                self._clusters.connect_again(home)
-
-    def _homes_of_nodes(self) -> set[ProviderCluster]:
-        homes = (provider_cluster_of(node) for node in self._mirror.nodes.values())
-        return {home for home in homes if home is not None}
-
-    def _is_served(self, home: ProviderCluster) -> bool:
-        return self._is_served_here(home) or upkeep.is_served_elsewhere(
-            home.provider, self._settings.providers, self._mirror.components.values()
-        )
-
-    def _is_served_here(self, home: ProviderCluster) -> bool:
-        if home.provider not in self._clusters:
-            return False
-        cluster = self._clusters[home.provider]
-        if cluster.uid:
-            return cluster.uid == home.cluster
-        return cluster.provider.context == home.context
-
-    def _is_built_anew(self, home: ProviderCluster) -> bool:
-        """Whether the cluster that was meant is no more, and another one has its name."""
-        if home.provider not in self._clusters:
-            return False
-        cluster = self._clusters[home.provider]
-        return cluster.provider.context == home.context and cluster.uid not in ("", home.cluster)
-
-    def _has_moved(self, node: Node) -> bool:
-        """Whether a node's provider is served here, with another cluster than the node's."""
-        home = provider_cluster_of(node)
-        if home is None or home.provider not in self._clusters:
-            return False
-        return self._clusters[home.provider].uid not in ("", home.cluster)
-
-    async def _leave_if_empty(
-        self, cluster: Cluster, home: ProviderCluster, namespaces: Iterable[Namespace]
-    ) -> None:
-        """Close a cluster that no provider uses any more, and where nothing is left."""
-        if cluster not in self._clusters.retired:
-            return
-        if any(_is_in(node, home) for node in self._mirror.nodes.values()):
-            return
-        label = valid_label_value(home.provider)
-        if any(entry.labels.get(PROVIDER_LABEL) == label for entry in namespaces):
-            return
-        if not self._is_served(home):
-            await self._homes.forget(home)
-        log.info("Nothing is left of provider %s in context %s", home.provider, home.context)
-        await self._clusters.dismiss(cluster)
 
     # --- quota -----------------------------------------------------------------------------------
 
@@ -329,18 +166,3 @@ class Upkeep:
                 whose,
                 change.numbers(),
             )
-
-
-def _is_in(node: Node, home: ProviderCluster) -> bool:
-    """Whether a node's objects are, or may be, in that cluster."""
-    if node.provider != home.provider:
-        return False
-    found = provider_cluster_of(node)
-    return found is None or found.cluster == home.cluster
-
-
-async def _blockers(cluster: Cluster, namespace: str) -> tuple[str, ...]:
-    try:
-        return tuple(await cluster.reader.namespace_blockers(namespace))
-    except KubernetesError as error:
-        return (describe(error),)

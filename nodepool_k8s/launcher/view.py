@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from nodepool_k8s import __version__, presentation
 from nodepool_k8s.config.settings import Pool, Provider, Settings, TopLabel
-from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.pool_queue import PoolQueue
-from nodepool_k8s.launcher.upkeep import Stuck
+from nodepool_k8s.launcher.provider_upkeep import Stuck
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.model import MILLI, Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.paths import ledger_path
@@ -55,7 +55,7 @@ class Scope(Protocol):
         """What holds the nodes whose deletion takes too long, by id."""
 
     @property
-    def stuck_namespaces(self) -> Iterable[Stuck]:
+    def stuck_deletions(self) -> Iterable[Stuck]:
         """Namespaces that stay Terminating, their nodes' records gone or not."""
 
     on_failure: Callable[[NodeRequest, Node, str], None] | None
@@ -70,11 +70,11 @@ class View:
     """
 
     def __init__(
-        self, settings: Callable[[], Settings], clusters: Clusters, stopping: asyncio.Event
+        self, settings: Callable[[], Settings], providers: Providers, stopping: asyncio.Event
     ) -> None:
         self._settings = settings
         self._stopping = stopping
-        self._clusters = clusters
+        self._providers = providers
         self._started = time.time()
         self._client: ZooKeeperClient | None = None
         self._mirror: Mirror | None = None
@@ -236,12 +236,12 @@ class View:
 
     def _trouble(self, provider: Provider) -> str:
         """Why the provider's cluster cannot be used now; empty when it can."""
-        if provider.name not in self._clusters:
+        if provider.name not in self._providers:
             return "not connected yet"
-        cluster = self._clusters[provider.name]
-        if not cluster.in_sync:
-            return self._clusters.trouble(provider.name) or "not connected yet"
-        since = cluster.out_of_touch_since
+        health = self._providers[provider.name].health
+        if not health.in_sync:
+            return self._providers.trouble(provider.name) or "not connected yet"
+        since = health.out_of_touch_since
         if since is None:
             return ""
         seconds = asyncio.get_running_loop().time() - since
@@ -289,14 +289,14 @@ class View:
         # A pod's record is gone long before a namespace that something holds.
         rows += [
             {
-                "namespace": stuck.namespace,
+                "namespace": stuck.external_id,
                 "provider": stuck.provider,
                 "node": None,
                 "age": presentation.age(stuck.since, now),
                 "reason": "; ".join(stuck.blockers),
             }
-            for stuck in self._scope.stuck_namespaces
-            if stuck.namespace not in known
+            for stuck in self._scope.stuck_deletions
+            if stuck.external_id not in known
         ]
         return rows
 

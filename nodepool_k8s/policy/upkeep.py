@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodepool_k8s.config.settings import Provider
+from nodepool_k8s.drivers.outcomes import Owned
 from nodepool_k8s.model import (
     Component,
-    Namespace,
     Node,
     NodeRequest,
     NodeState,
@@ -89,22 +89,6 @@ def has_no_nodes(request: NodeRequest) -> bool:
     return request.state in (RequestState.REQUESTED, RequestState.FAILED)
 
 
-TOKEN_SECONDS = 24 * 3600.0
-"""What a token has to last for at least, if it was granted for longer."""
-TOKEN_SHARE = 0.8
-
-
-def needs_token(expires: float | None, issued: float, now: float) -> bool:
-    """Whether a ready node is to get a fresh token before it is handed out.
-
-    Not while a day, or four fifths of what was granted, remain. Times are seconds since
-    the epoch; ``expires`` is None for a token that does not expire.
-    """
-    if expires is None:
-        return False
-    return expires - now < min(TOKEN_SECONDS, TOKEN_SHARE * (expires - issued))
-
-
 def is_lost_draft(node: Node, now: float) -> bool:
     """Whether a node is a draft of ours that nobody will claim any more."""
     return (
@@ -145,9 +129,9 @@ def is_unoffered(node: Node, components: Iterable[Component], *, moved: bool) ->
     )
 
 
-def stuck_for(namespace: Namespace, now: float) -> float | None:
-    """Seconds that a namespace has been Terminating; None where it is not."""
-    return None if namespace.deleted_at is None else max(0.0, now - namespace.deleted_at)
+def stuck_for(owned: Owned, now: float) -> float | None:
+    """Seconds since the deletion of something was accepted; None where it is not deleted."""
+    return None if owned.deleted_at is None else max(0.0, now - owned.deleted_at)
 
 
 def next_report(age: float, first: float) -> float:
@@ -155,11 +139,11 @@ def next_report(age: float, first: float) -> float:
     return max(first, 2 * age)
 
 
-def is_suspect(namespace: Namespace, node: Node | None) -> bool:
-    """Whether a namespace of our deployment seems to belong to no node.
+def is_suspect(owned: Owned, node: Node | None) -> bool:
+    """Whether something of our deployment seems to belong to no node.
 
     Only a suspicion, made from mirrors: the caller asks ZooKeeper before acting on it.
     """
-    if namespace.deleting:
+    if owned.deleting:
         return False
-    return node is None or node.external_id != namespace.name
+    return node is None or node.external_id != owned.external_id

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 from nodepool_k8s import heard
 from nodepool_k8s.config.settings import Pool
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import LaunchError, SessionLost, describe
 from nodepool_k8s.model import NodeRequest, RequestState
-from nodepool_k8s.policy.failures import Failure
 from nodepool_k8s.telemetry import metrics, statsd, tracing
 
 _statsd: statsd.Statsd | None = None
@@ -146,11 +146,11 @@ class LaunchFigures:
         self._attempt_began = time.monotonic()
         metrics.LAUNCH_ATTEMPTS.labels(*self._where).inc()
 
-    def attempt_failed(self, error: LaunchError, steps: Mapping[str, float]) -> None:
+    def attempt_failed(self, failure: Failure, reason: str, steps: Mapping[str, float]) -> None:
         """The attempt failed, after these steps (seconds each)."""
-        metrics.LAUNCH_FAILURES.labels(*self._where, error.failure).inc()
+        metrics.LAUNCH_FAILURES.labels(*self._where, failure).inc()
         seconds = time.monotonic() - self._attempt_began
-        self._trace.attempted(self._attempts, seconds, steps, str(error))
+        self._trace.attempted(self._attempts, seconds, steps, reason)
 
     def ready(self, steps: Mapping[str, float]) -> None:
         """The node is ready, after these steps of the last attempt."""

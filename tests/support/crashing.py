@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 from nodepool_k8s import logs
 from nodepool_k8s.kubernetes.client import ApiClient
+from nodepool_k8s.kubernetes.driver import KubernetesDriverFactory
 from nodepool_k8s.launcher.daemon import Launcher
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.reload import ConfigFiles
@@ -168,6 +169,7 @@ async def _serve(orders: Orders, effects: Effects) -> None:
     files = ConfigFiles(str(orders.config), None)
     launcher = Launcher(
         files.load(),
+        KubernetesDriverFactory(),
         files=files,
         drain_timeout=orders.drain,
         intervals=orders.intervals,

@@ -14,6 +14,7 @@ import pytest
 from kazoo.protocol.connection import _CONNECTION_DROP  # kazoo's own tests use it, too.
 
 from nodepool_k8s.config.settings import ZooKeeperSettings
+from nodepool_k8s.kubernetes.driver import KubernetesDriverFactory
 from nodepool_k8s.launcher import daemon
 from nodepool_k8s.launcher.daemon import Launcher
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
@@ -33,7 +34,9 @@ class RunningLauncher:
         self, site: Site, clients: list[ZooKeeperClient], intervals: Intervals = NORMAL
     ) -> None:
         files = site.files()
-        self.launcher = Launcher(files.load(), files=files, intervals=intervals)
+        self.launcher = Launcher(
+            files.load(), KubernetesDriverFactory(), files=files, intervals=intervals
+        )
         self._clients = clients
         """This launcher's connections, one a session."""
         self._others = asyncio.all_tasks()

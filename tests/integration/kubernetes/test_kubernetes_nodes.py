@@ -13,17 +13,11 @@ from nodepool_k8s.config.settings import AccessTokenSettings, LaunchSettings
 from nodepool_k8s.errors import ApiError
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.kubernetes.diagnosis import Observation, PodPending, diagnose
 from nodepool_k8s.kubernetes.reflector import Subscription
+from nodepool_k8s.kubernetes.refusals import Meaning, judge
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import LabelType
-from nodepool_k8s.policy.diagnosis import (
-    Observation,
-    Permanent,
-    QuotaWait,
-    Wait,
-    diagnose,
-    judge,
-)
 
 if TYPE_CHECKING:
     from tests.integration.kubernetes.nodebench import Bench, is_ready, make_node, until
@@ -233,26 +227,26 @@ def quota(**hard: str) -> dict[str, Any]:
 
 
 async def accounted(admin: ApiClient, path: str) -> None:
-    """Wait until the quota controller has counted; before that everything is refused."""
+    """PodPending until the quota controller has counted; before that everything is refused."""
     async with asyncio.timeout(30):
         while not (await admin.get(path)).get("status", {}).get("used"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(("hard", "verdict"), [("3", QuotaWait), ("1", Permanent)])
+@pytest.mark.parametrize(("hard", "meaning"), [("3", Meaning.CAPACITY), ("1", Meaning.PERMANENT)])
 async def test_a_resource_quota(
-    bench: Bench, cluster: Cluster, admin: ApiClient, hard: str, verdict: type
+    bench: Bench, cluster: Cluster, admin: ApiClient, hard: str, meaning: Meaning
 ) -> None:
     objects = bench.objects(cpu=2, memory=1)
     await cluster.creator.create_namespace(objects)
     await admin.post(path_of(objects, "resourcequotas"), quota(**{"requests.cpu": hard}))
     await accounted(admin, path_of(objects, "resourcequotas", "team"))
-    if verdict is QuotaWait:
+    if meaning is Meaning.CAPACITY:
         neighbour = dataclasses.replace(objects.label, name="neighbour")
         await cluster.creator.create_pod(dataclasses.replace(objects, label=neighbour))
     with pytest.raises(ApiError, match="exceeded quota") as refused:
         await cluster.creator.create_pod(objects)
-    assert isinstance(judge(refused.value), verdict)
+    assert judge(refused.value).meaning is meaning
 
 
 @pytest.mark.parametrize(
@@ -275,7 +269,7 @@ async def test_permanent_refusals(bench: Bench, cluster: Cluster, options: dict[
     await cluster.creator.create_namespace(objects)
     with pytest.raises(ApiError) as refused:
         await cluster.creator.create_pod(objects)
-    assert isinstance(judge(refused.value), Permanent), refused.value
+    assert judge(refused.value).meaning is Meaning.PERMANENT, refused.value
 
 
 @pytest.mark.parametrize(
@@ -295,7 +289,7 @@ async def test_a_pod_that_is_not_scheduled_tells_why(
 
     def told() -> bool:
         verdict, _ = diagnose(cluster.pods(namespace.name), observed, 1.0, objects.label.launch)
-        return isinstance(verdict, Wait) and reason in verdict.reason
+        return isinstance(verdict, PodPending) and reason in verdict.reason
 
     await until(cluster, namespace.name, told)
 

@@ -102,8 +102,8 @@ async def passes(launcher: RunningLauncher, number: int) -> None:
     assert scope is not None
     for _ in range(number):
         await scope.upkeep.step()
-        for cluster in launcher.launcher.clusters.open:
-            await scope.upkeep.step_for(cluster)
+        for driver in launcher.launcher.providers.open:
+            await scope.provider_upkeep.step_for(driver)
 
 
 async def test_a_launcher_that_is_killed_harms_nothing_of_another_deployment_nor_is_it_harmed(

@@ -359,7 +359,7 @@ async def test_delete_now_removes_node_objects_and_quota_with_no_launcher_runnin
         found = await done(site, "delete", "--now", node_id)
         assert found.status == 0, found
         assert f"node {node_id} is deleted" in found.out
-        steps = ("connecting", f"deleting namespace {make_site.namespace(node_id)}", "its record")
+        steps = ("connecting", f"deleting {make_site.namespace(node_id)}", "its record")
         assert all(step in found.err for step in steps)  # What it is doing, as it does it.
     assert await zuul.states() == {}
     assert not any(any(claimed.values()) for claimed in (await zuul.ledgers()).values())

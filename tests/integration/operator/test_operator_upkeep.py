@@ -12,7 +12,9 @@ import yaml
 
 from nodepool_k8s import admin as admin_module
 from nodepool_k8s.launcher.intervals import Intervals
-from nodepool_k8s.launcher.upkeep import Stuck, Upkeep
+from nodepool_k8s.launcher.provider_upkeep import Stuck
+from nodepool_k8s.launcher.session import SessionScope
+from nodepool_k8s.launcher.upkeep import Upkeep
 from nodepool_k8s.model import ProviderCluster
 from nodepool_k8s.znodes.paths import provider_cluster_path
 from nodepool_k8s.znodes.provider_clusters import encode_provider_cluster
@@ -57,14 +59,18 @@ async def passes(launcher: RunningLauncher, number: int) -> None:
     """Let upkeep go over everything so many times more."""
     for _ in range(number):
         await upkeep(launcher).step()
-        for cluster in launcher.launcher.clusters.open:
-            await upkeep(launcher).step_for(cluster)
+        for driver in launcher.launcher.providers.open:
+            await scope_of(launcher).provider_upkeep.step_for(driver)
+
+
+def scope_of(launcher: RunningLauncher) -> SessionScope:
+    scope = launcher.launcher.scope
+    assert scope is not None
+    return scope
 
 
 def upkeep(launcher: RunningLauncher) -> Upkeep:
-    scope = launcher.launcher.scope
-    assert scope is not None
-    return scope.upkeep
+    return scope_of(launcher).upkeep
 
 
 # --- providers that were taken out -----------------------------------------------------------
@@ -123,7 +129,7 @@ async def test_nodes_of_a_removed_provider_go_after_a_restart_too(
     await nothing_left(zuul, admin)
 
     async def closed() -> bool:
-        clusters = second.launcher.clusters.retired
+        clusters = second.launcher.providers.retired
         return not clusters and not await zuul.children(HOMES)
 
     await eventually(closed, "the connection closed, when nothing was left")
@@ -342,7 +348,7 @@ async def test_a_namespace_that_stays_terminating_is_reported_with_what_holds_it
     await zuul.gone(node_id)  # For a pod label its pods count, and they are gone.
 
     def stuck() -> tuple[Stuck, ...]:
-        return upkeep(launcher).stuck
+        return scope_of(launcher).stuck_deletions
 
     def told() -> list[str]:
         texts = [record.getMessage() for record in caplog.records]
@@ -350,7 +356,7 @@ async def test_a_namespace_that_stays_terminating_is_reported_with_what_holds_it
 
     await eventually(lambda: "nobody" in str(stuck()) and told(), "the report")
     (entry,) = stuck()
-    assert (entry.provider, entry.namespace) == ("local", name)
+    assert (entry.provider, entry.external_id) == ("local", name)
     assert time.time() - 60 < entry.since < time.time()
     assert any("nodepool-k8s.test/nobody" in blocker for blocker in entry.blockers)
     await eventually(lambda: len(told()) >= 2 and "nobody" in told()[-1], "a second report")

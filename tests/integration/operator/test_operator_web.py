@@ -913,9 +913,11 @@ async def test_without_a_webapp_nothing_listens_and_nothing_of_it_is_loaded(
     program.write_text(
         "import asyncio, sys, threading\n"
         "from nodepool_k8s import config\n"
+        "from nodepool_k8s.kubernetes.driver import KubernetesDriverFactory\n"
         "from nodepool_k8s.launcher.daemon import Launcher\n"
         "async def main():\n"
-        "    launcher = Launcher(config.load(sys.argv[1]), webapp=False)\n"
+        "    settings, drivers = config.load(sys.argv[1]), KubernetesDriverFactory()\n"
+        "    launcher = Launcher(settings, drivers, webapp=False)\n"
         "    running = asyncio.ensure_future(launcher.run())\n"
         "    await launcher.ready.wait()\n"
         "    assert launcher.web is None\n"

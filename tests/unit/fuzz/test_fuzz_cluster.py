@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from nodepool_k8s.config.settings import AccessTokenSettings, Label, Pool, Provider
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import KubernetesError, describe
 from nodepool_k8s.kubernetes.cluster import Cluster
+from nodepool_k8s.kubernetes.refusals import judge
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod
-from nodepool_k8s.policy import diagnosis, failures
 from tests.support import virtualtime
 from tests.support.fuzzing import TOKEN, fuzzed
 from tests.support.objects import ODD_ANSWERS, broken, pods
@@ -179,8 +180,8 @@ def test_each_call_does_what_it_promises_or_says_what_was_wrong(
         event(f"{name}: {type(outcome).__name__}")
         assert describe(outcome)
         assert TOKEN not in describe(outcome)
-        assert diagnosis.judge(outcome).reason
-        assert failures.of_refusal(outcome) is not failures.Failure.UNKNOWN
+        assert judge(outcome).reason
+        assert judge(outcome).failure is not Failure.UNKNOWN
         return
     assert isinstance(outcome, promised)
     if isinstance(outcome, AccessToken):

@@ -9,20 +9,19 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from nodepool_k8s.config.settings import LaunchSettings
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import ApiError, MalformedAnswer
-from nodepool_k8s.kubernetes.parsing import pod_record
-from nodepool_k8s.model import Pod
-from nodepool_k8s.policy import diagnosis, failures
-from nodepool_k8s.policy.diagnosis import (
-    Adopt,
+from nodepool_k8s.kubernetes import diagnosis, pod_failures
+from nodepool_k8s.kubernetes.diagnosis import (
     Observation,
-    Permanent,
-    QuotaWait,
-    Ready,
-    Retryable,
-    Transient,
-    Wait,
+    PodFailed,
+    PodPending,
+    PodReady,
+    PodRejected,
 )
+from nodepool_k8s.kubernetes.parsing import pod_record
+from nodepool_k8s.kubernetes.refusals import Meaning, judge
+from nodepool_k8s.model import Pod
 from tests.support.fuzzing import fuzzed, texts
 from tests.support.objects import broken, pods
 
@@ -80,7 +79,7 @@ def test_whatever_a_pod_comes_to_its_launch_ends(
     )
     end = now + longest
     looks = 0
-    while isinstance(verdict, Wait):
+    while isinstance(verdict, PodPending):
         looks += 1
         assert looks < 10, "it waits for ever"
         now = verdict.until
@@ -93,18 +92,18 @@ def test_whatever_a_pod_comes_to_its_launch_ends(
 def check(
     verdict: diagnosis.Verdict, found: tuple[Pod, ...], launch: LaunchSettings, now: float
 ) -> None:
-    timed_out = isinstance(verdict, Retryable) and verdict.timed_out
-    assert failures.of_pods(found, timed_out=timed_out) in failures.Failure
+    timed_out = isinstance(verdict, PodFailed) and verdict.timed_out
+    assert pod_failures.of_pods(found, timed_out=timed_out) in Failure
     usable = diagnosis.why_unusable(found, launch) is None
-    assert usable == isinstance(verdict, Ready)
-    if isinstance(verdict, Ready):
+    assert usable == isinstance(verdict, PodReady)
+    if isinstance(verdict, PodReady):
         assert verdict.pod.phase not in ("Failed", "Succeeded")
         assert not verdict.pod.deleting
         return
     assert verdict.reason
-    if isinstance(verdict, Wait):
+    if isinstance(verdict, PodPending):
         assert verdict.until > now
-    if isinstance(verdict, Permanent):
+    if isinstance(verdict, PodRejected):
         reasons = {container.reason for container in found[0].containers}
         assert reasons & diagnosis.PERMANENT_REASONS
 
@@ -140,22 +139,19 @@ MESSAGES = st.one_of(
     st.sampled_from(["AlreadyExists", "Forbidden", "Expired", ""]),
     MESSAGES,
     st.none() | st.floats(0, 60),
-    st.booleans(),
 )
 def test_every_refusal_means_something(
-    status: int, reason: str, message: str, retry_after: float | None, own_name: bool
+    status: int, reason: str, message: str, retry_after: float | None
 ) -> None:
     error = ApiError(status, reason, message, retry_after)
-    judgement = diagnosis.judge(error, own_name=own_name)
-    event(type(judgement).__name__)
-    assert judgement.reason
-    assert isinstance(judgement, Retryable | Permanent | QuotaWait | Transient | Adopt)
-    if isinstance(judgement, QuotaWait):
+    refusal = judge(error)
+    event(refusal.meaning.name)
+    assert refusal.reason
+    if refusal.meaning is Meaning.CAPACITY:
         assert status == 403
         assert "exceeded quota" in message
-    if isinstance(judgement, Adopt):
-        assert own_name
     if status >= 500 or status == 429:
-        assert isinstance(judgement, Transient)
-        assert judgement.retry_after == retry_after
-    assert failures.of_refusal(error) is not failures.Failure.UNKNOWN
+        assert refusal.meaning is Meaning.TRANSIENT
+        assert refusal.retry_after == retry_after
+    assert refusal.failure is not Failure.UNKNOWN
+    assert (refusal.failure is Failure.API) == (refusal.meaning is Meaning.TRANSIENT)

@@ -18,11 +18,11 @@ from yarl import URL
 
 from nodepool_k8s.config.settings import LaunchSettings
 from nodepool_k8s.errors import MalformedAnswer
+from nodepool_k8s.kubernetes import diagnosis, pod_failures
+from nodepool_k8s.kubernetes.diagnosis import Observation
 from nodepool_k8s.kubernetes.parsing import namespace_record, pod_record
 from nodepool_k8s.kubernetes.reflector import ObjectCache, Subscription
 from nodepool_k8s.model import Namespace, Pod
-from nodepool_k8s.policy import diagnosis, failures
-from nodepool_k8s.policy.diagnosis import Observation
 from tests.support import virtualtime
 from tests.support.fuzzing import fuzzed, values
 from tests.support.objects import ODD_ANSWERS, broken, namespaces, pods
@@ -174,10 +174,10 @@ class Scene:
             assert found
             assert all(pod.namespace == name for pod in found)
             verdict, _ = diagnosis.diagnose(found, Observation(0.0), 1.0, LaunchSettings())
-            if not isinstance(verdict, diagnosis.Ready):
+            if not isinstance(verdict, diagnosis.PodReady):
                 assert verdict.reason
             diagnosis.why_unusable(found, LaunchSettings())
-            failures.of_pods(found, timed_out=False)
+            pod_failures.of_pods(found, timed_out=False)
 
     async def settle(self, tasks: Sequence[asyncio.Future[None]]) -> None:
         for there in (self.namespaces, self.pods):

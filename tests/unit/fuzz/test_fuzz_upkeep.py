@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_k8s.config.settings import Provider
+from nodepool_k8s.drivers.outcomes import Owned
+from nodepool_k8s.kubernetes.tokens import needs_token
 from nodepool_k8s.model import (
     MIN_READY,
     Component,
-    Namespace,
     Node,
     NodeRequest,
     NodeState,
@@ -167,8 +168,8 @@ def test_a_token_that_is_needed_stays_needed(expires: object, issued: object, no
     own = {"token_expires": expires, "token_issued": issued}
     node = Node("1", NodeState.READY, state_time=5.0, driver_data={DRIVER_KEY: own})
     expires, issued = token_times(node)
-    if upkeep.needs_token(expires, issued, now):
-        assert upkeep.needs_token(expires, issued, now + 1)
+    if needs_token(expires, issued, now):
+        assert needs_token(expires, issued, now + 1)
 
 
 @fuzzed(60)
@@ -176,7 +177,7 @@ def test_a_token_that_is_needed_stays_needed(expires: object, issued: object, no
 def test_a_suspect_is_not_on_its_way_out(
     node: Node | None, deleting: bool, deleted_at: float | None, now: float
 ) -> None:
-    namespace = Namespace("n", "uid", deleting=deleting, deleted_at=deleted_at)
+    namespace = Owned("n", "uid", "1", True, deleting, deleted_at)
     if node is not None and node.external_id == "n":
         assert not upkeep.is_suspect(namespace, node)
     assert upkeep.is_suspect(namespace, None) == (not deleting)

@@ -11,8 +11,8 @@ import pytest
 
 from nodepool_k8s.config.settings import Settings, ZooKeeperServer, ZooKeeperSettings
 from nodepool_k8s.errors import Vanished
-from nodepool_k8s.launcher.clusters import Clusters
 from nodepool_k8s.launcher.delete import Deleter
+from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.zookeeper.store import Store
@@ -52,8 +52,8 @@ class Bench:
         self.mirror = still_mirror()
         self.mirror.put_node(NODE)
         settings = Settings(ZooKeeperSettings((ZooKeeperServer("localhost"),)), (), {})
-        clusters = cast(Clusters, SimpleNamespace(of=lambda node: SimpleNamespace()))
-        self.deleter = Deleter(settings, clusters, cast(Store, store), self.mirror, self.tasks)
+        providers = cast(Providers, SimpleNamespace(of=lambda node: SimpleNamespace()))
+        self.deleter = Deleter(settings, providers, cast(Store, store), self.mirror, self.tasks)
 
 
 async def test_a_node_that_goes_before_it_is_set_free_stops_nothing() -> None:

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.drivers.driver import Driver
+from nodepool_k8s.drivers.outcomes import Health
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
-from nodepool_k8s.kubernetes.cluster import Cluster
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.pool_queue import LaunchSlots, PoolQueue, QueueCallbacks
 from nodepool_k8s.model import (
@@ -119,12 +120,22 @@ class FakeStore:
 
 
 @dataclass
-class FakeCluster:
+class FakeDriver:
     """One that can be used, or cannot yet."""
 
-    uid: str = "cluster"
+    identity: str = "cluster"
     in_sync: bool = True
     out_of_touch_since: float | None = None
+
+    @property
+    def health(self) -> Health:
+        return Health(self.in_sync, self.out_of_touch_since)
+
+    def driver_data(self, label: Label) -> dict[str, str]:
+        return {"type": label.type.value}
+
+    def external_id(self, pool: Pool, node_id: str, attempt: int) -> str:
+        return f"{pool.name}-{node_id}-{attempt}"
 
 
 @dataclass
@@ -220,11 +231,11 @@ def a_bench(
         is_usable=lambda _site, node: node.id not in unusable,
         remove_spare=remove_spare,
     )
-    cluster = cast(Cluster, FakeCluster())
+    driver = cast(Driver, FakeDriver())
     site = LaunchContext(
         launch_slots.provider,
         pool,
-        cluster,
+        driver,
         cast(Store, store),
         lambda _request, _node, _reason: None,
     )
@@ -300,7 +311,7 @@ async def test_fair_share_comes_and_goes_with_the_configuration() -> None:
     hold(bench, "2", "one")
     bench.add("200-0000000001", tenant_name="one")
     bench.add("200-0000000002", tenant_name="two")
-    site, orders = bench.queue._claims.site, []
+    site, orders = bench.queue._claims.context, []
     for fair in (False, True, False):
         pool = replace(site.pool, fair_share=fair)
         bench.queue.reconfigure(replace(site, pool=pool), {})
@@ -459,7 +470,7 @@ async def test_who_waits_for_quota_and_not_for_launches_is_not_woken_by_their_en
 
 async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_takes_long() -> None:
     bench = a_bench()
-    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    cluster = cast(FakeDriver, bench.queue._claims.context.driver)
     now = asyncio.get_running_loop().time()
     cluster.in_sync, cluster.out_of_touch_since = False, now
     bench.add("200-0000000001")
@@ -477,7 +488,7 @@ async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_ta
 
 async def test_a_pool_that_lost_touch_with_its_cluster_goes_on_for_a_moment_then_pauses() -> None:
     bench = a_bench()
-    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    cluster = cast(FakeDriver, bench.queue._claims.context.driver)
     now = asyncio.get_running_loop().time()
     cluster.out_of_touch_since = now
     bench.add("200-0000000001")
@@ -492,11 +503,11 @@ async def test_a_pool_that_lost_touch_with_its_cluster_goes_on_for_a_moment_then
     assert bench.store.claimed == ["200-0000000001"], "not a ready node either"
     assert bench.queue.waits_for == "the cluster of provider local"
     cluster.out_of_touch_since = None
-    assert bench.is_woken(lambda: bench.queue.cluster_changed(cast(Cluster, cluster)))
+    assert bench.is_woken(lambda: bench.queue.health_changed(cast(Driver, cluster)))
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001", "200-0000000002"]
     assert not bench.queue.component.paused
-    assert not bench.is_woken(lambda: bench.queue.cluster_changed(cast(Cluster, FakeCluster())))
+    assert not bench.is_woken(lambda: bench.queue.health_changed(cast(Driver, FakeDriver())))
 
 
 async def test_a_clusters_own_quota_holds_claims_back() -> None:
@@ -859,7 +870,7 @@ async def test_nodes_that_a_tenant_has_of_other_launchers_count() -> None:
 
 def reconfigured(bench: Bench, tenants: TenantLimits | None = None, **fields: Any) -> None:
     """The pool gets other settings."""
-    site = bench.queue._claims.site
+    site = bench.queue._claims.context
     site = replace(site, pool=replace(site.pool, **fields))
     bench.queue.reconfigure(site, tenants or {})
 
@@ -915,7 +926,7 @@ async def test_a_tenants_raised_limit_calls_back_what_stood_aside() -> None:
 
 async def test_nothing_is_claimed_until_the_cluster_can_be_used() -> None:
     bench = a_bench()
-    cluster = cast(FakeCluster, bench.queue._claims.site.cluster)
+    cluster = cast(FakeDriver, bench.queue._claims.context.driver)
     cluster.in_sync = False
     bench.add("200-0000000001")
     await bench.queue.step()

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from nodepool_k8s.config.settings import Provider
+from nodepool_k8s.drivers.outcomes import Owned
+from nodepool_k8s.kubernetes.tokens import needs_token
 from nodepool_k8s.model import (
     Component,
-    Namespace,
     Node,
     NodeRequest,
     NodeState,
@@ -134,11 +135,11 @@ def test_a_token_is_renewed_when_little_of_it_is_left(
 ) -> None:
     issued = 1000.0
     expires = issued + granted
-    assert upkeep.needs_token(expires, issued, expires - left) == needed
+    assert needs_token(expires, issued, expires - left) == needed
 
 
 def test_a_token_without_an_end_is_not_renewed() -> None:
-    assert not upkeep.needs_token(None, 0.0, 1e12)
+    assert not needs_token(None, 0.0, 1e12)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_a_pending_request_that_nobody_holds_was_left_behind(
 def test_a_namespace_that_no_record_names_is_suspect(
     node: Node | None, deleting: bool, suspect: bool
 ) -> None:
-    namespace = Namespace("main-1", "uid", deleting=deleting)
+    namespace = Owned("main-1", "uid", "1", True, deleting=deleting)
     assert upkeep.is_suspect(namespace, node) == suspect
 
 
@@ -238,10 +239,14 @@ def test_a_node_that_somebody_has_is_never_unoffered(node: Node) -> None:
 
 
 def test_how_long_a_namespace_is_terminating() -> None:
-    assert upkeep.stuck_for(Namespace("x", "1"), 100.0) is None
-    assert upkeep.stuck_for(Namespace("x", "1", deleting=True, deleted_at=40.0), 100.0) == 60.0
+    assert upkeep.stuck_for(Owned("x", "1", "1", True), 100.0) is None
+    assert (
+        upkeep.stuck_for(Owned("x", "1", "1", True, deleting=True, deleted_at=40.0), 100.0) == 60.0
+    )
     # A clock that is behind the API server's.
-    assert upkeep.stuck_for(Namespace("x", "1", deleting=True, deleted_at=140.0), 100.0) == 0.0
+    assert (
+        upkeep.stuck_for(Owned("x", "1", "1", True, deleting=True, deleted_at=140.0), 100.0) == 0.0
+    )
 
 
 def test_what_is_stuck_is_reported_ever_more_seldom() -> None:

@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Pool
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import LaunchError, SessionLost
 from nodepool_k8s.model import MIN_READY, Node, NodeRequest, NodeState, RequestState
-from nodepool_k8s.policy.failures import Failure
 from nodepool_k8s.telemetry import PoolState, State, TenantState
 from nodepool_k8s.telemetry.events import verb_and_resource
 from tests.support.figures import Readings
@@ -198,7 +198,7 @@ def test_a_launch_is_timed_by_step_after_a_failed_attempt(readings: Readings) ->
     figures = telemetry.LaunchFigures(request(), POOL, "pod", "0000000001")
     with figures.launching():
         figures.attempt_begins()
-        figures.attempt_failed(LaunchError("no", failure=Failure.IMAGE), {"namespace": 0.01})
+        figures.attempt_failed(Failure.IMAGE, "no", {"namespace": 0.01})
         figures.attempt_begins()
         figures.ready({"namespace": 0.25, "ready": 2})
     where = {**HERE, "label": "pod"}

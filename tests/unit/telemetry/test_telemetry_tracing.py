@@ -15,6 +15,7 @@ from opentelemetry.trace import StatusCode
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Pool
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import LaunchError
 from nodepool_k8s.model import NodeRequest, RequestState
 from nodepool_k8s.telemetry import tracing
@@ -70,9 +71,9 @@ def one_request(data: Any, *, fails: bool = False) -> None:
         with figures.launching():
             figures.attempt_begins()
             if fails:
-                error = LaunchError("ErrImagePull: no such image", failure="image")
-                figures.attempt_failed(error, {"namespace": 0.01})
-                raise error
+                reason = "ErrImagePull: no such image"
+                figures.attempt_failed(Failure.IMAGE, reason, {"namespace": 0.01})
+                raise LaunchError(reason, failure=Failure.IMAGE)
             figures.ready({"namespace": 0.01, "objects": 0.02, "ready": 0.5})
     except LaunchError as error:
         telemetry.request_ended(request(state=RequestState.FAILED), POOL, str(error))

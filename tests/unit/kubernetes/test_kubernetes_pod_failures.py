@@ -2,50 +2,16 @@
 
 import pytest
 
+from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import (
     ApiError,
-    ClusterUnreachable,
-    KubernetesError,
-    NotFound,
-    SourceUnusable,
 )
+from nodepool_k8s.kubernetes.pod_failures import of_pods
 from nodepool_k8s.model import Condition, ContainerState, Pod
-from nodepool_k8s.policy.failures import Failure, of_pods, of_refusal
 
 
 def refused(status: int, message: str = "") -> ApiError:
     return ApiError(status, "Reason", message)
-
-
-@pytest.mark.parametrize(
-    ("error", "failure"),
-    [
-        (refused(400), Failure.REFUSED),
-        (refused(422, "spec.containers: Required value"), Failure.REFUSED),
-        (refused(403, 'violates PodSecurity "restricted:latest"'), Failure.REFUSED),
-        (refused(403, "User u cannot create resource pods"), Failure.REFUSED),
-        (NotFound(404, "NotFound", "no such namespace"), Failure.REFUSED),
-        (
-            refused(403, "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"),
-            Failure.QUOTA,
-        ),
-        (refused(403, "failed quota: q: must specify cpu"), Failure.QUOTA),
-        (refused(403, "insufficient quota to match these scopes"), Failure.QUOTA),
-        (refused(403, "unable to create: namespace x is being terminated"), Failure.API),
-        (refused(403, "status unknown for quota: q"), Failure.API),
-        (refused(401), Failure.API),
-        (refused(409, "already exists"), Failure.API),
-        (refused(429), Failure.API),
-        (refused(500), Failure.API),
-        (refused(503), Failure.API),
-        (ClusterUnreachable("no answer"), Failure.API),
-        (KubernetesError("no token appeared"), Failure.API),
-        (ValueError("something else"), Failure.UNKNOWN),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_what_a_refusal_was(error: Exception, failure: Failure) -> None:
-    assert of_refusal(error) is failure
 
 
 def pod(phase: str = "Pending", **fields: object) -> Pod:
@@ -98,7 +64,3 @@ def test_of_several_pods_one_tells() -> None:
     waits = pod(conditions=UNSCHEDULED)
     assert of_pods((fine, waits), timed_out=True, count=2) is Failure.UNSCHEDULABLE
     assert of_pods((fine, fine), timed_out=True, count=2) is Failure.TIMEOUT
-
-
-def test_a_source_of_copies_that_is_missing() -> None:
-    assert of_refusal(SourceUnusable("Secret a/b is not there")) is Failure.SOURCE

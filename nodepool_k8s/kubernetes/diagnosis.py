@@ -1,4 +1,4 @@
-"""What a pod's status, or a refusal of the API server, means for the launch of a node.
+"""What a pod's status means for the launch of a node. Pure.
 
 Decides only: ready, wait (until when, for what), this attempt failed, or no attempt can
 succeed. The table is in the architecture page. Clocks and records come as arguments.
@@ -6,27 +6,24 @@ succeed. The table is in the architecture page. Clocks and records come as argum
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nodepool_k8s.config.settings import LaunchSettings
-from nodepool_k8s.errors import ApiError, KubernetesError, SourceUnusable, describe
 from nodepool_k8s.model import ContainerState, Pod
-from nodepool_k8s.policy.quantities import parse_quantity
 
 # --- verdicts ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PodReady:
     """The pod can be handed over."""
 
     pod: Pod
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class PodPending:
     """Nothing is decided: look again when something changes, and at ``until``."""
 
     until: float
@@ -34,7 +31,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Retryable:
+class PodFailed:
     """This attempt failed; another may succeed.
 
     ``timed_out`` says that nothing decisive was seen: Warning events may tell more.
@@ -45,30 +42,8 @@ class Retryable:
 
 
 @dataclass(frozen=True, slots=True)
-class Permanent:
+class PodRejected:
     """No attempt can succeed: the configuration or the cluster must change first."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaWait:
-    """A ResourceQuota is used up, and the node would fit into it: the pool waits."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Transient:
-    """Try the same call again, after a back-off of at least ``retry_after`` seconds."""
-
-    reason: str
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """The object is there already: if it is ours, an earlier try had succeeded."""
 
     reason: str
 
@@ -122,7 +97,7 @@ class Observation:
     """When it was scheduled, if it had to wait for that."""
 
 
-Verdict = Ready | Wait | Retryable | Permanent
+Verdict = PodReady | PodPending | PodFailed | PodRejected
 
 Observations = Mapping[str, Observation]
 """By the name of the pod."""
@@ -144,11 +119,11 @@ def diagnose_all(
 
 
 def _together(verdicts: Mapping[str, Verdict]) -> Verdict:
-    for kind in (Permanent, Retryable):
+    for kind in (PodRejected, PodFailed):
         for name, verdict in verdicts.items():
             if isinstance(verdict, kind):
                 return _of(name, verdict) if len(verdicts) > 1 else verdict
-    waits = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Wait)}
+    waits = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, PodPending)}
     if not waits:
         return next(iter(verdicts.values()))
     name, first = next(iter(waits.items()))
@@ -156,10 +131,10 @@ def _together(verdicts: Mapping[str, Verdict]) -> Verdict:
         return first
     ready = len(verdicts) - len(waits)
     reason = f"{ready} of {len(verdicts)} pods are ready; pod {name}: {first.reason}"
-    return Wait(min(wait.until for wait in waits.values()), reason)
+    return PodPending(min(wait.until for wait in waits.values()), reason)
 
 
-def _of(name: str, verdict: Retryable | Permanent) -> Verdict:
+def _of(name: str, verdict: PodFailed | PodRejected) -> Verdict:
     return replace(verdict, reason=f"pod {name}: {verdict.reason}")
 
 
@@ -169,7 +144,7 @@ def diagnose(
     """Decide what the pods of a node have come to."""
     if not pods:
         if observed.seen:
-            return Retryable("the pod was deleted by somebody else"), observed
+            return PodFailed("the pod was deleted by somebody else"), observed
         until = observed.posted + launch.launch_timeout
         return _patience(until, now, "the pod is not seen yet"), observed
     pod = pods[0]
@@ -228,24 +203,24 @@ def _clock(since: float | None, now: float, *, running: bool) -> float | None:
     return now if since is None else since
 
 
-def _ended(pod: Pod) -> Retryable | None:
+def _ended(pod: Pod) -> PodFailed | None:
     if pod.deleting:
-        return Retryable(f"the pod is being deleted{_because(pod.reason, pod.message)}")
+        return PodFailed(f"the pod is being deleted{_because(pod.reason, pod.message)}")
     if pod.phase in ("Failed", "Succeeded"):
         causes = [_tell(entry) for entry in pod.containers if entry.state == "terminated"]
         detail = _because(pod.reason, pod.message) or _because(*causes)
-        return Retryable(f"the pod ended ({pod.phase}){detail}")
+        return PodFailed(f"the pod ended ({pod.phase}){detail}")
     disrupted = pod.condition("DisruptionTarget")
     if disrupted is not None and disrupted.status == "True":
-        return Retryable(f"the pod is being evicted{_because(disrupted.reason, disrupted.message)}")
+        return PodFailed(f"the pod is being evicted{_because(disrupted.reason, disrupted.message)}")
     return None
 
 
-def _ready(pod: Pod, launch: LaunchSettings) -> Ready | None:
+def _ready(pod: Pod, launch: LaunchSettings) -> PodReady | None:
     condition = pod.condition("Ready")
     is_ready = condition is not None and condition.status == "True"
     if is_ready or (launch.ready_when == "running" and pod.phase == "Running"):
-        return Ready(pod)
+        return PodReady(pod)
     return None
 
 
@@ -253,9 +228,9 @@ def _container_trouble(
     pod: Pod, now: float, launch: LaunchSettings, observed: Observation
 ) -> Verdict | None:
     if (container := _first(pod, PERMANENT_REASONS)) is not None:
-        return Permanent(_tell(container))
+        return PodRejected(_tell(container))
     if (container := _first(pod, FAILING_REASONS)) is not None:
-        return Retryable(_tell(container))
+        return PodFailed(_tell(container))
     image = _first(pod, IMAGE_REASONS)
     if image is not None and observed.image_since is not None:
         return _patience(observed.image_since + launch.image_pull_timeout, now, _tell(image))
@@ -291,8 +266,12 @@ def _deadline(launch: LaunchSettings, observed: Observation) -> float:
     return begun + launch.launch_timeout
 
 
-def _patience(until: float, now: float, reason: str) -> Wait | Retryable:
-    return Wait(until, reason) if now < until else Retryable(f"timed out: {reason}", timed_out=True)
+def _patience(until: float, now: float, reason: str) -> PodPending | PodFailed:
+    return (
+        PodPending(until, reason)
+        if now < until
+        else PodFailed(f"timed out: {reason}", timed_out=True)
+    )
 
 
 def _first(pod: Pod, reasons: frozenset[str]) -> ContainerState | None:
@@ -336,76 +315,3 @@ def _tell(container: ContainerState) -> str:
 def _because(*parts: str) -> str:
     told = "; ".join(part for part in parts if part)
     return f": {told}" if told else ""
-
-
-# --- what the API server answered -----------------------------------------------------------
-
-PERMANENT_STATUSES = frozenset({400, 403, 405, 406, 413, 415, 422})
-TRANSIENT_STATUSES = frozenset({401, 408, 409, 429})
-
-ALREADY_EXISTS = "AlreadyExists"
-
-_TRANSIENT_REFUSAL = re.compile(
-    r"being terminated|serviceaccount \S+ not found|status unknown for quota", re.IGNORECASE
-)
-_EXCEEDED = re.compile(
-    r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>\S+), "
-    r"used: (?P<used>\S+), limited: (?P<limited>\S+)"
-)
-
-Judgement = Retryable | Permanent | QuotaWait | Transient | Adopt
-
-
-def judge(error: KubernetesError, *, own_name: bool = False) -> Judgement:
-    """Decide what a refused or failed creation means.
-
-    ``own_name`` says that nobody but us creates objects of that name, so that a 409
-    may be our own earlier try whose answer was lost.
-    """
-    reason = describe(error)
-    if isinstance(error, SourceUnusable):
-        return Permanent(reason)
-    if not isinstance(error, ApiError):
-        return Transient(reason)
-    if error.status == 409 and error.reason == ALREADY_EXISTS and own_name:
-        return Adopt(reason)
-    if error.status == 403:
-        return _judge_refusal(error, reason)
-    if error.status in PERMANENT_STATUSES:
-        return Permanent(reason)
-    if error.status in TRANSIENT_STATUSES or error.status >= 500:
-        return Transient(reason, error.retry_after)
-    return Retryable(reason)
-
-
-def _judge_refusal(error: ApiError, reason: str) -> Judgement:
-    if _TRANSIENT_REFUSAL.search(error.message):
-        return Transient(reason, error.retry_after)
-    exceeded = _EXCEEDED.search(error.message)
-    if exceeded is None:
-        # "exceeded quota" in a form that says no amounts: cannot tell, so it costs an attempt.
-        return Retryable(reason) if "exceeded quota" in error.message else Permanent(reason)
-    try:
-        fits = _fits(_amounts(exceeded["requested"]), _amounts(exceeded["limited"]))
-    except ValueError:
-        return Retryable(reason)
-    return QuotaWait(reason) if fits else Permanent(reason)
-
-
-def _amounts(text: str) -> dict[str, str]:
-    return dict(_pair(part) for part in text.rstrip(",").split(","))
-
-
-def _pair(part: str) -> tuple[str, str]:
-    name, equals, amount = part.partition("=")
-    if not equals:
-        raise ValueError(f"{part!r} is not name=amount")
-    return name, amount
-
-
-def _fits(requested: Mapping[str, str], limited: Mapping[str, str]) -> bool:
-    return all(
-        parse_quantity(amount) <= parse_quantity(limited[name])
-        for name, amount in requested.items()
-        if name in limited
-    )

@@ -5,28 +5,17 @@ from dataclasses import replace
 import pytest
 
 from nodepool_k8s.config.settings import LaunchSettings
-from nodepool_k8s.errors import (
-    ApiError,
-    ClusterUnreachable,
-    KubernetesError,
-    NotFound,
-    SourceUnusable,
-)
-from nodepool_k8s.model import Condition, ContainerState, Pod
-from nodepool_k8s.policy.diagnosis import (
-    Adopt,
+from nodepool_k8s.kubernetes.diagnosis import (
     Observation,
-    Permanent,
-    QuotaWait,
-    Ready,
-    Retryable,
-    Transient,
-    Wait,
+    PodFailed,
+    PodPending,
+    PodReady,
+    PodRejected,
     diagnose,
     diagnose_all,
-    judge,
     why_unusable,
 )
+from nodepool_k8s.model import Condition, ContainerState, Pod
 
 LAUNCH = LaunchSettings()
 POSTED = 1000.0
@@ -77,20 +66,20 @@ def once(pod: Pod, launch: LaunchSettings = LAUNCH, now: float = POSTED + 1) -> 
 
 def test_ready_by_condition() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
-    assert once(ready) == Ready(ready)
+    assert once(ready) == PodReady(ready)
 
 
 def test_running_alone_is_not_ready_unless_the_label_says_so() -> None:
     running = pod(RUNNING, phase="Running", conditions=UNREADY)
-    assert once(running) == Wait(POSTED + 300, "no probe")
-    assert once(running, LaunchSettings(ready_when="running")) == Ready(running)
+    assert once(running) == PodPending(POSTED + 300, "no probe")
+    assert once(running, LaunchSettings(ready_when="running")) == PodReady(running)
 
 
 @pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
 @pytest.mark.parametrize("init", [False, True])
 def test_hopeless_at_once(reason: str, init: bool) -> None:
     verdict = once(pod(waiting(reason, "what it said", init=init)))
-    assert isinstance(verdict, Permanent)
+    assert isinstance(verdict, PodRejected)
     assert "fedora" in verdict.reason
     assert "what it said" in verdict.reason
 
@@ -120,7 +109,7 @@ def test_hopeless_at_once(reason: str, init: bool) -> None:
 )
 def test_fails_at_once(seen: Pod, told: str) -> None:
     verdict = once(seen)
-    assert isinstance(verdict, Retryable)
+    assert isinstance(verdict, PodFailed)
     assert told in verdict.reason
     assert not verdict.timed_out
 
@@ -145,23 +134,23 @@ def test_fails_at_once(seen: Pod, told: str) -> None:
 def test_waits_for_a_time_and_then_fails(seen: Pod, seconds: float) -> None:
     first = POSTED + 2
     verdict, observed = diagnose((seen,), Observation(POSTED), first, LAUNCH)
-    assert isinstance(verdict, Wait)
+    assert isinstance(verdict, PodPending)
     assert verdict.until == first + seconds
     just_before = first + seconds - 0.1
-    assert isinstance(diagnose((seen,), observed, just_before, LAUNCH)[0], Wait)
+    assert isinstance(diagnose((seen,), observed, just_before, LAUNCH)[0], PodPending)
     verdict, _ = diagnose((seen,), observed, first + seconds, LAUNCH)
-    assert isinstance(verdict, Retryable)
+    assert isinstance(verdict, PodFailed)
 
 
 def test_reasons_tell_what_helps() -> None:
     missing = once(pod(waiting("ErrImagePull", "manifest unknown")))
-    assert isinstance(missing, Wait)
+    assert isinstance(missing, PodPending)
     assert missing.reason == "container fedora: ErrImagePull: manifest unknown"
     unschedulable = once(pod(conditions=UNSCHEDULABLE, host=None))
-    assert isinstance(unschedulable, Wait)
+    assert isinstance(unschedulable, PodPending)
     assert unschedulable.reason == "Unschedulable: 0/1 nodes are available"
     silent = once(pod(conditions=(), host=None))
-    assert isinstance(silent, Wait)
+    assert isinstance(silent, PodPending)
     assert silent.reason == "scheduler default-scheduler has not answered"
 
 
@@ -171,7 +160,7 @@ def test_two_image_reasons_run_on_one_clock() -> None:
     reasons = ["ErrImagePull", "ImagePullBackOff", "ContainerCreating", "ErrImagePull"]
     for second, reason in enumerate(reasons):
         verdict, observed = diagnose((pod(waiting(reason)),), observed, POSTED + second, LAUNCH)
-    assert isinstance(verdict, Wait)
+    assert isinstance(verdict, PodPending)
     assert verdict.until == POSTED + 120
 
 
@@ -184,7 +173,7 @@ def test_a_clock_starts_anew_after_progress() -> None:
     ]
     for second, seen in enumerate(steps):
         verdict, observed = diagnose((seen,), observed, POSTED + 50 * second, LAUNCH)
-    assert isinstance(verdict, Wait)
+    assert isinstance(verdict, PodPending)
     assert verdict.until == POSTED + 100 + 120
 
 
@@ -193,23 +182,23 @@ def test_a_pod_that_waited_for_a_node_gets_its_full_time_there() -> None:
     observed = Observation(POSTED)
     waits = pod(conditions=UNSCHEDULABLE, host=None)
     verdict, observed = diagnose((waits,), observed, POSTED, launch)
-    assert isinstance(verdict, Wait)
+    assert isinstance(verdict, PodPending)
     assert verdict.until == POSTED + 600
     creating = pod(waiting("ContainerCreating"))
     verdict, observed = diagnose((creating,), observed, POSTED + 590, launch)
-    assert verdict == Wait(POSTED + 590 + 300, "container fedora: ContainerCreating")
+    assert verdict == PodPending(POSTED + 590 + 300, "container fedora: ContainerCreating")
 
 
 def test_nothing_decisive_ends_with_the_launch_timeout() -> None:
     creating = pod(waiting("ContainerCreating"))
-    assert once(creating) == Wait(POSTED + 300, "container fedora: ContainerCreating")
+    assert once(creating) == PodPending(POSTED + 300, "container fedora: ContainerCreating")
     ended = once(creating, now=POSTED + 300)
-    assert ended == Retryable("timed out: container fedora: ContainerCreating", timed_out=True)
+    assert ended == PodFailed("timed out: container fedora: ContainerCreating", timed_out=True)
 
 
 def test_a_pod_not_seen_yet_is_waited_for() -> None:
     verdict, observed = diagnose((), Observation(POSTED), POSTED + 1, LAUNCH)
-    assert verdict == Wait(POSTED + 300, "the pod is not seen yet")
+    assert verdict == PodPending(POSTED + 300, "the pod is not seen yet")
     assert not observed.seen
 
 
@@ -218,7 +207,7 @@ def test_a_pod_deleted_under_us_fails_the_attempt() -> None:
         (pod(waiting("ContainerCreating")),), Observation(POSTED), POSTED, LAUNCH
     )
     verdict, _ = diagnose((), observed, POSTED + 1, LAUNCH)
-    assert isinstance(verdict, Retryable)
+    assert isinstance(verdict, PodFailed)
 
 
 def test_the_last_end_of_a_restarted_container_is_told() -> None:
@@ -226,7 +215,7 @@ def test_the_last_end_of_a_restarted_container_is_told() -> None:
         "fedora", "waiting", "CrashLoopBackOff", last_reason="OOMKilled", last_exit_code=137
     )
     verdict = once(pod(crashed, phase="Running"))
-    assert isinstance(verdict, Retryable)
+    assert isinstance(verdict, PodFailed)
     assert "it ended before: OOMKilled (exit code 137)" in verdict.reason
 
 
@@ -239,88 +228,6 @@ def test_a_ready_node_is_checked_before_it_is_reused() -> None:
     )
     ended = pod(terminated("Completed", 0), phase="Succeeded")
     assert "Succeeded" in (why_unusable((ended,), LAUNCH) or "")
-
-
-# --- what the API server answered -----------------------------------------------------------
-
-POD_SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged'
-RANGE = 'pods "x" is forbidden: maximum cpu usage per Container is 1, but limit is 2'
-HOOK = 'admission webhook "policy.example.com" denied the request: no'
-RBAC = 'namespaces is forbidden: User "u" cannot create resource "namespaces"'
-FAILED_QUOTA = 'pods "x" is forbidden: failed quota: q: must specify limits.cpu for: x'
-INSUFFICIENT = "insufficient quota to match these scopes: [{PriorityClass In [high]}]"
-EXCEEDED = (
-    'pods "x" is forbidden: exceeded quota: team, requested: cpu=2,requests.memory=1Gi, '
-    "used: cpu=7500m,requests.memory=3Gi, limited: cpu={cpu},requests.memory=4Gi"
-)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ApiError(400, "BadRequest", "cannot parse"),
-        ApiError(422, "Invalid", "spec.containers: Required value"),
-        ApiError(413, "RequestEntityTooLarge", ""),
-        *(ApiError(403, "Forbidden", text) for text in (POD_SECURITY, RANGE, HOOK, RBAC)),
-        *(ApiError(403, "Forbidden", text) for text in (FAILED_QUOTA, INSUFFICIENT)),
-        ApiError(403, "Forbidden", EXCEEDED.format(cpu="1900m")),
-    ],
-)
-def test_permanent_refusals(error: ApiError) -> None:
-    assert judge(error) == Permanent(str(error))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ApiError(403, "Forbidden", "unable to create new content in x: it is being terminated"),
-        ApiError(403, "Forbidden", 'error looking up: serviceaccount "default" not found'),
-        ApiError(403, "Forbidden", "status unknown for quota: team, resources: cpu"),
-        ApiError(409, "AlreadyExists", "namespaces x already exists"),
-        ApiError(409, "Conflict", "the object has been modified"),
-        ApiError(401, "Unauthorized", ""),
-        ApiError(408, "Timeout", ""),
-        ApiError(500, "InternalError", "failed calling webhook"),
-        ApiError(503, "ServiceUnavailable", ""),
-        ClusterUnreachable("no answer"),
-    ],
-)
-def test_transient_refusals(error: KubernetesError) -> None:
-    assert judge(error) == Transient(str(error))
-
-
-def test_what_the_server_asked_for_is_kept() -> None:
-    assert judge(ApiError(429, "TooManyRequests", "", 7.0)) == Transient(
-        "429 TooManyRequests", retry_after=7.0
-    )
-
-
-def test_a_used_up_quota_is_waited_for_only_where_the_node_would_fit() -> None:
-    fits = ApiError(403, "Forbidden", EXCEEDED.format(cpu="8"))
-    assert judge(fits) == QuotaWait(str(fits))
-    never = ApiError(403, "Forbidden", EXCEEDED.format(cpu="1"))
-    assert isinstance(judge(never), Permanent)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "exceeded quota: team",
-        "exceeded quota: team, requested: cpu, used: cpu, limited: cpu",
-        "exceeded quota: team, requested: cpu=many, used: cpu=1, limited: cpu=2",
-    ],
-)
-def test_a_quota_message_that_cannot_be_read_costs_an_attempt(text: str) -> None:
-    assert isinstance(judge(ApiError(403, "Forbidden", text)), Retryable)
-
-
-def test_our_own_name_is_adopted() -> None:
-    error = ApiError(409, "AlreadyExists", 'pods "x" already exists')
-    assert judge(error, own_name=True) == Adopt(str(error))
-
-
-def test_a_namespace_that_is_gone_fails_the_attempt() -> None:
-    assert isinstance(judge(NotFound(404, "NotFound", 'namespaces "x" not found')), Retryable)
 
 
 # --- a node of several pods -------------------------------------------------------------------
@@ -340,13 +247,13 @@ def of_all(pods: tuple[Pod, ...], now: float = POSTED + 1) -> object:
 def test_all_pods_have_to_be_ready() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
     pods = replicas(ready, ready, ready)
-    assert of_all(pods[::-1]) == Ready(pods[0])
+    assert of_all(pods[::-1]) == PodReady(pods[0])
     until = POSTED + LAUNCH.launch_timeout
     unseen = "2 of 3 pods are ready; pod fedora-2: the pod is not seen yet"
-    assert of_all(pods[:2]) == Wait(until, unseen)
+    assert of_all(pods[:2]) == PodPending(until, unseen)
     unready = replicas(pod(phase="Pending"), ready, ready)
     waits = of_all(unready)
-    assert isinstance(waits, Wait)
+    assert isinstance(waits, PodPending)
     assert waits.reason.startswith("2 of 3 pods are ready; pod fedora: ")
 
 
@@ -354,21 +261,21 @@ def test_a_failed_pod_fails_the_node_and_is_named() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
     failed = pod(phase="Failed", reason="Evicted")
     verdict = of_all(replicas(ready, failed, pod()))
-    assert verdict == Retryable("pod fedora-1: the pod ended (Failed): Evicted")
+    assert verdict == PodFailed("pod fedora-1: the pod ended (Failed): Evicted")
     hopeless = pod(waiting("InvalidImageName"))
-    assert isinstance(of_all(replicas(failed, ready, hopeless)), Permanent)
+    assert isinstance(of_all(replicas(failed, ready, hopeless)), PodRejected)
 
 
 def test_a_pod_that_was_there_and_is_gone_fails_the_node() -> None:
     ready = pod(RUNNING, phase="Running", conditions=READY)
     _, seen = diagnose_all(replicas(ready, pod(), pod()), POSTED_ALL, POSTED + 1, LAUNCH)
     verdict, _ = diagnose_all(replicas(ready, pod()), seen, POSTED + 2, LAUNCH)
-    assert verdict == Retryable("pod fedora-2: the pod was deleted by somebody else")
+    assert verdict == PodFailed("pod fedora-2: the pod was deleted by somebody else")
 
 
 def test_one_pod_is_spoken_of_without_its_name() -> None:
     verdict, _ = diagnose_all((), {"fedora": Observation(POSTED)}, POSTED + 1, LAUNCH)
-    assert verdict == Wait(POSTED + LAUNCH.launch_timeout, "the pod is not seen yet")
+    assert verdict == PodPending(POSTED + LAUNCH.launch_timeout, "the pod is not seen yet")
 
 
 def test_a_ready_node_needs_all_of_its_pods() -> None:
@@ -377,7 +284,3 @@ def test_a_ready_node_needs_all_of_its_pods() -> None:
     assert why_unusable(replicas(ready, ready), LAUNCH, 3) == "of its 3 pods 1 are gone"
     failed = pod(phase="Failed")
     assert why_unusable(replicas(ready, failed), LAUNCH, 2) == "the pod ended (Failed)"
-
-
-def test_a_source_of_copies_that_is_missing_is_hopeless() -> None:
-    assert judge(SourceUnusable("it is not there")) == Permanent("it is not there")

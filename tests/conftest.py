@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from cluster import LocalCluster, Quiet, machine
+from harness import kubeconfig
+from harness.zookeeper import create_chroot, delete_chroot
 from hypothesis import HealthCheck, settings
-from kazoo.client import KazooClient
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
@@ -54,22 +55,20 @@ def local_cluster(request: pytest.FixtureRequest) -> LocalCluster:
 
 
 @pytest.fixture
-def admin(local_cluster: LocalCluster) -> Iterator[Admin]:
-    admin = Admin(local_cluster.kubeconfig, local_cluster.context)
-    yield admin
-    admin.close()
+async def admin(local_cluster: LocalCluster) -> AsyncIterator[Admin]:
+    access = kubeconfig.access(local_cluster.kubeconfig, local_cluster.context)
+    async with Admin.connected(access) as admin:
+        yield admin
 
 
 @pytest.fixture
-def chroot(local_cluster: LocalCluster) -> Iterator[str]:
+async def chroot(local_cluster: LocalCluster) -> AsyncIterator[str]:
     """A part of ZooKeeper that is this test's alone: a deployment of its own."""
     path = f"/test-{uuid.uuid4().hex}"
+    hosts = f"{local_cluster.zookeeper}{path}"
+    await create_chroot(hosts)
     yield path
-    kazoo = KazooClient(hosts=local_cluster.zookeeper)
-    kazoo.start()
-    kazoo.delete(path, recursive=True)
-    kazoo.stop()
-    kazoo.close()
+    await delete_chroot(hosts)
 
 
 @pytest.fixture
@@ -84,15 +83,8 @@ def make_site(
 @pytest.fixture
 async def zuul(local_cluster: LocalCluster, chroot: str) -> AsyncIterator[Zuul]:
     """A requestor, connected."""
-    bare = KazooClient(hosts=local_cluster.zookeeper)
-    bare.start()
-    bare.ensure_path(chroot)
-    bare.stop()
-    bare.close()
-    zuul = Zuul(f"{local_cluster.zookeeper}{chroot}")
-    await zuul.start()
-    yield zuul
-    await zuul.stop()
+    async with Zuul.connected(f"{local_cluster.zookeeper}{chroot}") as zuul:
+        yield zuul
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from harness.api import ApiError
+from harness.zookeeper import Record
 
-from tests.support.admin import Admin, Refused
+from tests.support.admin import Admin
 from tests.support.inside import run_inside
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, SiteMaker, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import Record, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.e2e
 
@@ -113,7 +115,7 @@ async def test_a_pod_has_inside_what_its_label_asks_for(
     held = await pairs(full, r"sed -n 's/:\s*/=/p' /proc/1/status")
     assert (held["CapEff"].strip("0"), held["NoNewPrivs"], held["Seccomp"]) == ("", "1", "2")
     main = {"name": "c", "image": IMAGE}
-    with pytest.raises(Refused, match="violates PodSecurity"):
+    with pytest.raises(ApiError, match="violates PodSecurity"):
         await admin.call(
             "POST",
             f"/api/v1/namespaces/{namespace}/pods?dryRun=All",
@@ -143,7 +145,7 @@ async def reach(admin: Admin, node: Record, caller: Record) -> None:
     assert await shell(caller, f"wget -q -O - http://{end}/page") == "full"
     # And by the Service's own port: the API server is a proxy of Services, too.
     through = f"/api/v1/namespaces/{namespace}/services/full:80/proxy/page"
-    assert await admin.text(through) == "full\n"
+    assert await admin.request("GET", through) == b"full\n"
 
 
 async def test_a_pod_beyond_its_memory_is_reported_as_such(

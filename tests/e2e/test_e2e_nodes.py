@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from harness.zookeeper import Record
 from kubernetes import client
 from kubernetes.stream import portforward, stream
 
@@ -16,7 +17,7 @@ from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, SiteMaker, namespace_label, pod_label, spec_label
 from tests.support.waiting import eventually
-from tests.support.zuul import Record, Zuul
+from tests.support.zuul import Zuul
 
 # The Kubernetes client leaves the sockets of exec and port-forward to the garbage collector.
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]

@@ -3,88 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-import urllib3
-from kubernetes import client, config
-
-Object = dict[str, Any]
+import aiohttp
+from harness.api import CONFLICT, MERGE, NOT_FOUND, ApiClient, ApiError, Object
 
 DEPLOYMENT = "nodepool-k8s/deployment"
 MANUAL = {"nodepool-k8s.test/manual": "true"}
 """On a pod, it keeps the fake node from making it ready: the test plays the kubelet."""
-MERGE = "application/merge-patch+json"
 
 
-class Refused(Exception):
-    """The API server answered with an error."""
+class Admin(ApiClient):
+    """The admin of a local cluster, who also does what kubelets and others would do."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"{status} {text}")
-        self.status = status
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        super().__init__(session, url)
+        self._loop = asyncio.get_running_loop()
 
-
-class Admin:
-    """Calls with the rights of one kubeconfig's context, or of a token."""
-
-    def __init__(self, kubeconfig: Path, context: str) -> None:
-        settings = client.Configuration()
-        config.load_kube_config(str(kubeconfig), context, client_configuration=settings)
-        self.url = str(settings.host)
-        self.ca = str(settings.ssl_ca_cert)
-        self._headers: dict[str, str] = {}
-        self._pool = urllib3.PoolManager(
-            ca_certs=self.ca,
-            cert_file=settings.cert_file,
-            key_file=settings.key_file,
-            maxsize=8,
-            retries=False,
-        )
-
-    def close(self) -> None:
-        self._pool.clear()
-
-    async def call(
-        self, method: str, path: str, body: Object | None = None, content: str = "application/json"
-    ) -> Object:
-        return await asyncio.to_thread(self.call_now, method, path, body, content)
-
-    def call_now(
-        self, method: str, path: str, body: Object | None = None, content: str = "application/json"
-    ) -> Object:
-        answer = self._pool.request(
-            method,
-            self.url + path,
-            body=None if body is None else json.dumps(body),
-            headers={"Content-Type": content, **self._headers},
-        )
-        if answer.status >= 400:
-            raise Refused(answer.status, answer.data.decode(errors="replace")[:500])
-        found: Object = json.loads(answer.data)
-        return found
-
-    async def get(self, path: str) -> Object | None:
-        """The object there; None where there is none."""
-        try:
-            return await self.call("GET", path)
-        except Refused as refusal:
-            if refusal.status != 404:
-                raise
-            return None
-
-    async def text(self, path: str) -> str:
-        """What is there that is no object, such as a Service's page."""
-        answer = await asyncio.to_thread(
-            self._pool.request, "GET", self.url + path, headers=self._headers
-        )
-        text = answer.data.decode(errors="replace")
-        if answer.status >= 400:
-            raise Refused(answer.status, text[:500])
-        return text
+    def call_from_thread(self, method: str, path: str) -> Object:
+        """Call from another thread than the event loop's."""
+        return asyncio.run_coroutine_threadsafe(self.call(method, path), self._loop).result()
 
     # --- what a launcher made ----------------------------------------------------------------
 
@@ -116,8 +55,8 @@ class Admin:
     async def delete_namespace(self, name: str) -> None:
         try:
             await self.call("DELETE", f"/api/v1/namespaces/{name}")
-        except Refused as refusal:
-            if refusal.status not in (404, 409):
+        except ApiError as error:
+            if error.status not in (NOT_FOUND, CONFLICT):
                 raise
 
     async def delete_pod(self, namespace: str, name: str = "pod") -> None:

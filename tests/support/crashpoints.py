@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from cluster import LocalCluster
-from kazoo.client import KazooClient
+from harness.api import ApiError, Object
+from harness.requestor import LEDGERS, NODES, REQUEST_LOCKS, REQUESTS
+from harness.zookeeper import create_chroot, delete_chroot
 from kazoo.recipe.lock import Lock
 
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
 from tests.support import crashing
-from tests.support.admin import DEPLOYMENT, Admin, Object, Refused
+from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.crashing import AFTER, BEFORE, KILLED, CrashPoint, Effect
 from tests.support.crashtable import Row
 from tests.support.launchers import RunningLauncher
 from tests.support.site import Options, Site, SiteMaker
 from tests.support.waiting import eventually
-from tests.support.zuul import LEDGERS, NODES, REQUEST_LOCKS, REQUESTS, LedgerWatch, Zuul
+from tests.support.zuul import LedgerWatch, Zuul
 
 HOMES = "/nodepool-k8s/clusters"
 TENANTS = "/nodepool-k8s/tenants"
@@ -130,7 +132,7 @@ class Play:
 
     @asynccontextmanager
     async def _in_zookeeper(self) -> AsyncIterator[None]:
-        await self._with_bare(lambda kazoo: kazoo.ensure_path(self.site.chroot))
+        await create_chroot(self.site.hosts)
         await self.zuul.start()
         await asyncio.to_thread(self._watch.start)
         try:
@@ -140,19 +142,7 @@ class Play:
                 self.process.kill()
             await asyncio.to_thread(self._watch.stop)
             await self.zuul.stop()
-            await self._with_bare(lambda kazoo: kazoo.delete(self.site.chroot, recursive=True))
-
-    async def _with_bare(self, act: Callable[[Any], object]) -> None:
-        def do() -> None:
-            kazoo = KazooClient(hosts=self._cluster.zookeeper)
-            kazoo.start()
-            try:
-                act(kazoo)
-            finally:
-                kazoo.stop()
-                kazoo.close()
-
-        await asyncio.to_thread(do)
+            await delete_chroot(self.site.hosts)
 
     def start(self, point: CrashPoint | None = None) -> None:
         """Start the launcher that dies."""
@@ -324,7 +314,7 @@ class Play:
                 due = pod["status"].get("phase") != status["phase"]
                 if due and pod["metadata"]["name"] == label:
                     metadata = pod["metadata"]
-                    with suppress(Refused):  # It went meanwhile.
+                    with suppress(ApiError):  # It went meanwhile.
                         await self._admin.set_status(
                             metadata["namespace"], status, metadata["name"]
                         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
+
 from tests.support import crashing
 from tests.support.admin import running
 from tests.support.crashpoints import QUICK, Play, Story
 from tests.support.site import manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS
 
 
 async def use_a_pod(play: Play) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.zookeeper import Record
+
 from nodepool_k8s.kubernetes import exec
 from nodepool_k8s.kubernetes.exec import NodeApi
-from tests.support.zuul import Record
 
 
 async def run_inside(connection: Record, pod: str, command: Sequence[str]) -> tuple[int, str]:

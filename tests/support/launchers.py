@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.launcher import SERVING, STOP_S, LauncherProcess, command
 from kazoo.protocol.connection import _CONNECTION_DROP  # kazoo's own tests use it, too.
 
 from nodepool_k8s.config.settings import ZooKeeperSettings
@@ -21,10 +19,8 @@ from nodepool_k8s.launcher.intervals import NORMAL, Intervals
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
 from tests.support.site import Site
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.support.zuul import Zuul
-
-STOP_S = 45.0
 
 
 class RunningLauncher:
@@ -90,48 +86,6 @@ class RunningLauncher:
         }
 
 
-class LauncherProcess:
-    """A launcher as an admin starts it."""
-
-    def __init__(self, site: Site, log: Path, *options: str) -> None:
-        self.log = log
-        command = [sys.executable, "-m", "nodepool_k8s", "launcher", "-d", "-c", str(site.path)]
-        if site.secure_path is not None:
-            command += ["-s", str(site.secure_path)]
-        with log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [*command, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={"KUBECONFIG": str(site.cluster.kubeconfig), **os.environ},
-            )
-
-    async def ready(self) -> LauncherProcess:
-        def check() -> bool:
-            assert self.process.poll() is None or "Serving" in self.text(), self.text()[-2000:]
-            return "Serving pools" in self.text()
-
-        await eventually(check, "the launcher serves")
-        return self
-
-    def text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    async def kill(self) -> None:
-        """kill -9: no goodbye to anybody."""
-        await self._end(signal.SIGKILL)
-
-    async def terminate(self) -> int:
-        """SIGTERM; its exit status."""
-        return await self._end(signal.SIGTERM)
-
-    async def _end(self, number: int) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, STOP_S)
-
-
 class Launchers:
     """The launchers of one test, and that they leave the house as they found it."""
 
@@ -164,11 +118,14 @@ class Launchers:
     async def spawn(self, site: Site, *options: str) -> LauncherProcess:
         """Start one as a process, and wait until it serves."""
         process = self.spawn_unready(site, *options)
-        return await process.ready()
+        await process.logged(SERVING, PATIENCE_S)
+        return process
 
     def spawn_unready(self, site: Site, *options: str) -> LauncherProcess:
         log = self._folder / f"launcher-{len(self._processes)}.log"
-        process = LauncherProcess(site, log, *options)
+        secure = [] if site.secure_path is None else ["-s", str(site.secure_path)]
+        environ = {"KUBECONFIG": str(site.cluster.kubeconfig), **os.environ}
+        process = LauncherProcess(command(site.path, "-d", *secure, *options), log, environ)
         self._processes.append(process)
         return process
 
@@ -182,7 +139,7 @@ class Launchers:
     async def leave_nothing(self) -> None:
         """Return what is in use, stop, and look that nothing stayed behind."""
         alive = [each for each in self._running if not each.task.done()]
-        processes = [each for each in self._processes if each.process.poll() is None]
+        processes = [each for each in self._processes if each.status is None]
         if alive or processes:
             await self.empty_house()
         for running in self._running:
@@ -212,7 +169,7 @@ class Launchers:
             return hosts <= others and not await self._zuul.held_locks()
 
         # Of a launcher that was killed, it stays as long as its session.
-        killed = any(each.process.returncode for each in self._processes)
+        killed = any(each.status for each in self._processes)
         await eventually(nothing_ephemeral, "no lock, no pool", timeout=10 if killed else 0)
         for pool, claimed in (await self._zuul.ledgers()).items():
             assert not any(claimed.values()), (pool, claimed)
@@ -231,5 +188,5 @@ class Launchers:
                 running.task.cancel()
                 await asyncio.wait({running.task})
         for process in self._processes:
-            if process.process.poll() is None:
+            if process.status is None:
                 await process.kill()

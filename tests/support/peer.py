@@ -8,18 +8,22 @@ import signal
 import subprocess
 from pathlib import Path
 
-import yaml
+from harness import nodepool_yaml, yamlfile
+from harness.launcher import LauncherProcess
+from harness.requestor import NODES, POOLS, REQUEST_LOCKS
+from harness.zookeeper import Record
 from peer import files
 
 from tests.support.admin import Admin
 from tests.support.site import Options, Site, SiteMaker
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, POOLS, REQUEST_LOCKS, Record, Zuul
+from tests.support.zuul import Zuul
 
 SESSION_S = 4.0
 """The shortest that the server grants: how long a killed one seems to be alive."""
 START_S = 60.0
-STOP_S = 30.0
+ROUND = "Finished handler assignment"
+"""Logged each time when it has looked at all requests."""
 
 
 class Peer:
@@ -30,28 +34,18 @@ class Peer:
         self._site = site
         self._environment = environment
         logging = site.path.with_name(f"{name}-logging.yaml")
-        logging.write_text(yaml.safe_dump(files.logging("DEBUG")), encoding="utf-8")
+        yamlfile.replace(logging, files.logging("DEBUG"))
         pid = str(site.path.with_name(f"{name}.pid"))
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                files.command(environment, str(site.path), str(logging), pid),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environ(),
-            )
+        argv = files.command(environment, str(site.path), str(logging), pid)
+        self.process = LauncherProcess(argv, self.log, self._environ())
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.process.text()
 
     async def ready(self) -> Peer:
         """Wait until it has looked at the requests that there are."""
-        await eventually(self._serves, "Nodepool serves", timeout=START_S)
+        await self.process.logged(ROUND, START_S)
         return self
-
-    def _serves(self) -> bool:
-        assert self.process.poll() is None, self.text()[-3000:]
-        return "Finished handler assignment" in self.text()
 
     async def looked(self) -> None:
         """Wait until it has looked at all requests once more, and for what to ask itself."""
@@ -60,7 +54,7 @@ class Peer:
         await eventually(lambda: self._rounds() > before + 2, "Nodepool has looked around")
 
     def _rounds(self) -> int:
-        return self.text().count("Finished handler assignment")
+        return self.text().count(ROUND)
 
     async def upkeep_done(self) -> None:
         """Wait until it has been through its upkeep, which it does at its start."""
@@ -98,13 +92,11 @@ class Peer:
     async def stop(self) -> None:
         """The way it calls graceful: it leaves the registry at once and its launches undone."""
         self.process.send_signal(signal.SIGINT)
-        await asyncio.to_thread(self.process.wait, STOP_S)
+        await self.process.wait()
 
     async def kill(self) -> None:
         """kill -9: all that it holds stays until its session ends."""
-        if self.process.poll() is None:
-            self.process.kill()
-            await asyncio.to_thread(self.process.wait, STOP_S)
+        await self.process.kill()
 
 
 class Peers:
@@ -125,9 +117,10 @@ class Peers:
     def start_unready(self, *providers: Options, top: Options | None = None) -> Peer:
         """Start one with those providers, in our site's form, on ZooKeeper's TLS port."""
         cluster = self._make_site.cluster
+        server = nodepool_yaml.server(cluster.zookeeper_tls, self._make_site.chroot)
         zookeeper = {
-            "zookeeper-servers": [files.server(cluster.zookeeper_tls, self._make_site.chroot)],
-            "zookeeper-tls": files.tls(cluster.zookeeper_tls_files),
+            "zookeeper-servers": [server],
+            "zookeeper-tls": nodepool_yaml.tls(cluster.zookeeper_tls_files),
             "zookeeper-timeout": SESSION_S,
         }
         site = self._make_site.of(list(providers), {**zookeeper, **(top or {})})

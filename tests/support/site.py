@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cluster import LocalCluster
+from harness import nodepool_yaml, yamlfile
 
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.launcher.reload import ConfigFiles
@@ -78,25 +78,10 @@ class SiteMaker:
 
     def of(self, providers: list[Options], top: Options | None = None) -> Site:
         """Any providers; what they leave out is the local cluster's."""
-        host, _, port = self.cluster.zookeeper.rpartition(":")
-        servers = [{"host": host, "port": int(port), "chroot": self.chroot}]
-        names = {
-            label["name"]: None
-            for provider in providers
-            for pool in provider["pools"]
-            for label in pool["labels"]
-        }
-        common = {"driver": "kubernetes", "context": self.cluster.context}
-        document = {
-            "zookeeper-servers": servers,
-            # Many launchers run on this machine.
-            "webapp": {"port": 0, "listen_address": "127.0.0.1"},
-            "labels": [{"name": name} for name in names],
-            "providers": [{**common, **provider} for provider in providers],
-            **(top or {}),
-        }
+        servers = [nodepool_yaml.server(self.cluster.zookeeper, self.chroot)]
+        document = nodepool_yaml.document(servers, providers, context=self.cluster.context)
         path = self._folder / f"nodepool-{next(self._numbers)}.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        yamlfile.replace(path, {**document, **(top or {})})
         return Site(self.cluster, self.chroot, path)
 
 

@@ -1,59 +1,28 @@
-"""ZooKeeper as Zuul sees it, through kazoo alone: requests, nodes, locks, and what is left.
-
-Knows the paths and keys by heart instead of asking nodepool_k8s, so that the protocol is
-tested and not its own reading of it.
-"""
+"""The requestor of the tests: Zuul, who also waits, looks at everything, and tidies up."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from harness.requestor import (
+    LEDGERS,
+    NODES,
+    POOLS,
+    REQUEST_LOCKS,
+    REQUESTS,
+    Requestor,
+    request_prefix,
+)
+from harness.zookeeper import Record
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError, NoNodeError, NotEmptyError
-from kazoo.recipe.lock import Lock
-from kazoo.retry import KazooRetry
 
 from tests.support.waiting import eventually
-
-REQUESTS = "/nodepool/requests"
-REQUEST_LOCKS = "/nodepool/requests-lock"
-NODES = "/nodepool/nodes"
-POOLS = "/nodepool/components/pool"
-LEDGERS = "/nodepool-k8s/ledger"
-
-Record = dict[str, Any]
-
-
-def zuul_request(labels: list[str], **changes: Any) -> Record:
-    """A request with the keys that Zuul 14 writes, in its order."""
-    now = time.time()
-    return {
-        "state": "requested",
-        "state_time": now,
-        "node_types": labels,
-        "requestor": "zuul system",
-        "created_time": now,
-        "event_id": uuid.uuid4().hex,
-        "tenant_name": "tenant-one",
-        "requestor_data": {
-            "build_set_uuid": uuid.uuid4().hex,
-            "tenant_name": "tenant-one",
-            "pipeline_name": "check",
-            "job_uuid": uuid.uuid4().hex,
-            "job_name": "unit-tests",
-            "span_info": None,
-        },
-        "provider": None,
-        "relative_priority": 0,
-        **changes,
-    }
 
 
 @dataclass
@@ -65,79 +34,21 @@ class Sighting:
     nodes: list[Record]
 
 
-@dataclass
-class Zuul:
+class Zuul(Requestor):
     """A requestor with a session of its own."""
 
-    hosts: str
-    kazoo: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kazoo = KazooClient(
-            hosts=self.hosts, timeout=30, connection_retry=KazooRetry(max_tries=-1, max_delay=0.5)
-        )
-        self._retry = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5, deadline=40)
-
     async def start(self) -> None:
-        await asyncio.to_thread(self.kazoo.start)
+        """Connect, and create the paths that Zuul's own start creates."""
+        await super().start()
         for path in (REQUESTS, REQUEST_LOCKS, NODES, POOLS):
             await self.do(self.kazoo.ensure_path, path)
 
-    async def stop(self) -> None:
-        def stop() -> None:
-            self.kazoo.stop()
-            self.kazoo.close()
-
-        await asyncio.to_thread(stop)
-
-    async def do(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call kazoo, again after a dropped connection, without stopping our event loop."""
-        return await asyncio.to_thread(self._retry.copy(), function, *args, **kwargs)
-
-    # --- records ------------------------------------------------------------------------------
-
-    async def get(self, path: str) -> Record | None:
-        """A znode's JSON; None where there is no znode, or nothing in it."""
-        try:
-            data, _ = await self.do(self.kazoo.get, path)
-        except NoNodeError:
-            return None
-        return json.loads(data) if data else None
-
-    async def put(self, path: str, record: Record | bytes) -> None:
-        data = record if isinstance(record, bytes) else json.dumps(record).encode()
-        await self.do(self.kazoo.set, path, data)
-
-    async def create(self, path: str, record: Record | bytes, **options: Any) -> str:
-        data = record if isinstance(record, bytes) else json.dumps(record).encode()
-        made: str = await self.do(self.kazoo.create, path, data, **options)
-        return made
-
-    async def children(self, path: str) -> list[str]:
-        try:
-            names: list[str] = await self.do(self.kazoo.get_children, path)
-        except NoNodeError:
-            return []
-        return sorted(names)
-
-    async def delete(self, path: str) -> None:
-        try:
-            await self.do(self.kazoo.delete, path)
-        except NoNodeError:
-            return
-
     # --- requests -------------------------------------------------------------------------------
 
-    async def submit(self, *labels: str, priority: int = 200, **changes: Any) -> str:
-        """Write a request as Zuul does; its id."""
-        return await self.submit_raw(zuul_request(list(labels), **changes), priority)
-
     async def submit_raw(self, record: Record | bytes, priority: int | str = 200) -> str:
-        path = await self.create(f"{REQUESTS}/{priority:0>3}-", record, sequence=True)
+        """Write anything as a request; its id."""
+        path = await self.create(request_prefix(priority), record, sequence=True)
         return path.rpartition("/")[2]
-
-    async def request(self, request_id: str) -> Record | None:
-        return await self.get(f"{REQUESTS}/{request_id}")
 
     async def answered(self, request_id: str, *states: str) -> Record:
         """Wait for the request to come to one of the states (fulfilled); the request."""
@@ -151,9 +62,6 @@ class Zuul:
 
         found: Record = await eventually(check, f"request {request_id} {wanted}")
         return found
-
-    async def cancel(self, request_id: str) -> None:
-        await self.delete(f"{REQUESTS}/{request_id}")
 
     def watch_answer(self, request_id: str) -> Callable[[], Sighting | None]:
         """Look at everything at the very moment when the request is answered.
@@ -181,14 +89,6 @@ class Zuul:
 
     # --- nodes --------------------------------------------------------------------------------
 
-    async def node(self, node_id: str) -> Record | None:
-        return await self.get(f"{NODES}/{node_id}")
-
-    async def nodes(self) -> dict[str, Record]:
-        """Every node record there is."""
-        found = {name: await self.node(name) for name in await self.children(NODES)}
-        return {name: record for name, record in found.items() if record is not None}
-
     async def building(self, request_id: str, count: int = 1) -> list[str]:
         """Wait until the request's nodes are being built; their ids."""
 
@@ -205,41 +105,6 @@ class Zuul:
 
         names: list[str] = await eventually(all_of_them, f"{count} nodes of {request_id} building")
         return names
-
-    async def lock(self, path: str) -> Lock:
-        """Take a lock by kazoo's own recipe; fails when somebody has it."""
-        lock = self.kazoo.Lock(path, "zuul")
-        assert await asyncio.to_thread(lock.acquire, True, 20), f"{path} is held"
-        return lock
-
-    async def unlock(self, lock: Lock) -> None:
-        await asyncio.to_thread(lock.release)
-
-    async def accept(self, request_id: str) -> dict[str, Lock]:
-        """What Zuul does with a fulfilled request: lock the nodes, drop it, use them."""
-        record = await self.request(request_id)
-        assert record is not None
-        locks = {}
-        for node_id in record["nodes"]:
-            lock = await self.lock(f"{NODES}/{node_id}/lock")
-            node = await self.node(node_id)
-            assert node is not None
-            assert node["allocated_to"] == request_id
-            locks[node_id] = lock
-        await self.cancel(request_id)
-        for node_id in locks:
-            await self.set_node(node_id, state="in-use", user_data={"zuul_system": "test"})
-        return locks
-
-    async def set_node(self, node_id: str, **changes: Any) -> None:
-        node = await self.node(node_id)
-        assert node is not None
-        await self.put(f"{NODES}/{node_id}", {**node, "state_time": time.time(), **changes})
-
-    async def give_back(self, locks: dict[str, Lock]) -> None:
-        for node_id, lock in locks.items():
-            await self.set_node(node_id, state="used")
-            await self.unlock(lock)
 
     async def use_and_return(self, request_id: str) -> None:
         await self.answered(request_id)
@@ -265,14 +130,6 @@ class Zuul:
                 await self.delete(f"{NODES}/{node_id}")
 
     # --- the whole ---------------------------------------------------------------------------
-
-    async def deployment(self) -> str:
-        data, _ = await self.do(self.kazoo.get, "/nodepool-k8s/deployment")
-        return str(data.decode())
-
-    async def components(self) -> list[Record]:
-        found = [await self.get(f"{POOLS}/{name}") for name in await self.children(POOLS)]
-        return [record for record in found if record is not None]
 
     async def register(self, **keys: Any) -> str:
         """Register a pool by hand, as another launcher would."""
@@ -310,15 +167,6 @@ class Zuul:
                 total[name] = total.get(name, 0) + amount
         return sums
 
-    async def held_locks(self) -> list[str]:
-        """Every lock of a request or a node that somebody has."""
-        held = []
-        for name in await self.children(REQUEST_LOCKS):
-            held += await self.children(f"{REQUEST_LOCKS}/{name}")
-        for name in await self.children(NODES):
-            held += await self.children(f"{NODES}/{name}/lock")
-        return held
-
     async def tidy(self) -> None:
         """Withdraw every request and return every node that nobody holds."""
         for request_id in await self.children(REQUESTS):
@@ -348,13 +196,14 @@ class Recorder:
         self.looks = 0
         self.error: BaseException | None = None
 
-    def __enter__(self) -> Recorder:
+    async def __aenter__(self) -> Recorder:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        # Not in the event loop, for which the thread may be waiting.
+        await asyncio.to_thread(self._thread.join)
         if self.error is not None:
             raise self.error
 

@@ -243,7 +243,7 @@ class Campaign:
     def _noting(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (BenchmarkError, ClusterError, peer.PeerError) as error:
+        except (BenchmarkError, TimeoutError, ClusterError, peer.PeerError) as error:
             self.failures.append(f"{what}: {error}")
             self.progress.say(f"not measured: {what}: {error}")
 

@@ -1,8 +1,8 @@
 """The floor: a node's objects straight at the API server, and nothing else.
 
 No ZooKeeper, no quota, no record, no retry: what remains is what the cluster itself takes,
-so no launcher can be faster. It runs as a worker of its own (see ``workers``), and it is
-the benchmark's hand on the cluster between measurements, too.
+so no launcher can be faster. It runs as a worker of its own (see ``workers``), which also
+empties the cluster between measurements.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from harness import kubeconfig
+from harness.api import CONFLICT, NOT_FOUND, ApiClient, ApiError
 
-from benchmark import kubeconfig, workers
+from benchmark import workers
 from benchmark.errors import BenchmarkError
 
 PREFIX = "bench-"
@@ -32,11 +35,9 @@ IN_FLIGHT = 16
 """Nodes made at a time in a burst; their pods may still be awaited. Suits two cores."""
 CONNECTIONS = 128
 """Enough for what is in flight and for the pods that admission holds up."""
-KEEP_ALIVE_S = 60.0
 TOKEN_S = 7 * 24 * 3600
 POLL_S = 0.5
-CONFLICT = 409
-NOT_FOUND = 404
+PODS = "/api/v1/pods"
 
 RULES = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
@@ -44,46 +45,20 @@ RULES = [
 ]
 
 
-class Api:
-    """POST, DELETE and GET, with the least work around them."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def call(
-        self, method: str, path: str, body: Any = None, passing: tuple[int, ...] = ()
-    ) -> bytes:
-        """The answer's body; an error status raises unless it is in ``passing``."""
-        async with self._session.request(method, path, json=body) as response:
-            content = await response.read()
-            if response.status >= 400 and response.status not in passing:
-                text = content.decode(errors="replace")[:500]
-                raise BenchmarkError(f"{method} {path}: {response.status} {text}")
-            return content
-
-    async def post(self, path: str, body: Any) -> bytes:
-        """Create something; that it exists already is fine."""
-        return await self.call("POST", path, body, passing=(CONFLICT,))
-
-    def watch(self, path: str) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """An open watch, without a time limit."""
-        return self._session.get(path, timeout=aiohttp.ClientTimeout())
-
-
 class PodWatch:
-    """One watch on the floor's pods; tells whoever waits that one has become ready."""
+    """One watch on the floor's pods, which sets events when they become ready."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ApiClient) -> None:
         self._api = api
         self._waiting: dict[str, asyncio.Event] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watch from now on until the block ends."""
-        path = f"/api/v1/pods?labelSelector={MARK}"
-        listed = json.loads(await self._api.call("GET", f"{path}&limit=1"))
+        listed = await self._api.call("GET", f"{PODS}?labelSelector={MARK}&limit=1")
         version = listed["metadata"]["resourceVersion"]
-        async with self._api.watch(f"{path}&watch=1&resourceVersion={version}") as events:
+        params = {"labelSelector": MARK, "resourceVersion": version}
+        async with contextlib.aclosing(self._api.watch(PODS, params)) as events:
             task = asyncio.create_task(self._read(events))
             try:
                 yield
@@ -96,9 +71,8 @@ class PodWatch:
         """Set when that namespace's pod is ready."""
         return self._waiting.setdefault(namespace, asyncio.Event())
 
-    async def _read(self, events: aiohttp.ClientResponse) -> None:
-        async for line in events.content:
-            pod = json.loads(line)["object"]
+    async def _read(self, events: AsyncIterator[tuple[str, dict[str, Any]]]) -> None:
+        async for _, pod in events:
             waiting = self._waiting.get(pod["metadata"].get("namespace", ""))
             if waiting is not None and _is_ready(pod):
                 waiting.set()
@@ -112,7 +86,7 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 class Floor:
     """Makes nodes' objects, counts the time, and removes them."""
 
-    def __init__(self, api: Api, image: str, in_flight: int) -> None:
+    def __init__(self, api: ApiClient, image: str, in_flight: int) -> None:
         self._api = api
         self._image = image
         self._gate = asyncio.Semaphore(in_flight)
@@ -122,12 +96,12 @@ class Floor:
     async def prepare(self) -> None:
         """The ClusterRole that every node's RoleBinding names."""
         body = {"metadata": {"name": ROLE}, "rules": RULES}
-        await self._api.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", body)
+        await self._create("/apis/rbac.authorization.k8s.io/v1/clusterroles", body)
 
     async def retire(self) -> None:
         """Remove that ClusterRole."""
         path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{ROLE}"
-        await self._api.call("DELETE", path, passing=(NOT_FOUND,))
+        await self._api.request("DELETE", path, allow=(NOT_FOUND,))
 
     async def make(
         self, kind: str, count: int, at_once: bool, pause: float = 0.0
@@ -161,11 +135,15 @@ class Floor:
         # Node by node rather than all namespaces first: the scheduler and the kubelet
         # then work on the first pods while the last ones are still being made.
         async with asyncio.TaskGroup() as tasks, self._gate:
-            await self._api.post("/api/v1/namespaces", {"metadata": _named(name)})
+            await self._create("/api/v1/namespaces", {"metadata": _named(name)})
             if kind == "pod":
                 # Outside the gate: it mostly waits for the API server's admission.
                 tasks.create_task(self._pod(name, account))
             await asyncio.gather(*self._access(name, account))
+
+    async def _create(self, path: str, body: Any) -> bytes:
+        """Create an object, unless it exists."""
+        return await self._api.request("POST", path, body, allow=(CONFLICT,))
 
     def _access(self, namespace: str, account: asyncio.Event) -> list[Awaitable[Any]]:
         base = f"/api/v1/namespaces/{namespace}"
@@ -174,31 +152,31 @@ class Floor:
         return [
             self._default_account(base, account),
             self._worker_account(base),
-            self._api.post(f"{base}/configmaps", authority),
-            self._api.post(binding, _binding(namespace)),
+            self._create(f"{base}/configmaps", authority),
+            self._create(binding, _binding(namespace)),
         ]
 
     async def _pod(self, namespace: str, account: asyncio.Event) -> None:
         ready = self._pods.expect(namespace)
         await account.wait()
-        await self._api.post(f"/api/v1/namespaces/{namespace}/pods", _pod(namespace, self._image))
+        await self._create(f"/api/v1/namespaces/{namespace}/pods", _pod(namespace, self._image))
         await ready.wait()
 
     async def _default_account(self, base: str, account: asyncio.Event) -> None:
-        await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": "default"}})
+        await self._create(f"{base}/serviceaccounts", {"metadata": {"name": "default"}})
         account.set()
 
     async def _worker_account(self, base: str) -> None:
-        await self._api.post(f"{base}/serviceaccounts", {"metadata": {"name": WORKER}})
+        await self._create(f"{base}/serviceaccounts", {"metadata": {"name": WORKER}})
         body = {"spec": {"expirationSeconds": TOKEN_S}}
-        answer = await self._api.post(f"{base}/serviceaccounts/{WORKER}/token", body)
+        answer = await self._create(f"{base}/serviceaccounts/{WORKER}/token", body)
         assert json.loads(answer)["status"]["token"]
 
     async def clean(self, everything: bool = False) -> None:
         """Ask for the deletion of what the floor made, or of what any benchmark made."""
         for name in await self._namespaces("" if everything else f"?labelSelector={MARK}"):
-            await self._api.call(
-                "DELETE", f"/api/v1/namespaces/{name}", passing=(NOT_FOUND, CONFLICT)
+            await self._api.request(
+                "DELETE", f"/api/v1/namespaces/{name}", allow=(NOT_FOUND, CONFLICT)
             )
 
     async def await_empty(self, within: float) -> None:
@@ -213,7 +191,7 @@ class Floor:
             await asyncio.sleep(POLL_S)
 
     async def _namespaces(self, query: str = "") -> list[str]:
-        listed = json.loads(await self._api.call("GET", f"/api/v1/namespaces{query}"))
+        listed = await self._api.call("GET", f"/api/v1/namespaces{query}")
         names = (item["metadata"]["name"] for item in listed["items"])
         return [name for name in names if name.startswith(PREFIX)]
 
@@ -244,30 +222,17 @@ def _pod(namespace: str, image: str) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"containers": [container], "restartPolicy": "Never"}}
 
 
-async def _serve(floor: Floor) -> None:
-    """Answer commands until standard input ends."""
-    commands: dict[str, Callable[..., Awaitable[Any]]] = {
-        "make": floor.make,
-        "clean": floor.clean,
-        "await_empty": floor.await_empty,
-    }
-    loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
-        do, given = workers.receive(line)
-        try:
-            workers.reply(await commands[do](**given))
-        except (BenchmarkError, aiohttp.ClientError, OSError) as error:
-            workers.reply(error=f"{type(error).__name__}: {error}")
-
-
-async def _run(path: str, context: str, image: str, in_flight: int) -> None:
-    server, tls, headers = kubeconfig.access(path, context)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls, keepalive_timeout=KEEP_ALIVE_S)
-    async with aiohttp.ClientSession(server, headers=headers, connector=connector) as session:
-        floor = Floor(Api(session), image, in_flight)
+async def _run(path: Path, context: str, image: str, in_flight: int) -> None:
+    async with ApiClient.connected(kubeconfig.access(path, context), CONNECTIONS) as api:
+        floor = Floor(api, image, in_flight)
         await floor.prepare()
+        commands: workers.Commands = {
+            "make": floor.make,
+            "clean": floor.clean,
+            "await_empty": floor.await_empty,
+        }
         try:
-            await _serve(floor)
+            await workers.serve(commands, (ApiError, aiohttp.ClientError, OSError))
         finally:
             await floor.retire()
 
@@ -275,7 +240,7 @@ async def _run(path: str, context: str, image: str, in_flight: int) -> None:
 def main() -> None:
     """``python -m benchmark.floor KUBECONFIG CONTEXT IMAGE IN_FLIGHT``."""
     path, context, image, in_flight = sys.argv[1:]
-    asyncio.run(_run(path, context, image, int(in_flight)))
+    asyncio.run(_run(Path(path), context, image, int(in_flight)))
 
 
 if __name__ == "__main__":

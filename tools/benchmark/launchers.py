@@ -1,4 +1,4 @@
-"""The launchers that are measured: their configuration, their process, what it takes.
+"""The launchers that are measured: their configuration, their process, its CPU and memory.
 
 Each one gets a ZooKeeper chroot of its own, so that none finds what another left.
 """
@@ -8,24 +8,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
+from harness import nodepool_yaml, yamlfile
+from harness.launcher import LauncherProcess, command
 from peer import files
 
-from benchmark.errors import LauncherEnded
 from benchmark.floor import PREFIX
 
 LABELS = ("namespace", "pod")
 """A label for each kind of node, named as its kind."""
 POOL = f"{PREFIX}pool"
-STOP_S = 20.0
-TAIL_LINES = 25
 MIB = 2**20
 
 
@@ -63,27 +59,12 @@ class Recipe:
         return Launcher(self)
 
 
-class Launcher:
-    """One launcher process, started and stopped here."""
+class Launcher(LauncherProcess):
+    """A launcher process whose CPU and memory are measured."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.name = recipe.name
-        self.log = recipe.log
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                recipe.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "KUBECONFIG": recipe.kubeconfig},
-            )
-        self._usage = psutil.Process(self._process.pid)
-
-    def check(self) -> None:
-        """Raise if it has ended."""
-        status = self._process.poll()
-        if status is not None:
-            raise LauncherEnded(f"{self.name} has ended with status {status}\n{self.tail()}")
+        super().__init__(recipe.argv, recipe.log, {**os.environ, "KUBECONFIG": recipe.kubeconfig})
+        self._usage = psutil.Process(self.pid)
 
     def cpu(self) -> float:
         """CPU seconds, user and system, that it has taken so far."""
@@ -96,52 +77,30 @@ class Launcher:
         self.check()
         return float(self._usage.memory_info().rss / MIB)
 
-    def tail(self) -> str:
-        """The end of its log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join([f"--- the end of {self.log}:", *lines[-TAIL_LINES:], "---"])
-
-    def stop(self) -> None:
-        """Ask it to end, and kill it where it doesn't."""
-        if self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
 
 def own(place: Place, run: int, profile: Path | None) -> Recipe:
     """This repository's launcher, on ZooKeeper's plain port; under cProfile if so asked."""
     chroot = f"nodepool-k8s-{run}"
-    servers = files.server(place.zookeeper, f"/{chroot}")
-    config = _write(place, chroot, configuration(place, {"zookeeper-servers": [servers]}))
-    python = [sys.executable]
-    if profile is not None:
-        python += ["-m", "cProfile", "-o", str(profile)]
-    argv = (*python, "-m", "nodepool_k8s", "launcher", "-c", config)
-    return _recipe("nodepool-k8s", place, chroot, argv)
+    config = _write(place, chroot, configuration(place, place.zookeeper, chroot))
+    python, *arguments = command(config)
+    profiler = [] if profile is None else ["-m", "cProfile", "-o", str(profile)]
+    return _recipe("nodepool-k8s", place, chroot, (python, *profiler, *arguments))
 
 
 def own_with(place: Place, chroot: str, name: str, pool: dict[str, Any], port: int) -> Recipe:
     """This repository's launcher with one pool more, and its web server on that port."""
-    document = configuration(
-        place, {"zookeeper-servers": [files.server(place.zookeeper, f"/{chroot}")]}
-    )
+    document = configuration(place, place.zookeeper, chroot)
     document["labels"] += [{"name": label["name"]} for label in pool["labels"]]
     document["providers"][0]["pools"].append(pool)
     document["webapp"]["port"] = port
     config = _write(place, name, document)
-    argv = (sys.executable, "-m", "nodepool_k8s", "launcher", "-c", config)
-    recipe = _recipe(name, place, chroot, argv)
+    recipe = _recipe(name, place, chroot, tuple(command(config)))
     log = place.folder / f"{name}.log"
     return dataclasses.replace(recipe, log=log, web=f"http://127.0.0.1:{port}")
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
@@ -150,11 +109,9 @@ def free_port() -> int:
 def peer(place: Place, run: int, environment: Path) -> Recipe:
     """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port: it insists."""
     chroot = f"peer-{run}"
-    zookeeper = {
-        "zookeeper-servers": [files.server(place.zookeeper_tls, f"/{chroot}")],
-        "zookeeper-tls": files.tls(place.tls_files),
-    }
-    config = _write(place, chroot, configuration(place, zookeeper))
+    document = configuration(place, place.zookeeper_tls, chroot)
+    document["zookeeper-tls"] = nodepool_yaml.tls(place.tls_files)
+    config = _write(place, chroot, document)
     # Its debugging log would be charged to it.
     logging = _write(place, "peer-logging", files.logging("INFO"))
     pid = str(place.folder / f"{chroot}.pid")
@@ -172,27 +129,20 @@ def _recipe(name: str, place: Place, chroot: str, argv: tuple[str, ...]) -> Reci
     )
 
 
-def configuration(place: Place, zookeeper: dict[str, Any]) -> dict[str, Any]:
-    """A nodepool.yaml that both launchers read."""
+def configuration(place: Place, zookeeper: str, chroot: str) -> dict[str, Any]:
+    """A nodepool.yaml that both launchers read; ``zookeeper`` is ``HOST:PORT``."""
     pod = {"name": "pod", "type": "pod", "image": place.image, "cpu": 1, "memory": 128}
     pool = {
         "name": POOL,
         "max-servers": 1000,
         "labels": [{"name": "namespace", "type": "namespace"}, pod],
     }
-    provider = {
-        "name": "bench",
-        "driver": "kubernetes",
-        "context": place.context,
-        "pools": [pool],
-    }
-    labels = [{"name": name} for name in LABELS]
-    # Another launcher on this machine may have the usual port.
-    webapp = {"port": 0, "listen_address": "127.0.0.1"}
-    return {**zookeeper, "webapp": webapp, "labels": labels, "providers": [provider]}
+    servers = [nodepool_yaml.server(zookeeper, f"/{chroot}")]
+    provider = {"name": "bench", "pools": [pool]}
+    return nodepool_yaml.document(servers, [provider], context=place.context)
 
 
 def _write(place: Place, name: str, document: dict[str, Any]) -> str:
     path = place.folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    yamlfile.replace(path, document)
     return str(path)

@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmark.errors import BenchmarkError, LauncherEnded
+from harness.launcher import LauncherEnded
+
+from benchmark.errors import BenchmarkError
 from benchmark.figures import NAMES, rate, spans
 from benchmark.launchers import LABELS, Place, Recipe
 from benchmark.workers import Worker
@@ -69,7 +71,7 @@ def steps_for(names: Iterable[str]) -> list[str]:
 
 
 class Subject(Protocol):
-    """Who is measured, and the steps in which there is something to see of it."""
+    """What is measured, and the steps that show something of it."""
 
     steps: tuple[str, ...]
 
@@ -80,7 +82,7 @@ class Subject(Protocol):
         """Take one step, leave the cluster empty, say what it showed."""
 
     def give_up(self) -> None:
-        """After a failure: leave the cluster empty for the others all the same."""
+        """After a failure: leave the cluster empty for the others."""
 
 
 class Cluster:
@@ -130,7 +132,7 @@ class FloorSubject:
         return found
 
     def give_up(self) -> None:
-        """Remove what there is."""
+        """Remove every namespace of the benchmark."""
         self._cluster.empty(everything=True)
 
     def _latency(self, step: str) -> float:
@@ -155,13 +157,13 @@ class LauncherSubject:
     def __init__(self, recipe: Recipe, cluster: Cluster, scale: Scale) -> None:
         self._cluster = cluster
         self._scale = scale
-        # It makes the chroot, so that it comes first.
+        # The requestor creates the chroot, and so it comes first.
         self._requestor = Worker("benchmark.requestor", recipe.hosts)
         self._launcher = recipe.start()
 
     def close(self) -> None:
         """End the launcher, then the requestor."""
-        self._launcher.stop()
+        self._launcher.end()
         self._requestor.close()
 
     def await_launcher(self) -> None:
@@ -194,8 +196,8 @@ class LauncherSubject:
         return found
 
     def give_up(self) -> None:
-        """End the launcher first, so that it doesn't make any more."""
-        self._launcher.stop()
+        """End the launcher first, so that it creates no more nodes."""
+        self._launcher.end()
         self._cluster.empty(everything=True)
 
     def returned(self, count: int) -> float:
@@ -230,7 +232,5 @@ class LauncherSubject:
         timeout = WITHIN_S + SETTLE_S
         try:
             return self._requestor.ask(do, timeout=timeout, meanwhile=self._launcher.check, **given)
-        except LauncherEnded:
-            raise
-        except BenchmarkError as error:
+        except (BenchmarkError, LauncherEnded) as error:
             raise BenchmarkError(f"{error}\n{self._launcher.tail()}") from error

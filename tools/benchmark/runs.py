@@ -7,6 +7,7 @@ turns, so that what drifts on the machine meets all three.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import statistics
@@ -17,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from cluster import Progress
-from peer import files
+from harness import nodepool_yaml, yamlfile
+from harness.launcher import CONNECTED, LauncherEnded, command
 from rich.table import Table
 
 from benchmark import launchers
@@ -33,7 +34,6 @@ MIN_READY = 4
 ROUND = 20
 """Runs in a row before it is another's turn."""
 WITHIN_S = 120.0
-POLL_S = 0.1
 POD = "nodepool-k8s-bench-run"
 
 
@@ -67,26 +67,18 @@ def measure(place: Place, progress: Progress, count: int) -> Runs:
     }
     launcher = recipe.start()
     try:
-        _await(recipe)
+        asyncio.run(launcher.logged(CONNECTED, WITHIN_S))
         _ask(ways[MADE], "the first run", WITHIN_S)
         for begun in range(0, count, ROUND):
             for name, argv in ways.items():
                 size = min(ROUND, count - begun)
                 with progress.step(f"{name}: {begun + size} of {count}"):
                     runs.seconds[name] += [_ask(argv, name, WITHIN_S) for _ in range(size)]
-    except BenchmarkError as error:
+    except (BenchmarkError, LauncherEnded, TimeoutError) as error:
         raise BenchmarkError(f"{error}\n{launcher.tail()}") from error
     finally:
-        launcher.stop()
+        launcher.end()
     return runs
-
-
-def _await(recipe: Recipe) -> None:
-    limit = time.monotonic() + WITHIN_S
-    while b"Connected to the cluster" not in recipe.log.read_bytes():
-        if time.monotonic() > limit:
-            raise BenchmarkError(f"the launcher did not serve within {WITHIN_S:g} s")
-        time.sleep(POLL_S)
 
 
 def _ask(argv: Callable[[], list[str]], name: str, within: float) -> float:
@@ -138,20 +130,18 @@ def _recipe(place: Place) -> Recipe:
         "max-servers": 50,
         "labels": [{"name": "ready", **pod}, {"name": "made", **pod}],
     }
-    document = {
-        "zookeeper-servers": [files.server(place.zookeeper, f"/{chroot}")],
-        "webapp": {"port": 0, "listen_address": "127.0.0.1"},
-        "labels": [{"name": "ready", "min-ready": MIN_READY}, {"name": "made"}],
-        "providers": [
-            {"name": "bench", "driver": "kubernetes", "context": place.context, "pools": [pool]}
-        ],
-    }
+    document = nodepool_yaml.document(
+        [nodepool_yaml.server(place.zookeeper, f"/{chroot}")],
+        [{"name": "bench", "pools": [pool]}],
+        context=place.context,
+        labels=[{"name": "ready", "min-ready": MIN_READY}, {"name": "made"}],
+    )
     path = place.folder / "runs.yaml"
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    yamlfile.replace(path, document)
     return Recipe(
         name="nodepool-k8s",
         hosts=f"{place.zookeeper}/{chroot}",
-        argv=(sys.executable, "-m", "nodepool_k8s", "launcher", "-c", str(path)),
+        argv=tuple(command(path)),
         kubeconfig=place.kubeconfig,
         log=place.folder / "runs.log",
     )

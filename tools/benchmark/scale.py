@@ -1,23 +1,24 @@
-"""``tools/bench --scale``: what merely exists must cost next to nothing.
+"""``tools/bench --scale``: nodes in use and waiting requests must cost next to nothing.
 
-For ever more nodes in use and requests waiting at quota: a launcher's start-up, its memory,
+For more and more nodes in use and requests waiting at quota: a launcher's start-up, its memory,
 its CPU while nothing happens, and the time and CPU for one more request. Then, with the
 largest crowd, how often two launchers that share the waiting requests get in each other's way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import statistics
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cluster import Progress
+from harness.waiting import until
+from harness.zookeeper import create_chroot
 from rich.table import Table
 
 from benchmark import launchers
@@ -26,7 +27,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.figures import spans
 from benchmark.launchers import Launcher, Place, Recipe
 from benchmark.report import number
-from benchmark.requestor import Requestor
+from benchmark.requestor import Load
 
 SIZES = (100, 1000, 3000, 10000)
 QUICK_SIZES = (100, 500)
@@ -40,7 +41,7 @@ WITHIN_S = 120.0
 RETURNED = 50
 """Nodes that come back while two launchers wait for their places."""
 MS = 1000.0
-POLL_S = 0.05
+METRICS_S = 1.0
 
 CONFLICTS = re.compile(rb"^nodepool_k8s_claim_conflicts_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 
@@ -76,29 +77,24 @@ class Growth:
 
 def measure(place: Place, progress: Progress, *, quick: bool) -> Growth:
     """Read all of it, on a cluster that is up."""
+    return asyncio.run(_measure(place, progress, QUICK_SIZES if quick else SIZES))
+
+
+async def _measure(place: Place, progress: Progress, sizes: tuple[int, ...]) -> Growth:
     readings = []
-    sizes = QUICK_SIZES if quick else SIZES
     sharing = Sharing(0, 0)
-    for number_, nodes in enumerate((0, *sizes)):
+    for run, nodes in enumerate((0, *sizes)):
         title = f"{nodes} nodes in use, {int(nodes * WAITING_SHARE)} requests waiting"
-        with progress.step(title), _crowd(place, number_, nodes) as (recipes, crowd):
-            readings.append(_read(recipes[0], nodes))
-            if nodes == sizes[-1]:
-                sharing = _share(recipes, crowd)
+        recipes = [_recipe(place, f"scale-{run}", each, nodes) for each in (1, 2)]
+        await create_chroot(recipes[0].hosts)
+        with progress.step(title):
+            async with Crowd.connected(recipes[0].hosts) as crowd:
+                await crowd.use_nodes(nodes)
+                await crowd.wait(int(nodes * WAITING_SHARE))
+                readings.append(await _read(recipes[0], nodes))
+                if nodes == sizes[-1]:
+                    sharing = await _share(recipes, crowd)
     return Growth(readings, sharing)
-
-
-@contextmanager
-def _crowd(place: Place, run: int, nodes: int) -> Iterator[tuple[list[Recipe], Crowd]]:
-    recipes = [_recipe(place, f"scale-{run}", each, nodes) for each in (1, 2)]
-    Requestor(recipes[0].hosts).close()  # It makes the chroot.
-    crowd = Crowd(recipes[0].hosts)
-    try:
-        crowd.use_nodes(nodes)
-        crowd.wait(int(nodes * WAITING_SHARE))
-        yield recipes, crowd
-    finally:
-        crowd.close()
 
 
 def _recipe(place: Place, chroot: str, which: int, nodes: int) -> Recipe:
@@ -109,75 +105,72 @@ def _recipe(place: Place, chroot: str, which: int, nodes: int) -> Recipe:
     return launchers.own_with(place, chroot, f"{chroot}-{which}", crowded, port)
 
 
-def _read(recipe: Recipe, nodes: int) -> Reading:
-    requestor = Requestor(recipe.hosts)
-    launcher = None
-    try:
+async def _read(recipe: Recipe, nodes: int) -> Reading:
+    async with Load.connected(recipe.hosts) as load:
         begun = time.monotonic()
         launcher = recipe.start()
-        requestor.launch("namespace", 1, at_once=False, within=WITHIN_S)
-        start = time.monotonic() - begun
-        # Not for an event: there is none for a process that has nothing left to do.
-        time.sleep(SETTLE_S)
-        memory, idle = launcher.memory(), _idle(launcher)
-        before = launcher.cpu()
-        orders = requestor.launch("namespace", ONE_MORE, at_once=False, within=WITHIN_S)["orders"]
-        cpu = (launcher.cpu() - before) / ONE_MORE
-        requestor.release(WITHIN_S)
-    except BenchmarkError as error:
-        raise BenchmarkError(f"{error}\n{launcher.tail() if launcher else ''}") from error
-    finally:
-        if launcher is not None:
-            launcher.stop()
-        requestor.close()
+        try:
+            await load.launch("namespace", 1, at_once=False, within=WITHIN_S)
+            start = time.monotonic() - begun
+            # Not for an event: there is none for a process that has nothing left to do.
+            await asyncio.sleep(SETTLE_S)
+            memory, idle = launcher.memory(), await _idle(launcher)
+            before = launcher.cpu()
+            launched = await load.launch("namespace", ONE_MORE, at_once=False, within=WITHIN_S)
+            cpu = (launcher.cpu() - before) / ONE_MORE
+            await load.release(WITHIN_S)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{error}\n{launcher.tail()}") from error
+        finally:
+            await launcher.terminate()
+    orders = launched["orders"]
     latency = statistics.median(spans(orders, "submitted", "fulfilled"))
     waiting = int(nodes * WAITING_SHARE)
     return Reading(nodes, waiting, start, memory, idle, latency * MS, cpu * MS)
 
 
-def _idle(launcher: Launcher) -> float:
+async def _idle(launcher: Launcher) -> float:
     before = launcher.cpu()
-    time.sleep(IDLE_S)
+    await asyncio.sleep(IDLE_S)
     return (launcher.cpu() - before) / IDLE_S * 100
 
 
-def _share(recipes: list[Recipe], crowd: Crowd) -> Sharing:
+async def _share(recipes: list[Recipe], crowd: Crowd) -> Sharing:
     """Return nodes to a pool that two launchers serve; both want each place."""
     both = [recipe.start() for recipe in recipes]
     try:
         for recipe in recipes:
-            _until(partial(_tells, recipe), "a launcher's figures")
-        time.sleep(SETTLE_S)
-        before, waiting = sum(_conflicts(recipe) or 0 for recipe in recipes), crowd.waiting()
-        crowd.return_nodes(RETURNED)
-        _until(lambda: crowd.waiting() <= waiting - RETURNED, "the waiting requests served")
+            await until(partial(_has_metrics, recipe), "a launcher's metrics", WITHIN_S)
+        await asyncio.sleep(SETTLE_S)
+        before = sum(_conflicts(recipe) or 0 for recipe in recipes)
+        waiting = await crowd.waiting()
+        await crowd.return_nodes(RETURNED)
+        await until(
+            partial(_is_served, crowd, waiting - RETURNED), "waiting requests served", WITHIN_S
+        )
         after = sum(_conflicts(recipe) or 0 for recipe in recipes)
         return Sharing(RETURNED, int(after - before))
     finally:
         for launcher in both:
-            launcher.stop()
+            await launcher.terminate()
 
 
 def _conflicts(recipe: Recipe) -> float | None:
-    """Claims of that launcher that failed as somebody was faster; None before it tells."""
+    """Claims of a launcher that failed as the other was faster; None before it has metrics."""
     try:
-        with urllib.request.urlopen(f"{recipe.web}/metrics", timeout=POLL_S * 20) as answer:
+        with urllib.request.urlopen(f"{recipe.web}/metrics", timeout=METRICS_S) as answer:
             text = answer.read()
     except OSError:
         return None
     return sum(float(value) for value in CONFLICTS.findall(text))
 
 
-def _tells(recipe: Recipe) -> bool:
+def _has_metrics(recipe: Recipe) -> bool:
     return _conflicts(recipe) is not None
 
 
-def _until(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not check():
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited in vain for {what}")
-        time.sleep(POLL_S)
+async def _is_served(crowd: Crowd, waiting: int) -> bool:
+    return await crowd.waiting() <= waiting
 
 
 # --- what is shown ------------------------------------------------------------------------

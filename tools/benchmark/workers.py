@@ -1,11 +1,12 @@
-"""Processes that are told what to do in lines of JSON, and answer each with one line.
+"""Processes that take commands as lines of JSON, and answer each with one line.
 
-Both ends of the pipe: ``Worker`` for the one that asks, ``receive`` and ``reply`` for the
-one that is asked. A worker ends when its standard input does.
+Both ends of the pipe: ``Worker`` for the process that asks, ``serve`` for the one that is
+asked. A worker ends when its standard input does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError
+
+Commands = Mapping[str, Callable[..., Awaitable[Any]]]
 
 TOOLS = Path(__file__).resolve().parents[1]
 
@@ -58,7 +61,7 @@ class Worker:
     ) -> Any:
         """The answer to one command, within ``timeout`` seconds.
 
-        ``meanwhile`` is called now and then, and raises where waiting has become futile.
+        ``meanwhile`` is called now and then, and raises if there is no point in waiting.
         """
         assert self._process.stdin is not None
         try:
@@ -85,7 +88,7 @@ class Worker:
         raise BenchmarkError(f"{self._name} has not answered {do!r} in time")
 
     def close(self) -> None:
-        """End it, by force where it does not end by itself."""
+        """End it; killed if it does not end by itself."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -95,14 +98,19 @@ class Worker:
             self._process.wait()
 
 
-def receive(line: str) -> tuple[str, dict[str, Any]]:
-    """The command in a line, and what was given with it."""
-    document = json.loads(line)
-    return document.pop("do"), document
+async def serve(commands: Commands, expected: tuple[type[Exception], ...]) -> None:
+    """Answer commands until standard input ends; errors of the expected kinds are answers."""
+    known: tuple[type[Exception], ...] = (BenchmarkError, *expected)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        given = json.loads(line)
+        do = given.pop("do")
+        try:
+            _reply({"result": await commands[do](**given)})
+        except known as error:
+            _reply({"error": f"{type(error).__name__}: {error}"})
 
 
-def reply(result: Any = None, error: str | None = None) -> None:
-    """Answer the command under way."""
-    document = {"error": error} if error is not None else {"result": result}
+def _reply(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
+from harness import kubeconfig, yamlfile
+from harness.kubeconfig import KubeconfigError
 
 from . import sources
 from .errors import ClusterError
@@ -49,20 +50,13 @@ def exports(found: Endpoints) -> dict[str, str]:
 
 def _current(path: Path) -> tuple[str, str]:
     try:
-        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name = config["current-context"]
-        context = _named(config["contexts"], name)["context"]
-        server = _named(config["clusters"], context["cluster"])["cluster"]["server"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        document = yamlfile.load(path)
+        name = document["current-context"]
+        context = kubeconfig.entry(document, "contexts", name)
+        server = kubeconfig.entry(document, "clusters", context["cluster"])["server"]
+    except (OSError, yaml.YAMLError, KubeconfigError, KeyError, TypeError) as error:
         raise ClusterError(
             f"{sources.KUBECONFIG}={path} has no usable current context ({error!r}); "
             "name one file that has"
         ) from error
     return str(name), str(server)
-
-
-def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    for entry in entries:
-        if entry["name"] == name:
-            return entry
-    raise KeyError(name)

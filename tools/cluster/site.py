@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from harness import kubeconfig
 
 from . import ports
 from .layout import Layout
@@ -39,31 +39,13 @@ class Site:
 
     def write_kubeconfig(self, path: Path, user: str) -> str:
         """Make `path` speak for the certificate named `user`; its path as text."""
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {
-                    "name": CONTEXT,
-                    "cluster": {
-                        "server": self.api_server_url,
-                        "certificate-authority": self.pki.ca,
-                    },
-                }
-            ],
-            "users": [
-                {
-                    "name": user,
-                    "user": {
-                        "client-certificate": self.pki.cert(user),
-                        "client-key": self.pki.key(user),
-                    },
-                }
-            ],
-            "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": user}}],
-            "current-context": CONTEXT,
+        credentials = {
+            "client-certificate": self.pki.cert(user),
+            "client-key": self.pki.key(user),
         }
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        kubeconfig.write(
+            path, CONTEXT, self.api_server_url, credentials, certificate_authority=self.pki.ca
+        )
         return str(path)
 
     def kubeconfig_of(self, user: str) -> str:

@@ -15,10 +15,11 @@ from pathlib import Path
 import aiohttp
 import click
 from cluster import ClusterError, LocalCluster, Progress
+from harness import kubeconfig, yamlfile
+from harness.api import ApiError
+from harness.launcher import LauncherEnded, tail
 
-from demonstration import kubeconfig
 from demonstration.errors import DemoError
-from demonstration.launcher import tail
 from demonstration.screen import Screen
 from demonstration.story import Scene, tell
 from nodepool_k8s import config
@@ -29,7 +30,15 @@ CONFIG = ROOT / "etc" / "nodepool.yaml"
 CONTEXT = "local"
 """What the configuration calls the cluster's context."""
 INTERRUPTED = 130
-EXPECTED = (DemoError, ClusterError, NodepoolK8sError, OSError, aiohttp.ClientError)
+EXPECTED = (
+    DemoError,
+    ClusterError,
+    LauncherEnded,
+    ApiError,
+    NodepoolK8sError,
+    OSError,
+    aiohttp.ClientError,
+)
 """Errors whose text says enough; any other is a bug and shows where it was raised."""
 
 
@@ -100,7 +109,10 @@ def _taken_down(cluster: LocalCluster, screen: Screen, progress: Progress) -> It
 
 
 def _scene(screen: Screen, progress: Progress, cluster: LocalCluster, folder: Path) -> Scene:
-    kube_config = kubeconfig.with_context(cluster.kubeconfig, CONTEXT, folder / "kubeconfig")
+    # A cluster from Docker, or one that the environment names, has another name for its context.
+    kube_config = folder / "kubeconfig"
+    document = yamlfile.load(cluster.kubeconfig)
+    yamlfile.replace(kube_config, kubeconfig.with_context(document, CONTEXT))
     host, _, port = cluster.zookeeper.split(",")[0].rpartition(":")
     environ = {
         **os.environ,
@@ -121,10 +133,10 @@ def _scene(screen: Screen, progress: Progress, cluster: LocalCluster, folder: Pa
 
 
 def _report(screen: Screen, folder: Path, error: Exception) -> None:
-    log = tail(_log(folder))
-    if log:
+    log = _log(folder)
+    if log.exists():
         screen.line("\nthe end of the launcher's log:")
-        screen.quoted(log)
+        screen.quoted(tail(log))
     screen.bad(f"\nFAILED: {describe(error)}")
 
 

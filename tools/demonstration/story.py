@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import Progress
+from harness.launcher import CONNECTED, LauncherProcess, command
 from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kube_config
 
 from demonstration import figures
 from demonstration.errors import DemoError
-from demonstration.launcher import LauncherProcess
 from demonstration.node_api import NodeApi
 from demonstration.screen import Screen
 from nodepool_k8s.client import AcceptedNode, Requestor
@@ -31,6 +31,7 @@ POD_LABEL = "pod-fedora"
 NAMESPACE_LABEL = "kubernetes-namespace"
 LABELS = (POD_LABEL, NAMESPACE_LABEL)
 
+START_SECONDS = 60.0
 READY_SECONDS = 330.0
 """A little more than the launcher's own patience with an attempt."""
 GONE_SECONDS = 90.0
@@ -107,10 +108,12 @@ async def _start_launcher(scene: Scene, stack: AsyncExitStack) -> LauncherProces
     scene.screen.chapter("The launcher")
     scene.screen.line(f"$ nodepool-k8s launcher -c etc/{scene.config.name}")
     with scene.progress.step("connected to ZooKeeper and to the cluster, pools registered"):
-        launcher = await stack.enter_async_context(
-            LauncherProcess.started(scene.config, scene.environ, scene.log)
+        # In a session of its own, so that Ctrl-C reaches it only when the demo stops it.
+        launcher = LauncherProcess(
+            command(scene.config), scene.log, scene.environ, new_session=True
         )
-        await launcher.serving(scene.pool.provider)
+        stack.push_async_callback(launcher.terminate)
+        await launcher.logged(f"{CONNECTED} {scene.pool.provider}", START_SECONDS)
     limits = figures.quota(Resources(), scene.pool.limits)
     scene.screen.line(f"pool {scene.pool.key}, quota in use: {limits}")
     return launcher
@@ -119,7 +122,7 @@ async def _start_launcher(scene: Scene, stack: AsyncExitStack) -> LauncherProces
 async def _stop_launcher(scene: Scene, launcher: LauncherProcess) -> None:
     launcher.check()
     with scene.progress.step("launcher stopped by SIGTERM"):
-        status = await launcher.stop()
+        status = await launcher.terminate()
     if status != 0:
         raise DemoError(f"the launcher ended with status {status} when asked to stop")
 

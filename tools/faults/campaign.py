@@ -8,35 +8,35 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-from benchmark import kubeconfig
 from cluster import LocalCluster
+from harness import kubeconfig
+from harness.api import ApiClient, open_session
+from harness.proxy import Proxy
+from harness.requestor import NODES, POOLS, REQUESTS, Requestor
+from harness.zookeeper import create_chroot, delete_chroot
 
 from faults.history import History
 from faults.injector import Injector
 from faults.judge import Judge, claimed, limited
 from faults.launchers import Launcher
-from faults.load import NODES, REQUEST_LOCKS, REQUESTS, Load
+from faults.load import Load
 from faults.nemesis import Nemesis
 from faults.plan import END_S, POOL, PROVIDER, Limits, Plan
 from faults.pods import Pods
-from faults.session import Session
 from faults.site import Place
 from faults.watching import ClusterWatch, ZooKeeperWatch
-from faults.wire import Wire
 
 LOOK_S = 0.25
 THREADS = 64
 """kazoo's calls block; each life may have one under way."""
 START_S = 30.0
-POOLS = "/nodepool/components/pool"
 LEDGER = f"/nodepool-k8s/ledger/{PROVIDER}/{POOL}"
 TENANTS = "/nodepool-k8s/tenants"
 MIN_READY = "/nodepool-k8s/min-ready"
-DEPLOYMENT = "/nodepool-k8s/deployment"
 
 
 @dataclass
@@ -61,8 +61,6 @@ class Run:
         self._cluster = cluster
         self._ours = ours
         self._place = Place(
-            str(cluster.kubeconfig),
-            cluster.context,
             cluster.zookeeper,
             f"/chaos-{uuid.uuid4().hex}",
             cluster.image,
@@ -76,62 +74,58 @@ class Run:
     async def run(self) -> Outcome:
         """All of it. Raises what keeps a run from taking place."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        bare = await Session(self._cluster.zookeeper).start()
-        await bare.ensure(self._place.chroot)
+        await create_chroot(self._place.hosts)
         try:
             return await self._run_in_chroot()
         finally:
-            await bare.remove_all(self._place.chroot)
-            await bare.stop()
+            await delete_chroot(self._place.hosts)
 
     async def _run_in_chroot(self) -> Outcome:
-        session = await Session(self._place.hosts).start()
-        url, tls, headers = kubeconfig.access(self._place.kubeconfig, self._place.context)
-        connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-        try:
-            async with aiohttp.ClientSession(url, connector=connector, headers=headers) as api:
-                watch = ZooKeeperWatch(self._place.hosts, self._judge)
-                await asyncio.to_thread(watch.start)
-                try:
-                    async with self._started(api, url):
-                        return await self._all_acts(session, api)
-                finally:
-                    await asyncio.to_thread(watch.stop)
-        finally:
-            await session.stop()
+        access = kubeconfig.access(self._cluster.kubeconfig, self._cluster.context)
+        async with (
+            Requestor.connected(self._place.hosts) as session,
+            open_session(access) as api,
+        ):
+            watch = ZooKeeperWatch(self._place.hosts, self._judge)
+            await asyncio.to_thread(watch.start)
+            try:
+                async with self._started(api, access.url):
+                    return await self._all_acts(session, ApiClient(api, access.url))
+            finally:
+                await asyncio.to_thread(watch.stop)
 
     @asynccontextmanager
     async def _started(self, api: aiohttp.ClientSession, url: str) -> AsyncIterator[None]:
-        """The launchers, each on its own wires."""
-        parts: list[Wire | Injector] = []
+        """The launchers, each behind proxies of its own."""
         self._judge.limits.set(self._limits)
-        try:
+        async with AsyncExitStack() as stack:
             for number in range(1, self._plan.launchers + 1):
                 name = f"launcher-{number}"
                 rng = random.Random(f"{self._plan.seed} injector {number}")
-                zookeeper = await Wire(self._cluster.zookeeper).start()
                 injector = await Injector(api, url, rng).start()
-                wire = await Wire(injector.address).start()
-                parts += [zookeeper, wire, injector]
+                stack.push_async_callback(injector.stop)
+                to_api = await stack.enter_async_context(Proxy.to(injector.address))
+                to_zookeeper = await stack.enter_async_context(Proxy.to(self._cluster.zookeeper))
                 launcher = Launcher(
-                    name, self._place, zookeeper, wire, injector, self._plan.upkeep, self._judge
+                    name,
+                    self._place,
+                    to_zookeeper,
+                    to_api,
+                    injector,
+                    self._plan.upkeep,
+                    self._judge,
                 )
                 launcher.configure(self._limits, 1)
                 launcher.start()
+                stack.push_async_callback(launcher.kill)
                 self._launchers.append(launcher)
             yield
-        finally:
-            for launcher in self._launchers:
-                launcher.thaw()
-                await launcher.kill()
-            for part in parts:
-                await part.stop()
 
     # --- the acts --------------------------------------------------------------------------------
 
-    async def _all_acts(self, session: Session, api: aiohttp.ClientSession) -> Outcome:
+    async def _all_acts(self, session: Requestor, api: ApiClient) -> Outcome:
         await self._until(self._serving(session), START_S)
-        deployment = await session.text(DEPLOYMENT)
+        deployment = await session.deployment()
         eyes = ClusterWatch(api, deployment, self._judge)
         load = Load(self._place.hosts, self._plan, self._judge)
         cluster = self._cluster if self._ours else None
@@ -158,7 +152,7 @@ class Run:
         self._read_the_logs(outcome)
         return outcome
 
-    async def _break_things(self, load: Load, nemesis: Nemesis, session: Session) -> None:
+    async def _break_things(self, load: Load, nemesis: Nemesis, session: Requestor) -> None:
         running = [asyncio.create_task(each) for each in (load.run(session), nemesis.run())]
         done, _ = await asyncio.wait(
             running, timeout=self._plan.seconds, return_when=asyncio.FIRST_COMPLETED
@@ -180,7 +174,7 @@ class Run:
                 launcher.check()
             await asyncio.sleep(LOOK_S)
 
-    def _serving(self, session: Session) -> Callable[[], Awaitable[str]]:
+    def _serving(self, session: Requestor) -> Callable[[], Awaitable[str]]:
         async def missing() -> str:
             registered = len(await session.children(POOLS))
             return "" if registered == self._plan.launchers else f"{registered} launchers serve"
@@ -189,7 +183,7 @@ class Run:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    async def _empty_the_house(self, session: Session) -> None:
+    async def _empty_the_house(self, session: Requestor) -> None:
         """Nothing is asked for any more, everything is returned: nothing may be left."""
         await self._compare_ledgers(session)
         for launcher in self._launchers:
@@ -204,55 +198,52 @@ class Run:
             names = (*self._judge.nodes, *self._judge.requests, *self._judge.namespaces)
             self._judge.accuse("nothing is left", found, *names)
 
-    async def _return_spare_nodes(self, session: Session) -> None:
+    async def _return_spare_nodes(self, session: Requestor) -> None:
         """As an operator who deletes what is ready."""
         for node, record in list(self._judge.nodes.items()):
             if record["state"] != "ready" or record.get("allocated_to"):
                 continue
-            lock = await session.lock(f"{NODES}/{node}/lock", 0)
+            lock = await session.try_lock(f"{NODES}/{node}/lock")
             if lock is None:
                 continue
-            found = await session.read(f"{NODES}/{node}")
-            if found is not None and found[0]["state"] == "ready":
-                await session.write(f"{NODES}/{node}", {**found[0], "state": "used"})
+            found = await session.node(node)
+            if found is not None and found["state"] == "ready":
+                await session.set_node(node, state="used")
             await session.unlock(lock)
 
-    async def _left(self, session: Session) -> str:
+    async def _left(self, session: Requestor) -> str:
         """What there is that should not be; asked of ZooKeeper itself, not of the judge."""
         nodes = await session.children(NODES)
         requests = await session.children(REQUESTS)
         # As seen by watches on a quiet server.
         spaces, pods = self._judge.namespaces, self._judge.pods
         found = {"nodes": nodes, "requests": requests, "namespaces": spaces, "pods": pods}
-        found["locks"] = await _held_locks(session)
+        found["locks"] = await session.held_locks()
         found["ledgers"] = [text for text in await self._ledgers(session) if text]
         return "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
 
-    async def _ledgers(self, session: Session) -> list[str]:
+    async def _ledgers(self, session: Requestor) -> list[str]:
         """Each ledger that holds something."""
         paths = [LEDGER, *[f"{TENANTS}/{name}" for name in await session.children(TENANTS)]]
         texts = []
         for path in paths:
-            found = await session.read(path)
-            amounts = found[0].get("claimed", {}) if found else {}
+            amounts = (await session.get(path) or {}).get("claimed", {})
             texts.append(f"{path} {amounts}" if any(amounts.values()) else "")
         return texts
 
-    async def _compare_ledgers(self, session: Session) -> None:
+    async def _compare_ledgers(self, session: Requestor) -> None:
         """The ledgers are the sums of the records; while a step is under way, look again."""
 
         async def difference() -> str:
             texts = []
             for path, counts in ((LEDGER, claimed), (f"{TENANTS}/limited", limited)):
-                before = await session.read(path)
-                records = [
-                    await session.read(f"{NODES}/{n}") for n in await session.children(NODES)
-                ]
-                after = await session.read(path)
+                before = await session.get_versioned(path)
+                nodes = await session.nodes()
+                after = await session.get_versioned(path)
                 sums: dict[str, int] = {}
-                for found in records:
-                    if found is not None and counts(found[0]):
-                        for name, amount in claimed(found[0]).items():
+                for record in nodes.values():
+                    if counts(record):
+                        for name, amount in claimed(record).items():
                             sums[name] = sums.get(name, 0) + amount
                 if before != after:
                     return f"{path} changes"
@@ -265,7 +256,7 @@ class Run:
         if found and "changes" not in found:
             self._judge.accuse("the ledger is the sum of its nodes", found, *self._judge.nodes)
 
-    async def _stop_the_launchers(self, session: Session) -> None:
+    async def _stop_the_launchers(self, session: Requestor) -> None:
         """What they hold by their sessions goes with them."""
         for launcher in self._launchers:
             launcher.busy = True
@@ -277,7 +268,7 @@ class Run:
 
         async def left() -> str:
             names = [*await session.children(POOLS), *await session.children(MIN_READY)]
-            return ", ".join([*names, *await _held_locks(session)])
+            return ", ".join([*names, *await session.held_locks()])
 
         # Of sessions whose launchers were killed, it stays as long as these.
         found = await self._until(left, 10.0)
@@ -299,15 +290,6 @@ class Run:
             if not missing or time.monotonic() > deadline:
                 return missing
             await asyncio.sleep(LOOK_S)
-
-
-async def _held_locks(session: Session) -> list[str]:
-    held = []
-    for name in await session.children(REQUEST_LOCKS):
-        held += await session.children(f"{REQUEST_LOCKS}/{name}")
-    for name in await session.children(NODES):
-        held += await session.children(f"{NODES}/{name}/lock")
-    return held
 
 
 def _amounts(found: tuple[dict[str, dict[str, int]], int] | None) -> dict[str, int]:

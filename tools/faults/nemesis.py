@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cluster import LocalCluster
+from harness.proxy import Proxy
 
 from faults.judge import Judge
 from faults.launchers import Launcher
 from faults.plan import LAUNCH_S, SESSION_S, Limits, Plan
 from faults.pods import Pods
-from faults.wire import Wire
 
 PAUSES = (0.5, 2.5)
 """Seconds between two faults, at least and at most."""
@@ -187,17 +187,16 @@ async def cut_watches(launcher: Launcher, rng: random.Random) -> None:
     await launcher.injector.cut_watches()
 
 
-async def _lose(wire: Wire, seconds: float) -> None:
-    wire.refusing = True
-    await wire.cut()
+async def _lose(proxy: Proxy, seconds: float) -> None:
+    await proxy.refuse()
     await asyncio.sleep(seconds)
-    wire.refusing = False
+    proxy.restore()
 
 
-async def _slow(wire: Wire, rng: random.Random) -> None:
-    wire.delay = rng.uniform(0.02, 0.5)
+async def _slow(proxy: Proxy, rng: random.Random) -> None:
+    proxy.delay = rng.uniform(0.02, 0.5)
     await asyncio.sleep(rng.uniform(1.0, 4.0))
-    wire.delay = 0.0
+    proxy.restore()
 
 
 async def break_configuration(launcher: Launcher, rng: random.Random) -> None:

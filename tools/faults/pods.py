@@ -1,4 +1,4 @@
-"""What happens to pods that no launcher did: as a kubelet, or somebody with a kubectl, does it."""
+"""What a kubelet, or a user with kubectl, does to pods without asking a launcher."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
+from harness.api import MERGE, ApiClient, ApiError
 
 from faults.judge import Judge
 
 POD = "pod"
 """The pod's name: its label's."""
-MERGE = "application/merge-patch+json"
 LOOK_S = 0.05
 FOR_S = (2.0, 5.0)
 SHARE = 0.4
-"""Of the pods that are hit while one of these faults lasts."""
+"""Of the pods that one of these faults hits while it lasts."""
 OURS = ("building", "ready")
-"""States of nodes that a launcher still has to do with."""
+"""States of nodes that a launcher looks after."""
 
 
 class Pods:
-    """Breaks pods of nodes that are being made, or are ready."""
+    """Breaks pods of nodes that are building or ready."""
 
-    def __init__(self, session: aiohttp.ClientSession, judge: Judge) -> None:
-        self._session = session
+    def __init__(self, api: ApiClient, judge: Judge) -> None:
+        self._api = api
         self._judge = judge
 
     async def while_they_come(
         self, rng: random.Random, hit: Callable[[str], Awaitable[None]]
     ) -> None:
-        """For some seconds, do that to a share of the pods that are there or come."""
+        """For some seconds, do that to a share of the pods that exist or are created."""
         deadline = time.monotonic() + rng.uniform(*FOR_S)
         seen: set[str] = set()
         while time.monotonic() < deadline:
             for namespace in sorted(self._exposed() - seen):
                 seen.add(namespace)
                 if rng.random() < SHARE:
-                    # It may be gone by now, and the API server may be away.
-                    with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    # The pod may be gone by now, and the API server may be down.
+                    with suppress(ApiError, aiohttp.ClientError, TimeoutError, OSError):
                         await hit(namespace)
             await asyncio.sleep(LOOK_S)
 
@@ -61,18 +61,14 @@ class Pods:
         await self._report(namespace, status)
 
     async def remove(self, namespace: str) -> None:
-        """Somebody deleted it."""
-        self._judge.history.note("its pod is made to vanish", namespace)
-        async with self._session.delete(_path(namespace), json={"gracePeriodSeconds": 0}):
-            pass
+        """A user deletes it."""
+        self._judge.history.note("its pod is deleted by a user", namespace)
+        await self._api.call("DELETE", _path(namespace), {"gracePeriodSeconds": 0})
 
     async def _report(self, namespace: str, status: dict[str, Any]) -> None:
         reason = status.get("reason", status["phase"])
         self._judge.history.note(f"its pod is made to be {reason}", namespace)
-        async with self._session.patch(
-            f"{_path(namespace)}/status", json={"status": status}, headers={"Content-Type": MERGE}
-        ):
-            pass
+        await self._api.call("PATCH", f"{_path(namespace)}/status", {"status": status}, MERGE)
 
 
 def _path(namespace: str) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
 import aiohttp
+from harness.api import ApiClient, ApiError
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
+from harness.zookeeper import Record
 from kazoo.exceptions import KazooException
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
@@ -22,17 +25,12 @@ from faults.judge import Judge
 from nodepool_k8s.zookeeper.recursive_watch import RecursiveWatchClient
 
 ROOT = "/nodepool"
-REQUESTS = f"{ROOT}/requests"
-REQUEST_LOCKS = f"{ROOT}/requests-lock"
-NODES = f"{ROOT}/nodes"
 SESSION_S = 60.0
 AGAIN_S = 0.2
 QUIET_S = 60.0
 """A watch that says nothing for so long is asked for anew."""
 DEPLOYMENT = "nodepool-k8s/deployment"
 NODE_ID = "nodepool_node_id"
-
-Record = dict[str, Any]
 
 
 class ZooKeeperWatch:
@@ -125,9 +123,9 @@ class ZooKeeperWatch:
 class ClusterWatch:
     """Tells the judge of the deployment's namespaces and pods, each in the API server's order."""
 
-    def __init__(self, session: aiohttp.ClientSession, deployment: str, judge: Judge) -> None:
-        self._session = session
-        self._selector = {"labelSelector": f"{DEPLOYMENT}={deployment}"}
+    def __init__(self, api: ApiClient, deployment: str, judge: Judge) -> None:
+        self._api = api
+        self._selector = f"{DEPLOYMENT}={deployment}"
         self._judge = judge
 
     async def watch_namespaces(self) -> None:
@@ -145,7 +143,7 @@ class ClusterWatch:
         only: Callable[[list[Record]], None],
     ) -> None:
         while True:
-            with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            with suppress(ApiError, aiohttp.ClientError, TimeoutError, OSError, ValueError):
                 await self._watch_once(path, tell, only)
             await asyncio.sleep(AGAIN_S)
 
@@ -155,22 +153,17 @@ class ClusterWatch:
         tell: Callable[[str, Record], None],
         only: Callable[[list[Record]], None],
     ) -> None:
-        async with self._session.get(path, params=self._selector) as answer:
-            answer.raise_for_status()
-            found = await answer.json()
+        found = await self._api.call("GET", f"{path}?labelSelector={self._selector}")
         only(found["items"])
         for item in found["items"]:
             tell("ADDED", item)
         version = found["metadata"]["resourceVersion"]
-        params = {**self._selector, "watch": "1", "resourceVersion": version}
-        patience = aiohttp.ClientTimeout(total=None, sock_read=QUIET_S)
-        async with self._session.get(path, params=params, timeout=patience) as answer:
-            answer.raise_for_status()
-            async for line in answer.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
+        params = {"labelSelector": self._selector, "resourceVersion": version}
+        async with aclosing(self._api.watch(path, params, QUIET_S)) as events:
+            async for kind, item in events:
+                if kind == "ERROR":
                     return
-                tell(event["type"], event["object"])
+                tell(kind, item)
 
     def _namespace(self, kind: str, item: Record) -> None:
         meta = item["metadata"]

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-
-def server(address: str, chroot: str) -> dict[str, Any]:
-    """An entry of ``zookeeper-servers``; the address is ``host:port``, the chroot has its /."""
-    host, _, port = address.rpartition(":")
-    return {"host": host, "port": int(port), "chroot": chroot}
-
-
-def tls(files: Sequence[str | Path]) -> dict[str, str]:
-    """The section ``zookeeper-tls``, without which Nodepool does not start.
-
-    ``files`` are the authority, the certificate and its key.
-    """
-    ca, cert, key = (str(path) for path in files)
-    return {"ca": ca, "cert": cert, "key": key}
 
 
 def logging(level: str) -> dict[str, Any]:

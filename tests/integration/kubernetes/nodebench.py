@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import yaml
+from harness import kubeconfig
 
 from nodepool_k8s.config.settings import Label, LaunchSettings, Pool, Provider
 from nodepool_k8s.kubernetes.client import ApiClient
@@ -113,22 +113,8 @@ async def make_node(cluster: Cluster, objects: NodeObjects) -> Made:
 
 def write_kube_config(path: Path, cluster: Cluster, token: str) -> str:
     """Write what a requestor makes of a node's connection data; returns the context."""
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "c",
-                "cluster": {
-                    "server": cluster.server_url,
-                    "certificate-authority-data": cluster.ca_crt,
-                },
-            }
-        ],
-        "users": [{"name": "u", "user": {"token": token}}],
-        "contexts": [{"name": "by-token", "context": {"cluster": "c", "user": "u"}}],
-    }
-    path.write_text(yaml.safe_dump(config))
+    authority = {"certificate_authority_data": cluster.ca_crt or ""}
+    kubeconfig.write(path, "by-token", cluster.server_url, {"token": token}, **authority)
     return "by-token"
 
 

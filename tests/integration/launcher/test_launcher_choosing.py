@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from harness.requestor import REQUESTS
 
 from tests.support.launchers import Launchers
 from tests.support.site import Options, SiteMaker, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.requestor import REQUESTS
 
 from tests.support.commands import refused, run, start
 from tests.support.launchers import Launchers
 from tests.support.site import Site, SiteMaker, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -4,12 +4,14 @@ import time
 import uuid
 
 import pytest
+from harness.requestor import NODES, REQUEST_LOCKS, zuul_request
+from harness.zookeeper import Record
 
 from tests.support.admin import DEPLOYMENT, Admin, running
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, Record, Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -9,15 +9,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from harness.api import MERGE, ApiError, Object
+from harness.requestor import NODES
+from harness.zookeeper import Record
 
 from nodepool_k8s.kubernetes.creating import NodeCreator
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import Namespace
-from tests.support.admin import DEPLOYMENT, MERGE, Admin, Object, Refused, running, waiting
+from tests.support.admin import DEPLOYMENT, Admin, running, waiting
 from tests.support.launchers import Launchers
 from tests.support.site import Options, SiteMaker, manual_label, pod_label, spec_label
 from tests.support.waiting import POLL_S, eventually
-from tests.support.zuul import NODES, Record, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -376,7 +379,7 @@ async def finalize(admin: Admin, namespace: str, finalizers: list[str]) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods/pod"
     try:
         await admin.call("PATCH", path, {"metadata": {"finalizers": finalizers}}, MERGE)
-    except Refused as refusal:
+    except ApiError as refusal:
         if refusal.status != 404:
             raise
 

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cluster import LocalCluster
+from harness import kubeconfig, nodepool_yaml, yamlfile
+from harness.proxy import Proxy
+from harness.requestor import NODES
 from kazoo.exceptions import NoNodeError
 
 from nodepool_k8s.launcher.intervals import Intervals
 from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.launchers import Launchers, RunningLauncher
-from tests.support.proxy import Proxy
 from tests.support.site import Options, Site, SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, Recorder, Zuul
+from tests.support.zuul import Recorder, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -37,22 +38,15 @@ async def api(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Proxy]:
-    """In front of the API server, for whoever uses the context ``AWAY``.
+    """In front of the API server, for launchers that use the context ``AWAY``.
 
     Tests name it before their launchers, which it has to outlive.
     """
-    document = yaml.safe_load(local_cluster.kubeconfig.read_text(encoding="utf-8"))
-    contexts = {entry["name"]: entry["context"] for entry in document["contexts"]}
-    context = contexts[local_cluster.context]
-    clusters = {entry["name"]: entry["cluster"] for entry in document["clusters"]}
-    direct = clusters[context["cluster"]]
-    async with Proxy.to(direct["server"].removeprefix("https://")) as proxy:
-        host, port = proxy.address
-        through = {**direct, "server": f"https://{host}:{port}"}
-        document["clusters"].append({"name": AWAY, "cluster": through})
-        document["contexts"].append({"name": AWAY, "context": {**context, "cluster": AWAY}})
+    document = yamlfile.load(local_cluster.kubeconfig)
+    async with Proxy.to(local_cluster.api_server_url.removeprefix("https://")) as proxy:
         path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        server = f"https://{proxy.address}"
+        yamlfile.replace(path, kubeconfig.with_context(document, AWAY, server))
         monkeypatch.setenv("KUBECONFIG", str(path))
         yield proxy
 
@@ -94,7 +88,7 @@ async def test_a_cluster_that_goes_away_pauses_its_pools_and_delays_no_other_pro
     running = await launchers.start(two_providers(make_site, pod_label()))
     first = await zuul.submit("pod")
     assert await provider_of(zuul, first) == "far"
-    await api.cut()
+    await api.refuse()
     await paused(zuul, "far")
     # Whatever anybody asks for is served where it can be; who names the provider waits.
     named = await zuul.submit("pod", provider="far")
@@ -119,7 +113,7 @@ async def test_a_cluster_that_goes_away_pauses_its_pools_and_delays_no_other_pro
 async def test_a_pool_whose_cluster_never_answered_is_paused_until_it_does(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
-    await api.cut()
+    await api.refuse()
     await launchers.start(two_providers(make_site, pod_label()))
     await paused(zuul, "far")
     assert await provider_of(zuul, await zuul.submit("pod")) == "near"
@@ -140,8 +134,8 @@ async def test_a_launch_under_way_waits_for_its_cluster_and_uses_up_no_attempt(
     api.lose_answers()
     waits_for_answer = await zuul.submit("pod")
     (late,) = await zuul.building(waits_for_answer)
-    await asyncio.wait_for(api.swallowed.wait(), 30)
-    await api.cut()
+    await asyncio.wait_for(api.lost_answer.wait(), 30)
+    await api.refuse()
     await paused(zuul, "local")
     await eventually(lambda: running.launcher.view.obstacles(), "it is not ready")
     # The call was tried for some seconds by then: an attempt would have failed.
@@ -177,7 +171,7 @@ async def test_what_is_ready_and_in_use_stays_while_the_cluster_is_away(
     (spare_node,) = (await zuul.answered(spare))["nodes"]
     await zuul.cancel(spare)
     await eventually(lambda: unallocated(zuul, spare_node), "a node is nobody's")
-    await api.cut()
+    await api.refuse()
     await paused(zuul, "local")
     await zuul.give_back(await accepted(zuul, left))
     during = await zuul.submit("pod")
@@ -200,8 +194,7 @@ async def test_what_there_is_stays_while_zookeeper_is_away_and_all_goes_on_when_
     for_a_moment: bool,
 ) -> None:
     async with Proxy.to(local_cluster.zookeeper) as proxy:
-        host, port = proxy.address
-        servers = [{"host": host, "port": port, "chroot": make_site.chroot}]
+        servers = [nodepool_yaml.server(proxy.address, make_site.chroot)]
         top = {**QUICK_SESSION, "zookeeper-servers": servers}
         site = make_site(manual_label(), pod_label("quick"), top=top)
         running = await launchers.start(site)
@@ -213,7 +206,7 @@ async def test_what_there_is_stays_while_zookeeper_is_away_and_all_goes_on_when_
         slow = await zuul.submit("pod")
         (slow_node,) = await zuul.building(slow)
         await eventually(lambda: admin.pod(make_site.namespace(slow_node)), "its pod")
-        await proxy.cut()
+        await proxy.refuse()
         await eventually(lambda: running.launcher.view.obstacles(), "it is not ready")
         during = await zuul.submit("quick")
         if for_a_moment:
@@ -278,7 +271,7 @@ class Watchman:
         return bool(data) and json.loads(data)["state"] != "init"
 
     def _pods(self) -> int:
-        found = self._admin.call_now("GET", self._path)["items"]
+        found = self._admin.call_from_thread("GET", self._path)["items"]
         self.namespaces |= {pod["metadata"]["namespace"] for pod in found}
         return len(found)
 
@@ -295,13 +288,13 @@ async def test_a_frozen_launcher_wakes_up_and_touches_nothing_that_it_lost(
     await eventually(lambda: nobody(zuul), "the first node is gone")
     watchman = Watchman(zuul, admin, await zuul.deployment())
     api.lose_answers()
-    with watchman.most_nodes, watchman.most_pods:
+    async with watchman.most_nodes, watchman.most_pods:
         requests = [await zuul.submit("pod") for _ in range(6)]
         # It has asked for the namespaces and heard nothing when it freezes: pods come next.
         lost = [name for each in requests[:2] for name in await zuul.building(each)]
         for node_id in lost:
             await eventually(partial(admin.namespace, make_site.namespace(node_id)), "made")
-        first.process.send_signal(signal.SIGSTOP)
+        first.send_signal(signal.SIGSTOP)
         try:
             # Its session ends meanwhile.
             await launchers.start(make_site(pod_label(), pool=limit, top=QUICK_SESSION), OFTEN)
@@ -311,7 +304,7 @@ async def test_a_frozen_launcher_wakes_up_and_touches_nothing_that_it_lost(
             others = await zuul.nodes()
         finally:
             api.restore()
-            first.process.send_signal(signal.SIGCONT)
+            first.send_signal(signal.SIGCONT)
         await eventually(lambda: "starting anew" in first.text(), "it knows")
         await eventually(lambda: first.text().count("Serving pools") == 2, "it serves again")
         assert others == await zuul.nodes(), "others' records were changed"

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from harness.api import Object
+from harness.requestor import zuul_request
 
-from tests.support.admin import DEPLOYMENT, Admin, Object
+from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, Options, SiteMaker, namespace_label, pod_label, spec_label
-from tests.support.zuul import Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from harness.requestor import NODES, POOLS, REQUESTS, zuul_request
 
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, POOLS, REQUESTS, Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from harness.api import Object
 
 from nodepool_k8s.launcher import launch
-from tests.support.admin import MANUAL, Admin, Object
+from tests.support.admin import MANUAL, Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, namespace_label, pod_label
 from tests.support.waiting import eventually

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from harness.api import Object
 
 from tests.integration.launcher.test_launcher_labels import container, stored
-from tests.support.admin import Admin, Object
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, pod_label
 from tests.support.waiting import eventually

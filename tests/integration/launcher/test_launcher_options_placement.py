@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from harness.api import Object
 
-from tests.support.admin import Admin, Object
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, Options, SiteMaker, pod_label
 from tests.support.zuul import Zuul

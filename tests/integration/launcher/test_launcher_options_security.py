@@ -1,9 +1,10 @@
 """Whom a pod runs as and what its namespace lets in: stored, and held to by the API server."""
 
 import pytest
+from harness.api import ApiError
 
 from tests.integration.launcher.test_launcher_labels import container, stored
-from tests.support.admin import Admin, Refused
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import IMAGE, SiteMaker, pod_label
 from tests.support.zuul import Zuul
@@ -82,7 +83,7 @@ async def test_security_options_are_stored_and_levels_held_to(
         )
     }
     for name in ("baseline", "restricted"):
-        with pytest.raises(Refused, match="violates PodSecurity"):
+        with pytest.raises(ApiError, match="violates PodSecurity"):
             await _post_privileged(admin, found[name][1]["metadata"]["name"])
     await _post_privileged(admin, found["run"][1]["metadata"]["name"])
 

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from harness.api import Object
 
 from tests.integration.launcher.test_launcher_labels import container, mounts, stored, volumes
-from tests.support.admin import Admin, Object
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, namespace_label, pod_label
 from tests.support.waiting import eventually

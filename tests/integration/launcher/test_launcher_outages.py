@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import LocalCluster, sources
+from harness.requestor import POOLS, REQUEST_LOCKS
 from kazoo.client import KazooClient
 
 from nodepool_k8s.errors import NodepoolK8sError
@@ -16,7 +17,7 @@ from tests.support.admin import Admin
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import POOLS, REQUEST_LOCKS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -3,12 +3,13 @@
 import time
 
 import pytest
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS, zuul_request
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -1,18 +1,19 @@
 """Never above a limit, at any instant; and who waits goes in order, the moment room appears."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
 
 from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.launchers import Launchers
 from tests.support.site import Options, SiteMaker, pod_label, spec_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, LedgerWatch, Recorder, Zuul
+from tests.support.zuul import LedgerWatch, Recorder, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -33,20 +34,21 @@ class Watched:
         assert self.records.looks > 3
 
 
-@contextmanager
-def watching(site: SiteMaker, admin: Admin, deployment: str) -> Iterator[Watched]:
+@asynccontextmanager
+async def watching(site: SiteMaker, admin: Admin, deployment: str) -> AsyncIterator[Watched]:
     """Look at the cluster and at ZooKeeper all the time."""
 
     def pods() -> int:
-        found = admin.call_now("GET", f"/api/v1/pods?labelSelector={DEPLOYMENT}={deployment}")
+        found = admin.call_from_thread(
+            "GET", f"/api/v1/pods?labelSelector={DEPLOYMENT}={deployment}"
+        )
         return len(found["items"])
 
     ledger = LedgerWatch(site.hosts, site.pool)
     ledger.start()
     try:
-        with ExitStack() as stack:
-            recorders = [stack.enter_context(Recorder(measure)) for measure in (pods, ledger.look)]
-            yield Watched(recorders[0], recorders[1], ledger)
+        async with Recorder(pods) as most_pods, Recorder(ledger.look) as most_nodes:
+            yield Watched(most_pods, most_nodes, ledger)
     finally:
         ledger.stop()
 
@@ -117,7 +119,7 @@ async def test_a_pool_is_never_above_its_limit(
 ) -> None:
     label, pool, provider, limit = LIMITS[name]
     await launchers.start(make_site(label, pool=pool, provider=provider))
-    with watching(make_site, admin, await zuul.deployment()) as watched:
+    async with watching(make_site, admin, await zuul.deployment()) as watched:
         ids = [await zuul.submit("pod") for _ in range(2 * limit)]
         await eventually(lambda: watched.records.maximum == limit, "the pool full")
         await serve_all(zuul, ids)
@@ -132,7 +134,7 @@ async def test_two_launchers_share_a_pool_and_are_never_above_its_limit(
     )
     await launchers.start(site)
     await launchers.start(site)
-    with watching(make_site, admin, await zuul.deployment()) as watched:
+    async with watching(make_site, admin, await zuul.deployment()) as watched:
         ids = [await zuul.submit(("pod", "large")[number % 4 == 0]) for number in range(40)]
         await serve_all(zuul, ids)
     watched.assert_never_above(6)
@@ -143,7 +145,7 @@ async def test_a_multi_node_request_is_claimed_whole(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     await launchers.start(make_site(pod_label(), pool={"max-servers": 3}))
-    with watching(make_site, admin, await zuul.deployment()) as watched:
+    async with watching(make_site, admin, await zuul.deployment()) as watched:
         ids = [await zuul.submit("pod", "pod") for _ in range(3)]
         await serve_all(zuul, ids)
     watched.assert_never_above(3)

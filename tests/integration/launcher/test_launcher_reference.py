@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from harness.api import MERGE, ApiError, Object
 
 from tests.integration.launcher.test_launcher_labels import stored
-from tests.support.admin import MERGE, Admin, Object, Refused
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.reference import ACCEPTED, PROFILES, SOURCES, V100, part
 from tests.support.site import IMAGE, Options, SiteMaker, namespace_label, pod_label
@@ -206,6 +207,6 @@ async def test_what_is_refused_here_would_be_refused_there(
     admin: Admin, spec: Object, told: str
 ) -> None:
     pod = {"metadata": {"name": "refused"}, "spec": {**_main(), **spec}}
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(ApiError) as refusal:
         await admin.call("POST", "/api/v1/namespaces/default/pods?dryRun=All", pod)
     assert told in str(refusal.value)

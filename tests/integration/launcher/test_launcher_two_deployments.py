@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import LocalCluster
-from kazoo.client import KazooClient
+from harness.zookeeper import create_chroot, delete_chroot
 
 from nodepool_k8s.launcher.intervals import Intervals
 from tests.support.admin import Admin, running
@@ -54,21 +54,16 @@ async def theirs(
     folder = tmp_path / "theirs"
     folder.mkdir()
     chroot = f"/test-{uuid.uuid4().hex}"
-    kazoo = KazooClient(hosts=local_cluster.zookeeper)
-    kazoo.start()
-    kazoo.ensure_path(chroot)
-    zuul = Zuul(f"{local_cluster.zookeeper}{chroot}")
-    await zuul.start()
-    launchers = Launchers(zuul, admin, folder, monkeypatch)
-    try:
-        yield Deployment(SiteMaker(local_cluster, chroot, folder), zuul, launchers)
-        await launchers.leave_nothing()
-    finally:
-        await launchers.end()
-        await zuul.stop()
-        kazoo.delete(chroot, recursive=True)
-        kazoo.stop()
-        kazoo.close()
+    hosts = f"{local_cluster.zookeeper}{chroot}"
+    await create_chroot(hosts)
+    async with Zuul.connected(hosts) as zuul:
+        launchers = Launchers(zuul, admin, folder, monkeypatch)
+        try:
+            yield Deployment(SiteMaker(local_cluster, chroot, folder), zuul, launchers)
+            await launchers.leave_nothing()
+        finally:
+            await launchers.end()
+    await delete_chroot(hosts)
 
 
 async def pods_of(deployment: Deployment, admin: Admin) -> dict[str, str]:

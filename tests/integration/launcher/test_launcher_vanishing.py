@@ -1,12 +1,13 @@
 """A request may vanish at any moment: nothing but free ready nodes is left of it."""
 
 import pytest
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from cluster import LocalCluster
+from harness.requestor import REQUESTS
 
 from nodepool_k8s.client import (
     NodeLost,
@@ -29,7 +30,7 @@ from tests.support.commands import program, refused
 from tests.support.launchers import Launchers
 from tests.support.site import Site, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.requestor import LEDGERS, NODES, REQUESTS
 
 from tests.support import commands
 from tests.support.admin import Admin
@@ -17,7 +18,7 @@ from tests.support.commands import Done, done, ended, listed, on_terminal, refus
 from tests.support.launchers import Launchers
 from tests.support.site import Site, SiteMaker, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import LEDGERS, NODES, REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Progress, building
+from harness.api import ApiError
 
 from nodepool_k8s import __version__, config
 from nodepool_k8s.launcher import daemon
-from tests.support.admin import Admin, Refused
+from tests.support.admin import Admin
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -124,7 +125,7 @@ async def test_the_dry_run_would_find_a_field_that_does_not_exist(
 ) -> None:
     deployment = only(moved, "Deployment")
     deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 60
-    with pytest.raises(Refused, match="terminationGracePeriod"):
+    with pytest.raises(ApiError, match="terminationGracePeriod"):
         await apply(admin, deployment, dry_run=True)
 
 
@@ -140,7 +141,7 @@ async def test_the_launchers_pods_pass_pod_security_restricted(
     # And it is enforced: the same with one right more is refused.
     context = pod["spec"]["containers"][0]["securityContext"]
     pod["spec"]["containers"][0]["securityContext"] = {**context, "capabilities": {}}
-    with pytest.raises(Refused, match="violates PodSecurity"):
+    with pytest.raises(ApiError, match="violates PodSecurity"):
         await admin.call("POST", created, pod)
 
 

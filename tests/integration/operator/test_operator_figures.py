@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from harness.requestor import zuul_request
 from kazoo.client import KazooClient
 from kazoo.recipe.lock import Lock
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -26,7 +27,7 @@ from tests.support.launchers import Launchers
 from tests.support.otlp import Collector, attributes
 from tests.support.site import Options, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -366,7 +367,7 @@ async def test_a_bad_statsd_port_is_a_clear_error_at_the_start(
 ) -> None:
     monkeypatch.setenv("STATSD_PORT", "statsd")
     process = launchers.spawn_unready(make_site(pod_label()))
-    assert await asyncio.to_thread(process.process.wait, 30) == 1
+    assert await process.wait(30) == 1
     (line,) = [line for line in process.text().splitlines() if "STATSD_PORT" in line]
     assert "is 'statsd'; it has to be a port, a number from 1 to 65535" in line
     assert "Traceback" not in process.text()

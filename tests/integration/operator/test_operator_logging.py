@@ -6,16 +6,16 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from harness.launcher import LauncherProcess, command
 from kazoo.loggingsupport import BLATHER
 
-from tests.support.launchers import LauncherProcess, Launchers
+from tests.support.launchers import Launchers
 from tests.support.site import Site, SiteMaker, namespace_label, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
@@ -101,7 +101,7 @@ async def start(
     launcher = launchers.spawn_unready(site, "-l", str(config), *options)
 
     def serves() -> bool:
-        assert launcher.process.poll() is None, launcher.text()
+        assert launcher.status is None, launcher.text()
         return log.exists() and "Serving pools" in log.read_text()
 
     await eventually(serves, "the launcher serves")
@@ -160,8 +160,8 @@ async def test_wrong_log_configuration_files_are_told_and_nothing_starts(
 
 
 def launcher_with(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nodepool_k8s", "launcher", "-c", str(site.path), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    argv = command(site.path, *options)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
 async def test_why_it_does_not_start_is_in_the_admins_log_too(
@@ -302,7 +302,7 @@ async def test_no_secret_is_logged_even_if_everything_is(
     request = await zuul.answered(request_id)
     await zuul.answered(hopeless := await zuul.submit("hopeless"), "failed")
     records = [await zuul.node(node_id) for node_id in request["nodes"]]
-    launcher.process.send_signal(signal.SIGUSR2)
+    launcher.send_signal(signal.SIGUSR2)
     await eventually(lambda: "MainThread" in log.read_text(), "the dump")
     await zuul.use_and_return(request_id)
     await zuul.cancel(hopeless)

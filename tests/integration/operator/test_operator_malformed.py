@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
 from kazoo.exceptions import NoNodeError
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import Site, SiteMaker, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

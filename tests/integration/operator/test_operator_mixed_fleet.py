@@ -15,6 +15,8 @@ import peer
 import pytest
 from _pytest.capture import CaptureManager
 from cluster import Progress
+from harness.requestor import NODES, REQUESTS
+from harness.zookeeper import Record
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
@@ -31,7 +33,7 @@ from tests.support.site import (
     spec_label,
 )
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUESTS, Record, Recorder, Zuul
+from tests.support.zuul import Recorder, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -114,10 +116,10 @@ async def test_nodepool_yields_to_our_pool_of_higher_priority_until_it_pauses_or
     ours = await launchers.spawn(make_site.of([higher]))
     await theirs.ready()
     # Ours is there and answers late: they leave it alone.
-    ours.process.send_signal(signal.SIGSTOP)
+    ours.send_signal(signal.SIGSTOP)
     first = await zuul.submit("node")
     await eventually(lambda: "to higher priority providers" in theirs.text(), "Nodepool yields")
-    ours.process.send_signal(signal.SIGCONT)
+    ours.send_signal(signal.SIGCONT)
     assert await maker_of(zuul, first) == OURS
     # Ours is full: they take over.
     second = await zuul.submit("node")
@@ -181,12 +183,12 @@ async def test_a_request_goes_to_the_side_whose_provider_it_names_whatever_the_p
     theirs = peers.start_unready(their_side)
     ours = await launchers.spawn(make_site.of([our_side]))
     await theirs.ready()
-    ours.process.send_signal(signal.SIGSTOP)
+    ours.send_signal(signal.SIGSTOP)
     wanted = {
         await zuul.submit("node", provider=side): side for side in (OURS, THEIRS, THEIRS, OURS)
     }
     await eventually(lambda: f"Yielding request to provider {OURS}" in theirs.text(), "they yield")
-    ours.process.send_signal(signal.SIGCONT)
+    ours.send_signal(signal.SIGCONT)
     # Nodepool leaves what names its pool of lower priority to ours all the same.
     wanted[await zuul.submit("lower", provider=THEIRS)] = OURS
     for request_id, side in wanted.items():
@@ -252,12 +254,12 @@ class Nodes:
         self.largest: dict[str, int] = defaultdict(int)
         """The most nodes that a provider had at one time."""
 
-    def __enter__(self) -> Nodes:
-        self._kazoo.start()
+    async def __aenter__(self) -> Nodes:
+        await asyncio.to_thread(self._kazoo.start)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._kazoo.stop()
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._kazoo.stop)
         self._kazoo.close()
 
     def look(self) -> int:
@@ -284,7 +286,7 @@ async def test_a_burst_is_served_by_both_sides_at_their_limits_and_nothing_is_se
     theirs = peers.start_unready(fleet.provider(THEIRS, pool(THEIR_LABEL, max_servers=5)))
     site = make_site.of([fleet.provider(OURS, pool(OUR_LABEL, max_servers=5))])
     await asyncio.gather(theirs.ready(), launchers.start(site))
-    with Nodes(make_site.hosts) as nodes, Recorder(nodes.look):
+    async with Nodes(make_site.hosts) as nodes, Recorder(nodes.look):
         ids = [await zuul.submit("node") for _ in range(12)]
         await eventually(lambda: nodes.largest == {OURS: 5, THEIRS: 5}, "both at their limits")
         makers = dict(

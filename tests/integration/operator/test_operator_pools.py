@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from harness.requestor import POOLS, REQUESTS
+from harness.zookeeper import Record
 
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import Options, SiteMaker, manual_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import POOLS, REQUESTS, Record, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 import pytest
+from harness.requestor import NODES
 
 from nodepool_k8s.launcher import min_ready
 from tests.support.admin import Admin
 from tests.support.launchers import Launchers
 from tests.support.site import Options, Site, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

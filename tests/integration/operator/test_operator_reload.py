@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from kazoo.client import KazooClient
+from harness import kubeconfig, yamlfile
+from harness.launcher import LauncherProcess
+from harness.requestor import POOLS
+from harness.zookeeper import Record, create_chroot, delete_chroot
 
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from tests.support.admin import Admin
-from tests.support.launchers import LauncherProcess, Launchers
+from tests.support.launchers import Launchers
 from tests.support.site import (
     Options,
     Site,
@@ -25,7 +28,7 @@ from tests.support.site import (
     pod_label,
 )
 from tests.support.waiting import eventually
-from tests.support.zuul import POOLS, Record, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -194,11 +197,9 @@ async def test_a_provider_that_moves_launches_there_and_removes_what_it_had_befo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kubeconfig = yaml.safe_load(make_site.cluster.kubeconfig.read_text())
-    (context,) = kubeconfig["contexts"]
-    kubeconfig["contexts"].append({**context, "name": "moved"})
+    document = yamlfile.load(make_site.cluster.kubeconfig)
     path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(kubeconfig))
+    yamlfile.replace(path, kubeconfig.with_context(document, "moved"))
     monkeypatch.setenv("KUBECONFIG", str(path))
     site = make_site(pod_label())
     await launchers.start(site, QUICK)
@@ -353,15 +354,15 @@ async def test_sighup_loads_at_once_and_says_what_came_of_it(
 ) -> None:
     site = make_site(pod_label())
     launcher = await launchers.spawn(site)
-    launcher.process.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGHUP)
     await eventually(lambda: "nothing is different" in launcher.text(), "an answer")
     good = site.path.read_text()
     site.path.write_text(good.replace("type: pod", "type: pot"))
     for number in (1, 2):  # Whoever asks twice is told twice.
-        launcher.process.send_signal(signal.SIGHUP)
+        launcher.send_signal(signal.SIGHUP)
         await eventually(reported(launcher, number), "a report")
     site.become(make_site(pod_label(), pod_label("new")))
-    launcher.process.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGHUP)
     await shown(zuul, make_site.pool, supported_labels=["new", "pod"])
     await zuul.use_and_return(await zuul.submit("new"))
     assert "label new is new" in launcher.text()
@@ -371,26 +372,13 @@ async def test_sighup_loads_at_once_and_says_what_came_of_it(
 
 
 @pytest.fixture
-async def other_zuul(make_site: SiteMaker, zuul: Zuul) -> Any:
+async def other_zuul(make_site: SiteMaker) -> AsyncIterator[Zuul]:
     """A requestor in another chroot: another ZooKeeper, as far as a launcher can tell."""
-    chroot = f"{make_site.chroot}-other"
-    hosts = make_site.cluster.zookeeper
-    other = Zuul(f"{hosts}{chroot}")
-    await zuul.do(_with_bare, hosts, lambda bare: bare.ensure_path(chroot))
-    await other.start()
-    yield other
-    await other.stop()
-    await zuul.do(_with_bare, hosts, lambda bare: bare.delete(chroot, recursive=True))
-
-
-def _with_bare(hosts: str, do: Any) -> None:
-    bare = KazooClient(hosts=hosts)
-    bare.start()
-    try:
-        do(bare)
-    finally:
-        bare.stop()
-        bare.close()
+    hosts = f"{make_site.hosts}-other"
+    await create_chroot(hosts)
+    async with Zuul.connected(hosts) as other:
+        yield other
+    await delete_chroot(hosts)
 
 
 def servers(make_site: SiteMaker, **changes: object) -> Options:

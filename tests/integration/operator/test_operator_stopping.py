@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import nodepool_yaml
+from harness.launcher import LauncherProcess
+from harness.proxy import Proxy
+from harness.requestor import NODES, POOLS
 
 from tests.support.admin import Admin
-from tests.support.launchers import STOP_S, LauncherProcess, Launchers
-from tests.support.proxy import Proxy
+from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, POOLS, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +45,7 @@ async def deregistered(zuul: Zuul, count: int = 0) -> None:
 
 
 async def ended(launcher: LauncherProcess) -> int:
-    return await asyncio.to_thread(launcher.process.wait, STOP_S)
+    return await launcher.wait()
 
 
 # --- the first signal ------------------------------------------------------------------------
@@ -57,9 +60,9 @@ async def test_a_launch_under_way_is_finished_and_handed_over(
     request_id = await zuul.submit("pod")
     (node_id,) = await zuul.building(request_id)
     await pod_there(admin, make_site.namespace(node_id))
-    launcher.process.send_signal(number)
+    launcher.send_signal(number)
     await deregistered(zuul)
-    assert launcher.process.poll() is None
+    assert launcher.status is None
     await admin.make_ready(make_site.namespace(node_id))
     assert await ended(launcher) == 0
     request = await zuul.request(request_id)
@@ -135,13 +138,13 @@ async def test_a_stopping_launcher_takes_no_requests_and_others_do_not_yield_to_
     unfinished = await zuul.submit("pod")
     (node_id,) = await zuul.building(unfinished)
     await pod_there(admin, make_site.namespace(node_id))
-    launcher.process.send_signal(signal.SIGTERM)
+    launcher.send_signal(signal.SIGTERM)
     await deregistered(zuul, 1)
     request = await zuul.answered(later := await zuul.submit("other"))
     node = await zuul.node(request["nodes"][0])
     assert node is not None
     assert node["pool"] == f"{make_site.pool}-low"
-    assert launcher.process.poll() is None
+    assert launcher.status is None
     await zuul.cancel(unfinished)
     assert await ended(launcher) == 0
     await zuul.use_and_return(later)
@@ -169,15 +172,14 @@ async def test_it_stops_in_time_while_zookeeper_is_away(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     async with Proxy.to(make_site.cluster.zookeeper) as proxy:
-        host, port = proxy.address
-        servers = [{"host": host, "port": port, "chroot": make_site.chroot}]
+        servers = [nodepool_yaml.server(proxy.address, make_site.chroot)]
         site = make_site(manual_label(), top={"zookeeper-servers": servers, "zookeeper-timeout": 4})
         launcher = await launchers.spawn(site, "--drain-timeout", "3")
         request_id = await zuul.submit("pod")
         (node_id,) = await zuul.building(request_id)
         await pod_there(admin, make_site.namespace(node_id))
-        await proxy.cut()
-        launcher.process.send_signal(signal.SIGTERM)
+        await proxy.refuse()
+        launcher.send_signal(signal.SIGTERM)
         assert await ended(launcher) == 0
     await zuul.cancel(request_id)
     await launchers.start(make_site(manual_label()))
@@ -208,10 +210,10 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_start_cleans_up(
     request_id = await zuul.submit("pod")
     (node_id,) = await zuul.building(request_id)
     await pod_there(admin, make_site.namespace(node_id))
-    launcher.process.send_signal(first)
+    launcher.send_signal(first)
     await deregistered(zuul)
-    assert launcher.process.poll() is None
-    launcher.process.send_signal(second)
+    assert launcher.status is None
+    launcher.send_signal(second)
     assert await ended(launcher) == 128 + second
     assert "Traceback" not in launcher.text()
     # Nothing was done about what it held.
@@ -243,7 +245,7 @@ async def test_sigusr2_logs_what_is_waited_for_and_where_every_task_and_thread_s
     waiting = await zuul.submit("namespace")
     await eventually(lambda: f"{waiting} waits for quota" in launcher.text(), "it waits")
 
-    launcher.process.send_signal(signal.SIGUSR2)
+    launcher.send_signal(signal.SIGUSR2)
     await eventually(lambda: "MainThread" in launcher.text(), "the dump")
     text = launcher.text().partition("Dump of the launcher's state")[2]
     assert (
@@ -261,7 +263,7 @@ async def test_sigusr2_logs_what_is_waited_for_and_where_every_task_and_thread_s
     assert node is not None
     assert node["connection_port"]["token"] not in text
     # It goes on, and does so again.
-    launcher.process.send_signal(signal.SIGUSR2)
+    launcher.send_signal(signal.SIGUSR2)
     await eventually(lambda: launcher.text().count("Dump of the") == 2, "another dump")
     await admin.make_ready(make_site.namespace(node_id))
     for request_id in (ready, waiting, in_flight):
@@ -322,8 +324,7 @@ async def test_systemd_is_told_of_ready_status_and_stopping_and_its_watchdog_is_
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, systemd: Systemd
 ) -> None:
     async with Proxy.to(make_site.cluster.zookeeper) as proxy:
-        host, port = proxy.address
-        servers = [{"host": host, "port": port, "chroot": make_site.chroot}]
+        servers = [nodepool_yaml.server(proxy.address, make_site.chroot)]
         site = make_site(pod_label(), top={"zookeeper-servers": servers, "zookeeper-timeout": 30})
         launcher = await launchers.spawn(site)
         await systemd.hears("READY=1", "WATCHDOG=1", "STATUS=pools: 1, nodes: 0")
@@ -331,7 +332,7 @@ async def test_systemd_is_told_of_ready_status_and_stopping_and_its_watchdog_is_
         await zuul.answered(request_id)
         await systemd.hears("STATUS=pools: 1, nodes: 1 (1 ready)")
         # That ZooKeeper is away is no reason to be killed.
-        await proxy.cut()
+        await proxy.refuse()
         await systemd.hears("STATUS=Cannot serve: there is no connection to ZooKeeper")
         await systemd.hears_again("WATCHDOG=1")
         proxy.restore()
@@ -349,7 +350,7 @@ async def test_systemd_is_told_of_a_reload(
     launcher = await launchers.spawn(make_site(pod_label()))
     await systemd.hears("READY=1")
     assert not [word for word in systemd.heard if word.startswith("RELOADING")]
-    launcher.process.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGHUP)
     await systemd.hears("RELOADING=1", "MONOTONIC_USEC=")
     await eventually(lambda: "READY=1" in systemd.listen()[systemd.heard.index("RELOADING=1") :])
 
@@ -360,8 +361,8 @@ async def test_systemd_is_not_told_ready_before_it_serves(
     site = make_site(pod_label(), top={"zookeeper-servers": [{"host": "127.0.0.1", "port": 1}]})
     launcher = launchers.spawn_unready(site)
     await systemd.hears("WATCHDOG=1", "STATUS=Cannot serve")
-    assert launcher.process.poll() is None
-    launcher.process.send_signal(signal.SIGTERM)
+    assert launcher.status is None
+    launcher.send_signal(signal.SIGTERM)
     assert await ended(launcher) == 0
     assert "READY=1" not in systemd.listen()
 
@@ -387,9 +388,9 @@ async def test_the_pid_file_is_there_while_it_runs_and_is_one_launchers_alone(
     path = tmp_path / "launcher.pid"
     path.write_text("1\n")  # Left by one that was killed.
     launcher = await launchers.spawn(site, "-p", str(path))
-    assert path.read_text() == f"{launcher.process.pid}\n"
+    assert path.read_text() == f"{launcher.pid}\n"
     told = await asyncio.to_thread(refused, "-c", str(site.path), "-p", str(path), status=1)
-    assert f"belongs to a launcher that runs (process {launcher.process.pid})" in told
+    assert f"belongs to a launcher that runs (process {launcher.pid})" in told
     assert await launcher.terminate() == 0
     assert not path.exists()
     missing = str(tmp_path / "none" / "launcher.pid")
@@ -406,7 +407,7 @@ async def test_it_accepts_the_options_of_nodepools_launcher(
     launcher = await launchers.spawn(make_site(pod_label()), *options)
     assert "--repl has no effect" in launcher.text()
     # In the foreground: it is the process that was started, and it logs to standard error.
-    assert (tmp_path / "pid").read_text() == f"{launcher.process.pid}\n"
+    assert (tmp_path / "pid").read_text() == f"{launcher.pid}\n"
     assert re.search(
         r"nodepool-k8s.* \d+\.\d+", await asyncio.to_thread(refused, "--version", status=0)
     )

@@ -7,11 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from harness.requestor import NODES
 
 from tests.support.launchers import Launchers
 from tests.support.site import Options, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, Zuul
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from harness import kubeconfig, yamlfile
+from harness.api import Object
+from harness.requestor import NODES, REQUEST_LOCKS, zuul_request
+from harness.zookeeper import Record
 
 from nodepool_k8s import admin as admin_module
 from nodepool_k8s.launcher.intervals import Intervals
@@ -18,11 +21,11 @@ from nodepool_k8s.launcher.upkeep import Upkeep
 from nodepool_k8s.model import ProviderCluster
 from nodepool_k8s.znodes.paths import provider_cluster_path
 from nodepool_k8s.znodes.provider_clusters import encode_provider_cluster
-from tests.support.admin import DEPLOYMENT, Admin, Object
+from tests.support.admin import DEPLOYMENT, Admin
 from tests.support.launchers import Launchers, RunningLauncher
 from tests.support.site import Options, SiteMaker, namespace_label, pod_label
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, Record, Zuul, zuul_request
+from tests.support.zuul import Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -108,10 +111,8 @@ async def test_nodes_of_a_removed_provider_go_after_a_restart_too(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    kubeconfig = yaml.safe_load(make_site.cluster.kubeconfig.read_text())
-    (context,) = kubeconfig["contexts"]
-    kubeconfig["contexts"].append({**context, "name": "second"})
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    document = yamlfile.load(make_site.cluster.kubeconfig)
+    yamlfile.replace(tmp_path / "kubeconfig", kubeconfig.with_context(document, "second"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     gone = provider(make_site, "gone", pod_label("b"), context="second")
     first = await launchers.start(make_site.of([gone]), QUICK)

@@ -16,14 +16,16 @@ import aiohttp
 import pytest
 import yaml
 from cluster import LocalCluster
+from harness import kubeconfig, yamlfile
+from harness.api import MERGE
+from harness.proxy import Proxy
 from prometheus_client.parser import text_string_to_metric_families
 
 from nodepool_k8s.launcher import delete
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.model import Node, NodeState
-from tests.support.admin import MERGE, Admin
+from tests.support.admin import Admin
 from tests.support.launchers import Launchers, RunningLauncher
-from tests.support.proxy import Proxy
 from tests.support.site import Site, SiteMaker, manual_label, namespace_label, pod_label
 from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
@@ -448,8 +450,9 @@ def proxied(site: Site, proxy: Proxy) -> Site:
     """The site, with ZooKeeper behind the proxy."""
     text = site.path.read_text(encoding="utf-8")
     host, _, port = site.cluster.zookeeper.rpartition(":")
+    proxy_host, _, proxy_port = proxy.address.rpartition(":")
     changed = text.replace(
-        f"host: {host}\n  port: {port}", "host: {}\n  port: {}".format(*proxy.address)
+        f"host: {host}\n  port: {port}", f"host: {proxy_host}\n  port: {proxy_port}"
     )
     assert changed != text
     site.path.write_text(changed, encoding="utf-8")
@@ -459,15 +462,10 @@ def proxied(site: Site, proxy: Proxy) -> Site:
 OTHER_CONTEXT = "the-other-way"
 
 
-def add_context(path: Path, cluster: LocalCluster, address: tuple[str, int]) -> None:
+def add_context(path: Path, cluster: LocalCluster, address: str) -> None:
     """Write a kubeconfig with one more context, which reaches the cluster at that address."""
-    document = yaml.safe_load(cluster.kubeconfig.read_text(encoding="utf-8"))
-    entry = dict(document["clusters"][0]["cluster"], server="https://{}:{}".format(*address))
-    user = document["contexts"][0]["context"]["user"]
-    document["clusters"].append({"name": OTHER_CONTEXT, "cluster": entry})
-    context = {"cluster": OTHER_CONTEXT, "user": user}
-    document["contexts"].append({"name": OTHER_CONTEXT, "context": context})
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    document = yamlfile.load(cluster.kubeconfig)
+    yamlfile.replace(path, kubeconfig.with_context(document, OTHER_CONTEXT, f"https://{address}"))
 
 
 async def readiness(browser: Browser, status: int, *words: str) -> None:
@@ -495,16 +493,16 @@ async def test_ready_is_503_until_zookeeper_is_connected_and_whenever_it_is_not(
 ) -> None:
     async with Proxy.to(local_cluster.zookeeper) as proxy:
         site = proxied(make_site(namespace_label(), top={"zookeeper-timeout": 4}), proxy)
-        await proxy.cut()
+        await proxy.refuse()
         launcher = launchers.start_unready(site)
         browser = await browse(launcher, http)
-        await readiness(browser, 503, "ZooKeeper", str(proxy.address[1]))
+        await readiness(browser, 503, "ZooKeeper", proxy.address.rpartition(":")[2])
         reply = await browser.get("/node-list")
         assert (reply.status, "ZooKeeper" in reply.text) == (503, True)
         assert (await browser.get("/live")).status == 200
         proxy.restore()
         await readiness(browser, 200)
-        await proxy.cut()
+        await proxy.refuse()
         await readiness(browser, 503, "ZooKeeper")
         assert (await browser.get("/live")).status == 200
         assert "Not ready" in (await browser.get("/")).text
@@ -527,13 +525,13 @@ async def test_ready_is_503_while_no_providers_cluster_can_be_reached(
         add_context(tmp_path / "kubeconfig", local_cluster, proxy.address)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         site = make_site(namespace_label(), provider={"context": OTHER_CONTEXT})
-        await proxy.cut()
+        await proxy.refuse()
         launcher = launchers.start_unready(site)
         browser = await browse(launcher, http)
         await readiness(browser, 503, "provider local")
         proxy.restore()
         await readiness(browser, 200)
-        await proxy.cut()
+        await proxy.refuse()
         await readiness(browser, 503, "provider local", "has not answered")
         proxy.restore()
         await readiness(browser, 200)
@@ -686,7 +684,7 @@ async def test_a_provider_whose_cluster_is_away_is_named_and_the_others_make_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Proxy.to("127.0.0.1:1") as proxy:
-        await proxy.cut()
+        await proxy.refuse()
         add_context(tmp_path / "kubeconfig", local_cluster, proxy.address)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         near = {"name": make_site.pool, "labels": [namespace_label()]}

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import pytest
 from cluster import LocalCluster
+from harness.proxy import Proxy
 
 from nodepool_k8s.config.settings import ZooKeeperServer, ZooKeeperSettings
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
-from tests.support.proxy import Proxy
 from tests.support.zuul import Zuul
 
 
-def settings_for(host: str, port: int | str, chroot: str) -> ZooKeeperSettings:
+def settings_for(address: str, chroot: str) -> ZooKeeperSettings:
+    host, _, port = address.rpartition(":")
     return ZooKeeperSettings((ZooKeeperServer(host, int(port), chroot),), timeout=4)
 
 
@@ -58,10 +59,9 @@ async def act(settings: ZooKeeperSettings) -> Actor:
 async def new_actor(fake_cluster: LocalCluster, chroot: str, zuul: Zuul) -> AsyncIterator[NewActor]:
     """Connects straight."""
     actors: list[Actor] = []
-    host, _, port = fake_cluster.zookeeper.rpartition(":")
 
     async def new() -> Actor:
-        actors.append(await act(settings_for(host, port, chroot)))
+        actors.append(await act(settings_for(fake_cluster.zookeeper, chroot)))
         return actors[-1]
 
     yield new
@@ -83,6 +83,6 @@ async def proxy(fake_cluster: LocalCluster) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def proxied(proxy: Proxy, chroot: str, zuul: Zuul) -> AsyncIterator[Actor]:
     """Connects through the proxy."""
-    actor = await act(settings_for(*proxy.address, chroot))
+    actor = await act(settings_for(proxy.address, chroot))
     yield actor
     await actor.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cluster import LocalCluster
+from harness.proxy import Proxy
 from kazoo.client import KazooClient
 
 from nodepool_k8s.config.settings import ZooKeeperServer, ZooKeeperSettings, ZooKeeperTLS
@@ -20,7 +21,6 @@ from nodepool_k8s.errors import (
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
 from tests.integration.zookeeper.conftest import Actor
-from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
 
@@ -109,7 +109,7 @@ async def test_a_transaction_whose_answer_is_lost_happens_once(
     proxy.lose_answers()
     work = asyncio.ensure_future(proxied.client.transaction(TRANSACTIONS[name]))
     await eventually(lambda: is_written(zuul), "it has happened")
-    await proxy.cut()
+    await proxy.refuse()
     proxy.restore()
     await work
     assert (await proxied.client.get("/a"))[1].version == 1
@@ -124,7 +124,7 @@ async def test_a_transaction_that_never_arrived_is_repeated(
     proxied: Actor, proxy: Proxy, zuul: Zuul, name: str
 ) -> None:
     await prepared(proxied)
-    await proxy.cut()
+    await proxy.refuse()
     work = asyncio.ensure_future(proxied.client.transaction(TRANSACTIONS[name]))
     await eventually(lambda: not proxied.client.connected, "the connection is lost")
     proxy.restore()
@@ -135,7 +135,7 @@ async def test_a_transaction_that_never_arrived_is_repeated(
 
 async def test_reads_outlive_a_dropped_connection(proxied: Actor, proxy: Proxy) -> None:
     await proxied.client.transaction([Create("/a", b"1")])
-    await proxy.cut()
+    await proxy.refuse()
     reads: list[Callable[[], Coroutine[Any, Any, Any]]] = [
         lambda: proxied.client.get("/a"),
         lambda: proxied.client.children("/"),
@@ -156,8 +156,8 @@ async def test_a_sequence_whose_answer_is_lost_says_so(
 ) -> None:
     proxy.lose_answers()
     work = asyncio.ensure_future(proxied.client.create_sequence("/s-", b"x"))
-    await proxy.swallowed.wait()
-    await proxy.cut()
+    await proxy.lost_answer.wait()
+    await proxy.refuse()
     with pytest.raises(ConnectionLost):
         await work
     proxy.restore()
@@ -179,7 +179,7 @@ async def test_a_transaction_that_waits_for_a_connection_ends_with_the_session(
     proxied: Actor, proxy: Proxy, zuul: Zuul
 ) -> None:
     client_id = credentials(proxied)
-    await proxy.cut()
+    await proxy.refuse()
     work = asyncio.ensure_future(proxied.client.transaction([Create("/a")]))
     await eventually(lambda: not proxied.client.connected, "the connection is lost")
     await end_session(client_id, zuul)

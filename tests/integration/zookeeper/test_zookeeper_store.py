@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from harness.proxy import Proxy
+from harness.requestor import NODES, REQUEST_LOCKS, REQUESTS
 
 from nodepool_k8s.errors import Conflict, ConnectionLost, Held, NotHeld, SessionLost, Vanished
 from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
@@ -21,9 +23,8 @@ from nodepool_k8s.zookeeper.operations import Delete, SetData
 from nodepool_k8s.zookeeper.store import Claim, HeldNode
 from tests.integration.zookeeper.conftest import Actor, NewActor
 from tests.integration.zookeeper.test_zookeeper_client import credentials, end_session
-from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
-from tests.support.zuul import NODES, REQUEST_LOCKS, REQUESTS, LedgerWatch, Recorder, Zuul
+from tests.support.zuul import LedgerWatch, Recorder, Zuul
 
 pytestmark = pytest.mark.integration
 
@@ -273,7 +274,7 @@ async def test_totals_never_drift_and_never_exceed_whatever_dies(
                 await end_session(client_id, zuul)
             await eventually(less_than(requests, before - 10), "claims go on")
 
-    with Recorder(watch.look) as recorder:
+    async with Recorder(watch.look) as recorder:
         await asyncio.gather(trouble(), *(work(actor) for actor in actors))
     watch.stop()
     assert not watch.differences
@@ -326,7 +327,7 @@ async def test_a_reconciliation_among_claims_never_lowers_below_the_truth(
             assert await counting.store.ledgers.reconcile(LEDGER) is None
 
     chance = random.Random(7)
-    with Recorder(watch.look):
+    async with Recorder(watch.look):
         await asyncio.gather(claim_all(), count())
     watch.stop()
     assert not watch.differences
@@ -390,10 +391,10 @@ async def broken(proxy: Proxy, actor: Actor, arrives: bool, work: Any) -> Any:
     if arrives:
         proxy.lose_answers()
         task = asyncio.ensure_future(work)
-        await proxy.swallowed.wait()
-        await proxy.cut()
+        await proxy.lost_answer.wait()
+        await proxy.refuse()
     else:
-        await proxy.cut()
+        await proxy.refuse()
         task = asyncio.ensure_future(work)
         await eventually(lambda: not actor.client.connected, "the connection is lost")
     proxy.restore()
@@ -417,7 +418,7 @@ async def test_the_mirror_tells_of_what_changed_while_it_was_away(
 
     told: set[tuple[Kind, str]] = set()
     proxied.mirror.listen(lambda kind, name: told.add((kind, name)))
-    await proxy.cut()
+    await proxy.refuse()
     await eventually(lambda: not proxied.client.connected, "nobody listens")
     await zuul.unlock(node_lock)
     await zuul.unlock(request_lock)

@@ -1,10 +1,8 @@
 """What ``tools/bench --recovery`` cuts, and what it shows."""
 
-import socket
 from io import StringIO
 
-from benchmark.launchers import free_port
-from benchmark.recovery import FAULTS, Recovery, Wires, table
+from benchmark.recovery import FAULTS, Recovery, table
 from rich.console import Console
 
 
@@ -23,32 +21,3 @@ def test_both_servers_are_taken_away_in_every_way() -> None:
     for service in ("zookeeper", "kube-apiserver"):
         assert {(service, "cut"), (service, "restart")} <= ways
         assert max(fault.seconds for fault in FAULTS if fault.service == service) > 10
-
-
-def test_a_wire_is_cut_and_restored() -> None:
-    port = free_port()
-    wires = Wires({"server": f"127.0.0.1:{port}"})
-    try:
-        with socket.create_server(("127.0.0.1", port)) as server:
-            server.settimeout(20)
-            host, _, number = wires.address("server").rpartition(":")
-            for _ in range(2):
-                with socket.create_connection((host, int(number)), 20) as caller:
-                    answering, _ = server.accept()
-                    with answering:
-                        answering.sendall(b"here")
-                        assert caller.recv(4) == b"here"
-                        wires.cut("server")
-                        assert _is_dropped(caller)
-                with socket.create_connection((host, int(number)), 20) as refused:
-                    assert _is_dropped(refused)
-                wires.restore("server")
-    finally:
-        wires.close()
-
-
-def _is_dropped(caller: socket.socket) -> bool:
-    try:
-        return caller.recv(1) == b""
-    except ConnectionError:
-        return True

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 from aiohttp import web
 from cluster import ClusterError, LocalCluster
-from demonstration import cli, figures, kubeconfig
+from demonstration import cli, figures
 from demonstration.errors import DemoError
-from demonstration.launcher import LauncherProcess, tail
-from demonstration.node_api import NodeApi, tls
+from demonstration.node_api import NodeApi, access
 from demonstration.screen import Screen
+from harness.api import ApiError
 from rich.console import Console
 
 from nodepool_k8s.model import Resources
@@ -40,45 +39,6 @@ def test_quota_of_what_is_limited() -> None:
     limits = {"instances": 10_000, "cores": 8_000}
     assert figures.quota(used, limits) == "2 of 10 servers, 0.5 of 8 cores"
     assert figures.quota(Resources(), limits) == "0 of 10 servers, 0 of 8 cores"
-
-
-# --- kube/config --------------------------------------------------------------------------------
-
-
-def kube_config(path: Path, current: str) -> Path:
-    contexts = [{"name": current, "context": {"cluster": "c", "user": "u"}}]
-    path.write_text(yaml.safe_dump({"contexts": contexts, "current-context": current}))
-    return path
-
-
-def test_a_context_of_the_wanted_name_is_used_as_it_is(tmp_path: Path) -> None:
-    path = kube_config(tmp_path / "config", "local")
-    assert kubeconfig.with_context(path, "local", tmp_path / "copy") == path
-
-
-def test_another_context_gets_the_wanted_name(tmp_path: Path) -> None:
-    path = kube_config(tmp_path / "config", "default")
-    copy = kubeconfig.with_context(path, "local", tmp_path / "copy")
-    document = yaml.safe_load(copy.read_text())
-    assert document["current-context"] == "local"
-    contexts = {entry["name"]: entry["context"] for entry in document["contexts"]}
-    assert contexts["local"] == contexts["default"] == {"cluster": "c", "user": "u"}
-    assert copy.stat().st_mode & 0o077 == 0
-
-
-# --- the launcher's process ---------------------------------------------------------------------
-
-
-async def test_a_launcher_that_ends_is_told_with_its_log(tmp_path: Path) -> None:
-    missing, log = tmp_path / "missing.yaml", tmp_path / "log"
-    with pytest.raises(DemoError, match="ended with status 1"):
-        async with LauncherProcess.started(missing, os.environ, log) as launcher:
-            await launcher.serving("local")
-    assert "missing.yaml" in tail(log)
-
-
-def test_no_log_is_no_error(tmp_path: Path) -> None:
-    assert tail(tmp_path / "nothing") == ""
 
 
 # --- the node's API -----------------------------------------------------------------------------
@@ -143,14 +103,14 @@ async def test_a_command_that_fails_is_told(server: tuple[Server, str], end: byt
 async def test_a_token_without_rights_is_told(server: tuple[Server, str]) -> None:
     async with NodeApi.of(connection(server[1])) as api:
         assert await api.status_elsewhere("other") == 403
-        with pytest.raises(DemoError, match="403 not yours"):
+        with pytest.raises(ApiError, match=r"403.*not yours"):
             await api.pods()
 
 
 def test_a_certificate_that_is_none_is_no_trust() -> None:
     nonsense = base64.b64encode(b"nonsense").decode()
     with pytest.raises(OSError):  # noqa: PT011 - ssl's own, whatever it says
-        tls({"skiptls": False, "ca_crt": nonsense})
+        access({"skiptls": False, "ca_crt": nonsense, "token": "t0ken", "host": "https://n"})
 
 
 # --- the frame ----------------------------------------------------------------------------------

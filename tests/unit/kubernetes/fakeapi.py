@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import web
+from harness import kubeconfig
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -128,15 +128,4 @@ def raw_pod(
 
 
 def write_kube_config(path: Path, server: str, user: dict[str, Any], **cluster: Any) -> None:
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
-                "users": [{"name": "u", "user": user}],
-                "contexts": [{"name": "ctx", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "ctx",
-            }
-        )
-    )
+    kubeconfig.write(path, "ctx", server, user, **cluster)

@@ -31,7 +31,7 @@ def test_the_order_of_sources(
     assert choice.reason
 
 
-def test_what_env_printed_for_this_folder_names_no_cluster_of_the_callers() -> None:
+def test_what_env_printed_for_its_own_folder_is_ignored() -> None:
     environ = {**NAMED, "KUBECONFIG": str(FOLDER / "kubeconfig")}
 
     assert not sources.named_by_environment(environ, FOLDER)
@@ -61,6 +61,6 @@ def test_real_nodes_where_the_machine_allows_them(
     assert obstacle in choice.reason
 
 
-def test_a_real_node_that_was_asked_for_is_never_replaced_by_a_fake_one() -> None:
+def test_a_requested_real_node_is_never_replaced_by_a_fake() -> None:
     with pytest.raises(ClusterError, match="it takes root"):
         sources.choose_nodes("real", "it takes root")

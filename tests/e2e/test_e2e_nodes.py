@@ -59,7 +59,7 @@ def forbidden(call: Any, *arguments: Any, **options: Any) -> bool:
     return False
 
 
-async def test_the_token_runs_commands_reads_the_log_and_forwards_ports(
+async def test_the_token_may_exec_read_logs_and_forward_ports(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     spec = {

@@ -77,9 +77,7 @@ class Environment:
         return run(self._folder / "bin" / program, *arguments, cwd=self._folder)
 
 
-def test_the_extra_and_only_the_extra_brings_nodepools_program_names(
-    tmp_path: Path, checkout: Path
-) -> None:
+def test_only_the_extra_installs_nodepools_program_names(tmp_path: Path, checkout: Path) -> None:
     environment = Environment(tmp_path / "venv")
     environment.install(".", checkout)
     assert environment.programs() == {"nodepool-k8s"}

@@ -298,7 +298,7 @@ async def test_roles_in_each_namespace_where_the_admin_wants_them(
     assert [role["metadata"]["name"] for role in roles["items"]] == [manifests.POD_ACCESS]
 
 
-async def test_roles_in_each_namespace_where_cluster_roles_may_not_be_made(
+async def test_roles_per_namespace_where_cluster_roles_are_forbidden(
     bench: Bench, admin: ApiClient, account: Accounts, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = [rule for rule in launcher_rules() if "bind" not in rule["verbs"]]

@@ -79,7 +79,7 @@ async def test_the_pool_of_higher_priority_fills_up_first(
     assert served == ["first", "first", "second", "second"]
 
 
-async def test_what_waits_in_a_lower_pool_goes_to_the_higher_when_that_has_room(
+async def test_waiting_requests_move_to_a_higher_pool_with_room(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     first = one_pool("first", make_site.pool, "pod", **{"max-servers": 1, "priority": 10})
@@ -107,7 +107,7 @@ async def waits_untouched(zuul: Zuul, request_id: str) -> None:
     assert not request.get("declined_by")
 
 
-async def test_another_launcher_that_has_the_label_holds_back_our_refusal(
+async def test_another_launcher_with_the_label_delays_our_refusal(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await zuul.register(id="other-launcher", supported_labels=["pod", "bare-metal"])
@@ -156,7 +156,7 @@ async def test_we_do_not_fail_what_another_launcher_has_not_declined(
     assert failed["declined_by"] == request["declined_by"]
 
 
-async def test_another_launcher_of_higher_priority_goes_first_until_it_pauses(
+async def test_a_launcher_of_higher_priority_goes_first(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     record = {"id": "other-launcher", "supported_labels": ["pod", "both"], "priority": 1}

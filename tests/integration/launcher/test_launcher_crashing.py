@@ -96,7 +96,7 @@ async def test_kill_under_load_loses_no_request(
     await zuul.drop_drafts()
 
 
-async def test_a_building_node_that_nobody_holds_is_removed_with_its_namespace(
+async def test_an_unlocked_building_node_is_removed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(pod_label())
@@ -114,7 +114,7 @@ async def test_a_building_node_that_nobody_holds_is_removed_with_its_namespace(
     assert not await admin.namespaces(deployment)
 
 
-async def test_namespaces_without_a_record_go_and_other_deployments_stay(
+async def test_namespaces_without_a_record_are_deleted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(pod_label())
@@ -174,7 +174,7 @@ async def test_a_pending_request_that_nobody_holds_is_served(
     await zuul.use_and_return(left)
 
 
-async def test_a_ready_node_that_a_dead_launcher_had_taken_does_not_keep_its_request_waiting(
+async def test_a_ready_node_of_a_dead_launcher_delays_no_request(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     """It had taken that one, of two, and died with the request: there is no room for two more."""
@@ -190,7 +190,7 @@ async def test_a_ready_node_that_a_dead_launcher_had_taken_does_not_keep_its_req
     await zuul.use_and_return(left)
 
 
-async def test_a_pending_request_that_another_launcher_holds_is_left_alone(
+async def test_a_pending_request_held_elsewhere_is_left_alone(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     held = await zuul.submit_raw(zuul_request(["pod"], state="pending"))

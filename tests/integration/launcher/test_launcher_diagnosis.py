@@ -288,7 +288,7 @@ async def test_a_resource_quota_too_small_for_the_pod_is_permanent(
     assert "failed for good" in warnings(caplog)
 
 
-async def test_a_used_up_resource_quota_is_waited_for_and_uses_no_attempt(
+async def test_a_used_up_resource_quota_uses_no_attempt(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -348,7 +348,7 @@ async def test_a_foreign_namespace_of_the_same_name_costs_an_attempt(
 # --- while a failed node is being deleted --------------------------------------------------------
 
 
-async def test_a_node_that_is_being_deleted_tells_why_and_keeps_its_slot(
+async def test_a_node_being_deleted_keeps_its_slot(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label(), pool={"max-servers": 1}, provider={"launch-retries": 1})

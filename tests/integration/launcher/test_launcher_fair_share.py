@@ -33,7 +33,7 @@ async def served_in_turn(zuul: Zuul, requests: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("fair", [True, False])
-async def test_a_tenant_that_floods_a_pool_is_not_served_before_others_where_they_take_turns(
+async def test_with_fair_share_a_flooding_tenant_does_not_go_first(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, fair: bool
 ) -> None:
     site = make_site(pod_label("node"), pool={"max-servers": 2}, top={"fair-share": fair})

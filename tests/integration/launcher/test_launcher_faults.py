@@ -82,7 +82,7 @@ async def provider_of(zuul: Zuul, request_id: str) -> str:
     return str(node["provider"])
 
 
-async def test_a_cluster_that_goes_away_pauses_its_pools_and_delays_no_other_provider(
+async def test_an_unreachable_cluster_pauses_only_its_own_pools(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     running = await launchers.start(two_providers(make_site, pod_label()))
@@ -110,7 +110,7 @@ async def test_a_cluster_that_goes_away_pauses_its_pools_and_delays_no_other_pro
     await zuul.use_and_return(first)
 
 
-async def test_a_pool_whose_cluster_never_answered_is_paused_until_it_does(
+async def test_a_pool_is_paused_until_its_cluster_first_answers(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await api.refuse()
@@ -122,7 +122,7 @@ async def test_a_pool_whose_cluster_never_answered_is_paused_until_it_does(
     assert await provider_of(zuul, await zuul.submit("pod")) == "far"
 
 
-async def test_a_launch_under_way_waits_for_its_cluster_and_uses_up_no_attempt(
+async def test_an_outage_of_the_cluster_uses_up_no_attempt(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label(), provider={"context": AWAY, "launch-retries": 1})
@@ -161,7 +161,7 @@ def waits(running: RunningLauncher) -> list[str]:
     ]
 
 
-async def test_what_is_ready_and_in_use_stays_while_the_cluster_is_away(
+async def test_ready_and_used_nodes_outlive_a_cluster_outage(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     await launchers.start(make_site(pod_label(), provider={"context": AWAY}))
@@ -185,7 +185,7 @@ async def test_what_is_ready_and_in_use_stays_while_the_cluster_is_away(
 
 
 @pytest.mark.parametrize("for_a_moment", [True, False])
-async def test_what_there_is_stays_while_zookeeper_is_away_and_all_goes_on_when_it_is_back(
+async def test_nodes_outlive_an_outage_of_zookeeper(
     local_cluster: LocalCluster,
     make_site: SiteMaker,
     launchers: Launchers,
@@ -276,7 +276,7 @@ class Watchman:
         return len(found)
 
 
-async def test_a_frozen_launcher_wakes_up_and_touches_nothing_that_it_lost(
+async def test_a_frozen_launcher_touches_nothing_that_it_lost(
     api: Proxy, make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     limit = {"max-servers": 2}

@@ -142,7 +142,7 @@ async def reasons(zuul: Zuul, label: str) -> str:
     return "; ".join(request["nodepool_k8s"]["reasons"])
 
 
-async def test_a_source_that_is_missing_or_unfit_fails_the_launch_until_it_is_there(
+async def test_a_missing_or_unfit_source_fails_the_launch(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, originals: Originals
 ) -> None:
     await originals.put("secrets", "registry", data={"token": encoded(PASSWORD)})

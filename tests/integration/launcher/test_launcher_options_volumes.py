@@ -60,7 +60,7 @@ def claim_of(claim: Object) -> tuple[Any, ...]:
     return spec["accessModes"], spec["resources"]["requests"]["storage"], spec["storageClassName"]
 
 
-async def test_claims_are_made_bound_and_mounted_and_a_namespace_is_secured(
+async def test_volume_claims_are_created_bound_and_mounted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin, storage_class: str
 ) -> None:
     made = {

@@ -96,7 +96,7 @@ async def test_a_session_that_ends_during_a_launch_leaks_nothing(
     assert request["nodes"] == [new]
 
 
-async def test_sessions_that_end_again_and_again_under_load_lose_no_request(
+async def test_sessions_that_expire_under_load_lose_no_request(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = make_site(pod_label(), pool={"max-servers": 5}, top=QUICK_SESSION)
@@ -129,7 +129,7 @@ async def test_what_slips_into_the_next_session_is_undone(
     assert not await zuul.held_locks()
 
 
-async def test_a_new_session_fails_no_request_before_every_pool_is_known(
+async def test_no_request_fails_before_every_pool_is_registered(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     pools = [
@@ -243,7 +243,7 @@ async def test_an_api_server_restarted_is_found_again(
     await zuul.use_and_return(await zuul.submit("quick"))
 
 
-async def test_a_launcher_that_starts_before_its_cluster_serves_when_that_is_there(
+async def test_a_launcher_may_start_before_its_cluster(
     make_site: SiteMaker, launchers: Launchers, stoppable: LocalCluster, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())

@@ -43,7 +43,7 @@ async def told_nothing(zuul: Zuul, request_id: str) -> None:
     await eventually(check, f"the progress of {request_id} is gone")
 
 
-async def test_a_request_that_wants_to_know_is_told_what_it_waits_for_by_whoever_has_it(
+async def test_progress_is_written_for_requests_that_ask_for_it(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label(), pool={"max-servers": 1})

@@ -126,7 +126,7 @@ async def test_a_pool_is_never_above_its_limit(
     watched.assert_never_above(limit)
 
 
-async def test_two_launchers_share_a_pool_and_are_never_above_its_limit(
+async def test_two_launchers_never_exceed_a_shared_pools_limit(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(

@@ -101,7 +101,7 @@ async def passes(launcher: RunningLauncher, number: int) -> None:
             await scope.provider_upkeep.step_for(driver)
 
 
-async def test_a_launcher_that_is_killed_harms_nothing_of_another_deployment_nor_is_it_harmed(
+async def test_a_killed_launcher_leaves_another_deployment_alone(
     ours: Deployment, theirs: Deployment, admin: Admin
 ) -> None:
     """With the same provider's name, and the same node ids; while launching, using and waiting."""

@@ -110,9 +110,7 @@ async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(
     await nothing_left(zuul)
 
 
-async def test_a_connection_that_is_cancelled_anywhere_leaves_no_session(
-    make_site: SiteMaker, zuul: Zuul
-) -> None:
+async def test_cancelling_a_connection_leaves_no_session(make_site: SiteMaker, zuul: Zuul) -> None:
     threads = threading.active_count()
 
     async def use() -> None:

@@ -95,9 +95,7 @@ async def test_a_listing_fits_the_terminal_and_cuts_nothing(
         assert all(cell in " ".join(lines).split() for cell in (PROVIDER, "hold", "unlocked"))
 
 
-async def test_list_detail_shows_what_a_hold_is_for_and_who_had_the_node(
-    make_site: SiteMaker, zuul: Zuul
-) -> None:
+async def test_list_detail_shows_the_reason_of_a_hold(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     held = {"hold_job": "acme p job ref", "comment": "look at it", "hold_expiration": 3600}
     used = {"user_data": {"zuul_system": "zuul-1"}, "interface_ip": "the-pod", "username": "root"}
@@ -108,7 +106,7 @@ async def test_list_detail_shows_what_a_hold_is_for_and_who_had_the_node(
         assert what not in await run(site, "list")
 
 
-async def test_no_listing_shows_a_token_or_lets_a_record_steer_the_terminal(
+async def test_no_listing_shows_tokens_or_terminal_escapes(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())
@@ -160,7 +158,7 @@ async def test_request_list_is_in_the_order_of_service_with_details(
     assert "acme" in detail
 
 
-async def test_label_list_tells_who_serves_a_label_and_how_many_nodes_there_are(
+async def test_label_list_shows_launchers_and_nodes_of_a_label(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(
@@ -183,7 +181,7 @@ async def test_label_list_tells_who_serves_a_label_and_how_many_nodes_there_are(
     assert "in-use: 1, ready: 1" in await run(site, "label-list")
 
 
-async def test_component_list_shows_the_pools_of_this_launcher_and_of_others(
+async def test_component_list_shows_the_pools_of_every_launcher(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers
 ) -> None:
     site = make_site(pod_label(), provider={"priority": 7})
@@ -196,7 +194,7 @@ async def test_component_list_shows_the_pools_of_this_launcher_and_of_others(
     assert "theirs" in await run(site, "component-list")
 
 
-async def test_a_record_that_cannot_be_read_is_named_and_does_not_hide_the_others(
+async def test_an_unreadable_record_is_named_among_the_others(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())
@@ -314,9 +312,7 @@ async def test_hold_refuses_what_is_not_there_to_be_held(make_site: SiteMaker, z
 # --- delete --------------------------------------------------------------------------------
 
 
-async def test_delete_leaves_the_deletion_to_the_launcher_and_tells_if_there_is_none(
-    make_site: SiteMaker, zuul: Zuul
-) -> None:
+async def test_delete_leaves_the_deletion_to_the_launcher(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     node_id = await put_node(zuul, "hold")
     found = await done(site, "delete", node_id)
@@ -351,7 +347,7 @@ async def ready_nodes(zuul: Zuul, launchers: Launchers, site: Site, *labels: str
     return nodes
 
 
-async def test_delete_now_removes_node_objects_and_quota_with_no_launcher_running(
+async def test_delete_now_removes_everything_without_a_launcher(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers, admin: Admin
 ) -> None:
     site = make_site(pod_label(), namespace_label())
@@ -367,7 +363,7 @@ async def test_delete_now_removes_node_objects_and_quota_with_no_launcher_runnin
     assert await admin.namespaces(await zuul.deployment()) == []
 
 
-async def test_delete_now_that_does_not_end_tells_what_holds_it_and_leaves_it_to_the_launcher(
+async def test_delete_now_that_is_blocked_says_what_blocks_it(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers, admin: Admin
 ) -> None:
     site = make_site(namespace_label())
@@ -403,7 +399,7 @@ async def test_delete_now_refuses_nodes_whose_cluster_is_not_its_own(
 # --- erase ---------------------------------------------------------------------------------
 
 
-async def test_erase_removes_a_lost_providers_records_and_quota_and_nothing_else(
+async def test_erase_removes_only_the_lost_providers_records(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers, admin: Admin
 ) -> None:
     site = make_site(pod_label(), namespace_label())
@@ -437,7 +433,7 @@ async def test_erase_does_nothing_without_a_yes(
     assert await tree(zuul) == before
 
 
-async def test_erase_refuses_a_provider_that_is_served_in_use_or_unknown(
+async def test_erase_refuses_a_served_used_or_unknown_provider(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())
@@ -582,7 +578,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)
-async def test_a_bad_command_line_gets_a_clear_error_and_changes_nothing(
+async def test_a_bad_command_line_changes_nothing(
     make_site: SiteMaker, zuul: Zuul, arguments: tuple[str, ...]
 ) -> None:
     site = make_site(pod_label())
@@ -638,7 +634,7 @@ def handles_interrupts(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-async def test_a_configuration_that_cannot_be_used_is_named_by_every_command(
+async def test_every_command_names_an_unusable_configuration(
     make_site: SiteMaker, tmp_path: Path
 ) -> None:
     wrong = make_site(pod_label(memory="much"))

@@ -410,7 +410,7 @@ def test_a_wrong_unit_would_be_found(unit: Path) -> None:
     assert "notifying" in out
 
 
-def test_the_unit_starts_reloads_and_stops_the_launcher_as_it_is_told() -> None:
+def test_the_unit_starts_reloads_and_stops_the_launcher() -> None:
     text = UNIT.read_text()
     for line in (
         "Type=notify",

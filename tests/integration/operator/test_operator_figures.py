@@ -185,7 +185,7 @@ async def test_a_lost_zookeeper_session_is_counted(
     await eventually(lambda: readings.grown("zookeeper_sessions_lost_total") == 1)
 
 
-async def test_a_full_pool_shows_its_quota_its_queue_and_that_it_is_paused(
+async def test_metrics_of_a_full_pool_show_quota_queue_and_pause(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, readings: Readings
 ) -> None:
     limits: Options = {"max-servers": 1, "max-ram": 4096}
@@ -220,7 +220,7 @@ async def test_a_tenant_with_limits_shows_what_it_uses(
     assert readings.now("tenant_quota_used", **tenant) == 1
 
 
-async def test_ready_nodes_that_are_reused_are_told_apart_from_launched_ones(
+async def test_metrics_distinguish_reused_from_launched_nodes(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, readings: Readings
 ) -> None:
     await launchers.start(make_site(pod_label()))
@@ -286,7 +286,7 @@ async def test_a_leaked_namespace_that_is_deleted_is_counted(
     await statsd.arrived("nodepool.provider.local.leaked.nodes:1|c")
 
 
-async def test_after_the_launcher_stopped_nothing_is_looked_up_any_more(
+async def test_after_the_stop_no_name_is_looked_up(
     make_site: SiteMaker, launchers: Launchers
 ) -> None:
     launcher = await launchers.start(make_site(pod_label()))
@@ -338,7 +338,7 @@ async def test_the_gauges_arrive_at_statsd_under_nodepools_names(
         await statsd.arrived(line)
 
 
-async def test_the_records_gauges_are_sent_by_one_elected_launcher_in_a_mixed_fleet(
+async def test_one_elected_launcher_sends_the_gauges_of_the_records(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, statsd: StatsdServer
 ) -> None:
     # As a Nodepool launcher that was elected holds it: with kazoo's own recipe.

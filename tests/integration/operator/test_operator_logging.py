@@ -131,7 +131,7 @@ async def test_nodepools_log_configuration_files_work(
     await zuul.use_and_return(request_id)
 
 
-async def test_wrong_log_configuration_files_are_told_and_nothing_starts(
+async def test_a_bad_log_configuration_is_reported_at_the_start(
     make_site: SiteMaker, tmp_path: Path
 ) -> None:
     site, log = make_site(pod_label()), tmp_path / "none" / "nodepool.log"

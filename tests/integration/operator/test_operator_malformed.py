@@ -383,9 +383,7 @@ def test_there_are_thirty_of_four_kinds() -> None:
 
 
 @pytest.mark.parametrize("malformed", INPUTS, ids=str)
-async def test_a_malformed_input_gets_a_clear_error_and_changes_nothing(
-    bench: Bench, malformed: Input
-) -> None:
+async def test_a_malformed_input_changes_nothing(bench: Bench, malformed: Input) -> None:
     before = await bench.state()
     said = await malformed.give(bench)
     for words in malformed.told:

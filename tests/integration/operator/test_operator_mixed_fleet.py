@@ -107,7 +107,7 @@ async def pools_of(zuul: Zuul, provider: str) -> list[Record]:
 # --- priorities: yielding and taking over ------------------------------------------------------
 
 
-async def test_nodepool_yields_to_our_pool_of_higher_priority_until_it_pauses_or_goes(
+async def test_nodepool_yields_to_our_higher_pool_until_it_pauses(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     higher = fleet.provider(OURS, pool(OUR_LABEL, priority=10, max_servers=1))
@@ -139,7 +139,7 @@ async def has_room(zuul: Zuul) -> bool:
     return not ours["paused"] and not any((await zuul.ledgers()).popitem()[1].values())
 
 
-async def test_we_yield_to_nodepools_pool_of_higher_priority_until_it_pauses_or_dies(
+async def test_we_yield_to_nodepools_higher_pool_until_it_pauses(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     higher = fleet.provider(THEIRS, pool(THEIR_LABEL, priority=10, max_servers=1))
@@ -171,7 +171,7 @@ async def they_pause(zuul: Zuul) -> bool:
     return all(entry["paused"] for entry in await pools_of(zuul, THEIRS))
 
 
-async def test_a_request_goes_to_the_side_whose_provider_it_names_whatever_the_priorities(
+async def test_a_named_provider_overrides_priorities_in_both_fleets(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     their_side = fleet.provider(
@@ -198,7 +198,7 @@ async def test_a_request_goes_to_the_side_whose_provider_it_names_whatever_the_p
 # --- declining ---------------------------------------------------------------------------------
 
 
-async def test_what_one_side_declines_the_other_serves_and_what_both_decline_fails(
+async def test_a_request_fails_only_when_both_sides_decline_it(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     refused = {"containers": [{"name": "without-an-image"}]}
@@ -280,7 +280,7 @@ class Nodes:
         return sum(count.values())
 
 
-async def test_a_burst_is_served_by_both_sides_at_their_limits_and_nothing_is_served_twice(
+async def test_a_burst_is_served_by_both_sides_within_their_limits(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     theirs = peers.start_unready(fleet.provider(THEIRS, pool(THEIR_LABEL, max_servers=5)))
@@ -350,7 +350,7 @@ async def test_each_side_removes_its_own_nodes_alone(
     assert await stays(zuul, peers, their_other, "ready")
 
 
-async def test_a_launcher_of_ours_that_is_killed_harms_nothing_of_nodepools_nor_is_it_harmed(
+async def test_our_killed_launcher_leaves_nodepools_nodes_alone(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     """While it has a node that waits to be accepted, and launches another one."""
@@ -398,7 +398,7 @@ async def is_gone(admin: Admin, name: str) -> bool:
 # --- ready nodes -------------------------------------------------------------------------------
 
 
-async def test_spare_nodes_that_both_sides_keep_are_made_once_and_handed_out_by_their_maker(
+async def test_spare_nodes_of_both_sides_are_created_once(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, peers: Peers, fleet: Fleet
 ) -> None:
     keeping = {"labels": [{"name": "node", "min-ready": 2}, {"name": "other"}]}

@@ -55,7 +55,7 @@ async def is_left_alone(zuul: Zuul, request_id: str, *served: str) -> None:
 # --- the registry ----------------------------------------------------------------------------
 
 
-async def test_the_registry_has_each_pool_with_its_labels_and_priority_while_it_is_served(
+async def test_each_pool_is_registered_while_it_is_served(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     name = make_site.pool
@@ -108,7 +108,7 @@ def history_of(zuul: Zuul, path: str) -> Iterator[list[bool]]:
     yield seen
 
 
-async def test_a_pool_is_registered_as_paused_from_when_a_request_waits_to_when_there_is_room(
+async def test_a_pool_is_registered_as_paused_while_it_is_full(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label(), pool={"max-servers": 2}))
@@ -188,7 +188,7 @@ async def test_a_pools_own_priority_counts_before_its_providers(
     assert served == [f"{name}-{which}" for which in ("first", "second", "third", "last")]
 
 
-async def test_what_was_left_to_another_launchers_pool_of_higher_priority_is_ours_when_it_goes(
+async def test_requests_left_to_a_higher_pool_are_served_when_it_goes(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     path = await zuul.register(id="other-launcher", supported_labels=["both"], priority=1)
@@ -199,7 +199,7 @@ async def test_what_was_left_to_another_launchers_pool_of_higher_priority_is_our
     await zuul.answered(request_id)
 
 
-async def test_a_request_waits_for_the_provider_it_names_and_not_for_higher_priorities(
+async def test_a_request_waits_for_the_provider_that_it_names(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     name = make_site.pool
@@ -214,7 +214,7 @@ async def test_a_request_waits_for_the_provider_it_names_and_not_for_higher_prio
     assert (await node_of(zuul, second))["provider"] == "named"
 
 
-async def test_the_provider_a_request_names_is_waited_for_only_while_it_is_there_and_willing(
+async def test_a_named_provider_is_awaited_only_while_it_may_serve(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     elsewhere = {"provider_name": "elsewhere", "supported_labels": ["pod"]}
@@ -239,7 +239,7 @@ async def decline(zuul: Zuul, request_id: str, identity: str) -> None:
     await zuul.do(zuul.kazoo.set, path, json.dumps(record).encode(), version=stat.version)
 
 
-async def test_what_a_pool_cannot_serve_is_declined_though_others_wait_before_it(
+async def test_unservable_requests_are_declined_while_others_wait(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label(), pool={"max-servers": 1}))
@@ -256,7 +256,7 @@ async def test_what_a_pool_cannot_serve_is_declined_though_others_wait_before_it
     await zuul.answered(waits)
 
 
-async def test_a_request_for_labels_that_the_pool_lacks_goes_after_all_that_it_can_serve(
+async def test_requests_that_a_pool_lacks_labels_for_come_last(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await zuul.register(id="other-launcher", supported_labels=["pod", "bare-metal"], priority=200)
@@ -268,7 +268,7 @@ async def test_a_request_for_labels_that_the_pool_lacks_goes_after_all_that_it_c
 # --- max-concurrency ----------------------------------------------------------------------
 
 
-async def test_max_concurrency_holds_for_all_pools_of_a_provider_together(
+async def test_max_concurrency_counts_all_pools_of_a_provider(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     name = make_site.pool

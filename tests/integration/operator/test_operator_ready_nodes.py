@@ -127,7 +127,7 @@ async def test_when_the_launcher_that_asks_dies_another_takes_over(
     await stop_asking(zuul, site, launchers)
 
 
-async def test_what_was_asked_for_is_cleared_away_when_spare_nodes_are_wanted_no_more(
+async def test_spare_requests_are_deleted_without_min_ready(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label(), top=top(min_ready=1))
@@ -188,7 +188,7 @@ async def test_spare_nodes_wait_for_no_quota_and_hold_nobody_up(
 
 
 @pytest.mark.parametrize("label", [pod_label("pod"), namespace_label("pod")], ids=["pod", "ns"])
-async def test_a_ready_node_is_handed_out_with_its_records_made_the_requests(
+async def test_a_reused_ready_node_has_the_records_of_its_request(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin, label: Options
 ) -> None:
     label = {**label, "dynamic-labels": {"job": "{request.requestor_data[job_name]}"}}
@@ -228,7 +228,7 @@ async def test_a_burst_gets_every_ready_node_once(
     await stop_asking(zuul, site, launchers)
 
 
-async def test_a_node_with_an_old_token_is_handed_out_with_a_fresh_one(
+async def test_a_reused_node_gets_a_fresh_token(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label()))
@@ -283,7 +283,7 @@ async def test_a_ready_node_whose_pod_is_lost_is_never_handed_out(
     await zuul.gone(node_id)
 
 
-async def test_a_ready_node_that_died_while_no_launcher_ran_is_removed(
+async def test_a_ready_node_that_died_unobserved_is_removed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(pod_label())
@@ -300,7 +300,7 @@ async def test_a_ready_node_that_died_while_no_launcher_ran_is_removed(
 # --- ages -------------------------------------------------------------------------------------
 
 
-async def test_a_ready_node_goes_at_max_ready_age_and_one_in_use_does_not(
+async def test_only_ready_nodes_are_deleted_at_max_ready_age(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label(), top=top(max_ready_age=2)))
@@ -363,7 +363,7 @@ async def test_an_unlocked_node_that_was_used_is_reclaimed(
     await zuul.gone(*locks)
 
 
-async def test_an_allocated_node_of_a_vanished_request_is_freed_and_serves_the_next(
+async def test_a_node_of_a_vanished_request_serves_the_next(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label(), pod_label("other")))
@@ -378,7 +378,7 @@ async def test_an_allocated_node_of_a_vanished_request_is_freed_and_serves_the_n
 # --- room -------------------------------------------------------------------------------------
 
 
-async def test_at_quota_one_unused_ready_node_is_removed_and_never_more(
+async def test_at_quota_only_one_unused_ready_node_is_removed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = make_site(pod_label(), manual_label("other"), pool={"max-servers": 3})

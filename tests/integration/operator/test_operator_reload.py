@@ -143,7 +143,7 @@ async def test_a_raised_limit_wakes_what_waits_for_it(
     await zuul.give_back(locks)
 
 
-async def test_a_lowered_limit_holds_and_what_can_never_fit_now_is_declined(
+async def test_requests_above_a_lowered_limit_are_declined(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = make_site(pod_label(), pool={"max-servers": 2})
@@ -190,7 +190,7 @@ async def test_changed_tenant_limits_take_effect(
     await zuul.give_back(locks)
 
 
-async def test_a_provider_that_moves_launches_there_and_removes_what_it_had_before(
+async def test_a_moved_provider_removes_its_nodes_from_the_old_place(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -254,7 +254,7 @@ async def test_a_request_for_a_removed_label_fails_with_the_reason(
 
 
 @pytest.mark.parametrize("gone", ["label", "pool", "provider"])
-async def test_a_launch_finishes_under_the_settings_that_it_began_with(
+async def test_a_launch_finishes_with_the_settings_at_its_start(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin, gone: str
 ) -> None:
     changed = {"api-server-url": "https://changed.example"}
@@ -300,7 +300,7 @@ def wrong_lines(text: str) -> list[int]:
     return sorted(number for number, line in lines if line.endswith((": pot", ": lots")))
 
 
-async def test_a_bad_file_is_reported_whole_and_once_and_nothing_changes(
+async def test_a_bad_file_is_reported_once_and_changes_nothing(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = make_site(pod_label(), pool={"max-servers": 3})
@@ -393,7 +393,7 @@ def write_secure(path: Path, content: Options) -> None:
     os.replace(new, path)
 
 
-async def test_a_changed_secure_file_moves_the_launcher_to_another_zookeeper(
+async def test_a_changed_secure_file_changes_the_zookeeper(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -422,7 +422,7 @@ async def test_a_changed_secure_file_moves_the_launcher_to_another_zookeeper(
     assert len(launcher.clients) == 3
 
 
-async def test_a_zookeeper_that_cannot_be_reached_is_said_and_left_for_the_next(
+async def test_an_unreachable_zookeeper_is_logged_and_replaced(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = make_site(pod_label())

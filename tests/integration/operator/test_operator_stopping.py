@@ -90,7 +90,7 @@ async def test_what_is_not_finished_in_time_is_given_back_and_removed(
     await zuul.cancel(request_id)
 
 
-async def test_what_is_ready_of_a_request_that_is_given_back_is_left_for_whoever_comes(
+async def test_ready_nodes_of_a_returned_request_stay_for_others(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = make_site(pod_label(), manual_label("slow"))
@@ -108,7 +108,7 @@ async def test_what_is_ready_of_a_request_that_is_given_back_is_left_for_whoever
     await zuul.use_and_return(again)
 
 
-async def test_with_a_drain_timeout_of_0_everything_is_given_back_at_once(
+async def test_with_a_drain_timeout_of_0_all_is_returned_at_once(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label())
@@ -128,7 +128,7 @@ async def test_with_a_drain_timeout_of_0_everything_is_given_back_at_once(
     await zuul.gone(*nodes)
 
 
-async def test_a_stopping_launcher_takes_no_requests_and_others_do_not_yield_to_it(
+async def test_a_stopping_launcher_accepts_no_requests(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(manual_label(), pod_label("other"), pool={"priority": 1})
@@ -197,7 +197,7 @@ async def test_it_stops_in_time_while_zookeeper_is_away(
         (signal.SIGINT, signal.SIGTERM),
     ],
 )
-async def test_a_second_signal_ends_it_at_once_and_the_next_start_cleans_up(
+async def test_a_second_signal_ends_the_launcher_at_once(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -230,7 +230,7 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_start_cleans_up(
 # --- SIGUSR2 ---------------------------------------------------------------------------------
 
 
-async def test_sigusr2_logs_what_is_waited_for_and_where_every_task_and_thread_stands(
+async def test_sigusr2_logs_waits_tasks_and_threads(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(
@@ -320,7 +320,7 @@ def systemd(
     systemd.close()
 
 
-async def test_systemd_is_told_of_ready_status_and_stopping_and_its_watchdog_is_fed(
+async def test_systemd_is_notified_and_its_watchdog_is_fed(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, systemd: Systemd
 ) -> None:
     async with Proxy.to(make_site.cluster.zookeeper) as proxy:
@@ -381,7 +381,7 @@ def refused(*options: str, status: int) -> str:
     return done.stdout + done.stderr
 
 
-async def test_the_pid_file_is_there_while_it_runs_and_is_one_launchers_alone(
+async def test_the_pid_file_exists_while_one_launcher_runs(
     make_site: SiteMaker, launchers: Launchers, tmp_path: Path
 ) -> None:
     site = make_site(pod_label())

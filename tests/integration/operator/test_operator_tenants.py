@@ -59,7 +59,7 @@ class Highest:
         self.most = max(self.most, claimed.get("instances", 0) // 1000)
 
 
-async def test_a_burst_over_providers_and_launchers_never_exceeds_the_tenants_limit(
+async def test_a_burst_never_exceeds_the_tenants_limit(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = two_providers(make_site, namespace_label("node"), top=limits(max_servers=3))

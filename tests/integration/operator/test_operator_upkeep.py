@@ -137,7 +137,7 @@ async def test_nodes_of_a_removed_provider_go_after_a_restart_too(
 
 
 @pytest.mark.parametrize("gone", [True, False])
-async def test_what_cannot_be_removed_for_want_of_its_cluster_is_said_once(
+async def test_nodes_of_an_unreachable_cluster_are_reported_once(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -187,7 +187,7 @@ def left_node(provider: str, pool: str, *, state: str, **own: object) -> Record:
     }
 
 
-async def test_nothing_of_a_provider_that_another_launcher_serves_is_taken_over(
+async def test_nodes_of_a_provider_served_elsewhere_stay(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     theirs = await zuul.register(id="theirs", provider_name="theirs", name="pool")
@@ -235,7 +235,7 @@ async def test_unused_ready_nodes_that_no_pool_offers_any_more_go(
     await nothing_left(zuul, admin)
 
 
-async def test_unused_ready_nodes_of_a_pool_that_another_launcher_offers_stay(
+async def test_unused_ready_nodes_of_a_pool_served_elsewhere_stay(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     site = make_site(namespace_label("a"), namespace_label("b"), top={
@@ -256,7 +256,7 @@ async def test_unused_ready_nodes_of_a_pool_that_another_launcher_offers_stay(
     await zuul.gone(node_id)
 
 
-async def test_leaked_namespaces_of_renamed_pools_go_and_another_deployments_stay(
+async def test_leaked_namespaces_of_renamed_pools_are_deleted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, admin: Admin
 ) -> None:
     site = make_site(pod_label())
@@ -278,7 +278,7 @@ async def test_leaked_namespaces_of_renamed_pools_go_and_another_deployments_sta
 # --- ZooKeeper -------------------------------------------------------------------------------
 
 
-async def test_stale_request_locks_go_and_held_ones_and_those_of_requests_stay(
+async def test_only_stale_request_locks_are_deleted(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     stale, held, waiting = [f"{REQUEST_LOCKS}/200-000000090{number}" for number in range(3)]
@@ -328,7 +328,7 @@ async def test_empty_node_znodes_go(make_site: SiteMaker, launchers: Launchers, 
 # --- Terminating -----------------------------------------------------------------------------
 
 
-async def test_a_namespace_that_stays_terminating_is_reported_with_what_holds_it(
+async def test_a_stuck_namespace_is_reported_with_what_blocks_it(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,

@@ -250,7 +250,7 @@ async def test_label_list_has_the_labels_of_every_registered_pool(
     await eventually(labels, "three labels")
 
 
-async def test_the_image_lists_that_dashboards_ask_for_are_there_and_empty(
+async def test_the_image_lists_of_dashboards_exist_and_are_empty(
     browser: Browser,
 ) -> None:
     for path in IMAGE_LISTS:
@@ -262,7 +262,7 @@ async def test_the_image_lists_that_dashboards_ask_for_are_there_and_empty(
 # --- forms, fields, filters ----------------------------------------------------------------
 
 
-async def test_the_accept_header_chooses_json_or_text_and_text_is_the_default(
+async def test_the_accept_header_chooses_json_or_text(
     browser: Browser,
 ) -> None:
     for path in (*LISTS, *IMAGE_LISTS):
@@ -321,7 +321,7 @@ async def test_filters_choose_rows(browser: Browser, zuul: Zuul, make_site: Site
     await zuul.give_back(locks)
 
 
-async def test_a_query_that_makes_no_sense_is_refused_with_what_was_expected(
+async def test_a_senseless_query_is_refused_with_what_is_expected(
     browser: Browser,
 ) -> None:
     for path, expected in {
@@ -341,7 +341,7 @@ async def test_a_query_that_makes_no_sense_is_refused_with_what_was_expected(
 # --- HTTP ----------------------------------------------------------------------------------
 
 
-async def test_answers_say_how_long_they_are_good_and_everybodys_page_may_read_them(
+async def test_responses_have_caching_and_cors_headers(
     browser: Browser,
 ) -> None:
     reply = await browser.get("/node-list")
@@ -398,7 +398,7 @@ async def test_an_unknown_path_is_answered_with_those_that_there_are(browser: Br
             assert known in reply.text
 
 
-async def test_broken_and_huge_requests_are_refused_and_the_launcher_goes_on(
+async def test_broken_and_huge_http_requests_are_refused(
     make_site: SiteMaker, launchers: Launchers, http: aiohttp.ClientSession, zuul: Zuul
 ) -> None:
     launcher = await launchers.start(make_site(namespace_label()))
@@ -484,7 +484,7 @@ async def test_ready_is_ok_when_the_launcher_can_work(browser: Browser) -> None:
     assert (await browser.get("/ready")).text == "OK"
 
 
-async def test_ready_is_503_until_zookeeper_is_connected_and_whenever_it_is_not(
+async def test_ready_is_503_while_zookeeper_is_not_connected(
     make_site: SiteMaker,
     launchers: Launchers,
     local_cluster: LocalCluster,
@@ -538,7 +538,7 @@ async def test_ready_is_503_while_no_providers_cluster_can_be_reached(
         await launchers.leave_nothing()
 
 
-async def test_ready_is_503_when_the_launcher_is_being_stopped_and_live_goes_on(
+async def test_ready_is_503_and_live_200_while_it_stops(
     make_site: SiteMaker,
     launchers: Launchers,
     http: aiohttp.ClientSession,
@@ -582,7 +582,7 @@ async def page(browser: Browser) -> str:
     return reply.text
 
 
-async def test_the_page_says_how_full_a_pool_is_what_waits_and_what_for(
+async def test_the_page_shows_quota_and_waiting_requests(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, http: aiohttp.ClientSession
 ) -> None:
     limits = {"max-servers": 2, "max-cores": 2}
@@ -609,7 +609,7 @@ async def test_the_page_says_how_full_a_pool_is_what_waits_and_what_for(
     await zuul.cancel(second)
 
 
-async def test_the_page_says_what_each_launch_waits_for_and_why_its_last_attempt_failed(
+async def test_the_page_says_what_launches_wait_for(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -639,7 +639,7 @@ async def test_the_page_says_what_each_launch_waits_for_and_why_its_last_attempt
     await zuul.cancel(request_id)
 
 
-async def test_the_page_remembers_attempts_that_failed_when_another_has_succeeded(
+async def test_the_page_remembers_failed_attempts_after_a_success(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -661,9 +661,7 @@ async def test_the_page_remembers_attempts_that_failed_when_another_has_succeede
     assert "deleted" in failure["reason"]
 
 
-async def test_the_page_remembers_why_requests_failed_when_they_are_gone(
-    browser: Browser, zuul: Zuul
-) -> None:
+async def test_the_page_remembers_why_deleted_requests_failed(browser: Browser, zuul: Zuul) -> None:
     request_id = await zuul.submit("nonesuch")
     await zuul.answered(request_id, "failed")
     await zuul.cancel(request_id)
@@ -675,7 +673,7 @@ async def test_the_page_remembers_why_requests_failed_when_they_are_gone(
     assert failure["reason"] in unescape(text)
 
 
-async def test_a_provider_whose_cluster_is_away_is_named_and_the_others_make_it_ready(
+async def test_an_unreachable_provider_is_named_and_others_count(
     make_site: SiteMaker,
     launchers: Launchers,
     local_cluster: LocalCluster,
@@ -705,7 +703,7 @@ async def test_a_provider_whose_cluster_is_away_is_named_and_the_others_make_it_
         await launchers.leave_nothing()
 
 
-async def test_the_page_shows_namespaces_that_do_not_go_and_what_holds_them(
+async def test_the_page_shows_stuck_namespaces_and_what_blocks_them(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -734,7 +732,7 @@ async def test_the_page_shows_namespaces_that_do_not_go_and_what_holds_them(
     await shown(browser, lambda status: not status["stuck"])
 
 
-async def test_the_page_shows_a_pods_namespace_that_does_not_go_when_its_record_is_gone(
+async def test_the_page_shows_a_namespace_that_outlives_its_record(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -825,7 +823,7 @@ async def test_no_answer_has_a_nodes_token(browser: Browser, zuul: Zuul, admin: 
 # --- where it listens ----------------------------------------------------------------------------
 
 
-async def test_a_taken_port_is_reported_requests_are_served_and_the_port_is_had_when_it_is_free(
+async def test_a_taken_port_is_reported_and_bound_once_it_is_free(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -895,7 +893,7 @@ async def test_a_changed_webapp_section_is_taken_up_without_a_restart(
     await readiness(await browse(launcher, http), 200)
 
 
-async def test_a_port_that_others_have_at_the_start_costs_no_other_launcher_its_own(
+async def test_a_taken_port_costs_no_other_launcher_its_own(
     make_site: SiteMaker, launchers: Launchers, http: aiohttp.ClientSession
 ) -> None:
     site = make_site(namespace_label())
@@ -904,7 +902,7 @@ async def test_a_port_that_others_have_at_the_start_costs_no_other_launcher_its_
         await readiness(browser, 200)
 
 
-async def test_without_a_webapp_nothing_listens_and_nothing_of_it_is_loaded(
+async def test_without_a_webapp_nothing_listens_or_is_imported(
     make_site: SiteMaker, zuul: Zuul, tmp_path: Path
 ) -> None:
     program = tmp_path / "launcher.py"
@@ -939,7 +937,7 @@ async def test_without_a_webapp_nothing_listens_and_nothing_of_it_is_loaded(
 # --- many nodes ----------------------------------------------------------------------------------
 
 
-async def test_ten_thousand_nodes_are_listed_while_requests_are_served(
+async def test_10000_nodes_are_listed_while_requests_are_served(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, http: aiohttp.ClientSession
 ) -> None:
     launcher = await launchers.start(make_site(namespace_label()))

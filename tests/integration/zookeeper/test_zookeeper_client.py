@@ -175,7 +175,7 @@ async def test_a_session_that_is_over_stays_over(actor: Actor, zuul: Zuul) -> No
     assert await actor.client.exists("/mine__lock__") is None
 
 
-async def test_a_transaction_that_waits_for_a_connection_ends_with_the_session(
+async def test_a_waiting_transaction_ends_with_its_session(
     proxied: Actor, proxy: Proxy, zuul: Zuul
 ) -> None:
     client_id = credentials(proxied)

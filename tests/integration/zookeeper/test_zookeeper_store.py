@@ -149,9 +149,7 @@ async def release(actor: Actor, made: Claim) -> None:
     await actor.store.hand_over(made, fulfilled, made.nodes, len(made.nodes))
 
 
-async def test_who_contends_for_a_node_sees_it_deleted_and_it_goes_when_he_left(
-    actor: Actor, zuul: Zuul
-) -> None:
+async def test_removal_is_retried_after_a_contender_leaves(actor: Actor, zuul: Zuul) -> None:
     request = await a_request(actor, zuul)
     made = await claim(actor, request)
     held = made.nodes[0]
@@ -307,9 +305,7 @@ async def test_a_record_removed_behind_our_back_is_found(actor: Actor, zuul: Zuu
     assert await actor.store.ledgers.reconcile(LEDGER) is None
 
 
-async def test_a_reconciliation_among_claims_never_lowers_below_the_truth(
-    new_actor: NewActor, zuul: Zuul
-) -> None:
+async def test_reconciling_during_claims_never_undercounts(new_actor: NewActor, zuul: Zuul) -> None:
     claiming, counting = await new_actor(), await new_actor()
     watch = LedgerWatch(zuul.hosts, "main")
     watch.start()
@@ -356,7 +352,7 @@ async def test_a_ledger_somebody_removed_is_counted_anew(actor: Actor, zuul: Zuu
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-async def test_a_claim_and_a_removal_over_a_broken_connection_happen_once(
+async def test_claims_and_removals_over_lost_connections_happen_once(
     proxied: Actor, proxy: Proxy, zuul: Zuul, arrives: bool
 ) -> None:
     request = await a_request(proxied, zuul)

@@ -46,7 +46,7 @@ def test_ratios_pair_the_readings_of_one_run() -> None:
     assert readings.values(FLOOR, "pod-latency") == [100.0, 200.0, 400.0]
 
 
-def test_a_ratio_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:
+def test_a_ratio_is_the_median_of_the_ratios() -> None:
     readings = Readings()
     for run, (floor, own) in enumerate([(10.0, 10.0), (20.0, 60.0), (30.0, 60.0)]):
         readings.add(run, FLOOR, {"pod-latency": floor})

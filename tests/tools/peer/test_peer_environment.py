@@ -5,7 +5,7 @@ import pytest
 from cluster import Quiet
 
 
-def test_where_nodepool_cannot_be_installed_the_error_says_what_it_takes(
+def test_a_failed_installation_says_what_nodepool_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {

@@ -17,7 +17,7 @@ from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker
 from tests.support.zuul import Zuul
 
-# How long anything takes says how busy the machine is; a test is about what it does.
+# Durations depend on how busy the machine is; tests are about behaviour.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -26,7 +26,7 @@ settings.load_profile("any-machine")
 
 @pytest.fixture(scope="session")
 def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A cluster whose node only says that pods run; one the environment names is used as it is."""
+    """A cluster whose node only reports that pods run, or the one that the environment names."""
     with LocalCluster(tmp_path_factory.mktemp("fake") / "cluster", "fake") as cluster:
         if cluster.nodes != "fake":
             pytest.skip("not run: the cluster that the environment names has no fake nodes")
@@ -63,7 +63,7 @@ async def admin(local_cluster: LocalCluster) -> AsyncIterator[Admin]:
 
 @pytest.fixture
 async def chroot(local_cluster: LocalCluster) -> AsyncIterator[str]:
-    """A part of ZooKeeper that is this test's alone: a deployment of its own."""
+    """A chroot in ZooKeeper of this test: a deployment of its own."""
     path = f"/test-{uuid.uuid4().hex}"
     hosts = f"{local_cluster.zookeeper}{path}"
     await create_chroot(hosts)

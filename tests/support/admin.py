@@ -28,7 +28,7 @@ class Admin(ApiClient):
     # --- what a launcher made ----------------------------------------------------------------
 
     async def namespaces(self, deployment: str) -> list[Object]:
-        """The namespaces of a deployment that are not on their way out."""
+        """The namespaces of a deployment that are not being deleted."""
         found = await self.call(
             "GET", f"/api/v1/namespaces?labelSelector={DEPLOYMENT}={deployment}"
         )
@@ -65,7 +65,7 @@ class Admin(ApiClient):
     async def create_sources(
         self, namespace: str, *, secret: Mapping[str, str], settings: Mapping[str, str]
     ) -> None:
-        """Make a namespace with a Secret ``creds`` and a ConfigMap ``settings``."""
+        """Create a namespace with a Secret ``creds`` and a ConfigMap ``settings``."""
         await self.create_namespace(namespace, {})
         creds = {"metadata": {"name": "creds"}, "stringData": secret}
         await self.call("POST", f"/api/v1/namespaces/{namespace}/secrets", creds)
@@ -73,10 +73,10 @@ class Admin(ApiClient):
         await self.call("POST", f"/api/v1/namespaces/{namespace}/configmaps", held)
 
     async def set_status(self, namespace: str, status: Object, name: str = "pod") -> None:
-        """Say about a pod what its kubelet would say."""
+        """Set a pod's status, as its kubelet would."""
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
-        # Without a time the disruption controller takes a condition of its own kind for an old
-        # one, and takes it back.
+        # Without a time the disruption controller takes its condition for an old one, and
+        # removes it.
         told = status.get("conditions")
         if told:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""The programs as people and scripts run them: processes, in a pipe or on a terminal."""
+"""The programs as users and scripts run them: processes, in a pipe or on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_S = 60
 
 @dataclass(frozen=True)
 class Done:
-    """A program that has ended."""
+    """The result of a program."""
 
     status: int
     out: str
@@ -49,7 +49,7 @@ def start(
 
 
 def program(entry: str = "main") -> list[str]:
-    """What starts one of the programs, installed under its name or not."""
+    """The command that starts a program, whether or not it is installed."""
     return [sys.executable, "-c", f"from nodepool_k8s import cli; cli.{entry}()"]
 
 
@@ -59,7 +59,7 @@ async def ended(process: subprocess.Popen[str], answer: str = "") -> Done:
 
 
 async def done(site: Site, *arguments: str, answer: str = "", **options: Any) -> Done:
-    """Run a command to its end, whatever that is."""
+    """Run a command to its end, in success or failure."""
     return await ended(start(site, *arguments, **options), answer)
 
 
@@ -71,7 +71,7 @@ async def run(site: Site, *arguments: str, **options: Any) -> str:
 
 
 async def refused(site: Site, *arguments: str, status: int = 1, **options: Any) -> str:
-    """Run a command that fails with that status; what it says to whoever typed it."""
+    """Run a command that fails with that status; its error message."""
     found = await done(site, *arguments, **options)
     assert found.status == status, found
     assert "Traceback" not in found.err
@@ -116,7 +116,7 @@ def _read_all(read: Callable[[], bytes]) -> bytes:
     while True:
         try:
             piece = read()
-        except OSError:  # How a terminal says that nobody has it open any more.
+        except OSError:  # How a terminal reports that no process has it open.
             return shown
         if not piece:
             return shown

@@ -1,12 +1,12 @@
-"""A launcher that dies on purpose: right before, or right after, one of its own effects.
+"""A launcher that dies on purpose, just before or just after one of its own effects.
 
 An effect is a write that it sends: to ZooKeeper (a transaction, a sequence, a path that is
-made where missing) or to the API server (POST, PATCH, DELETE). Each has a name, which tells
-who writes and what, with ids masked, and how often that was written before: effects that run
-side by side come in any order, and are told apart all the same.
+made where missing) or to the API server (POST, PATCH, DELETE). Each has a name, which says
+which function writes and what, with ids masked, and a count of earlier effects of that name:
+concurrent effects come in any order, and are distinguished by it.
 
-Runs in a process of its own that is forked from one which has imported everything: to start
-Python anew for every death would take most of the time.
+Runs in a process that is forked from one which has imported everything: starting Python for
+every death would take most of the time.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Operation
 
 KILLED = 137
-"""How a process ends that was killed by kill -9, as a shell says it."""
+"""The exit status of a process killed by SIGKILL, as a shell shows it."""
 
 BEFORE, AFTER = "before", "after"
 
 START, SERVE, STOP = "start", "serve", "stop"
-"""When an effect came: until SIGUSR1 said that its start is over, then, and after SIGTERM."""
+"""The phase of an effect: before SIGUSR1 marks the end of the start, after it, after SIGTERM."""
 
 SENT, ANSWERED = "sent", "answered"
 
@@ -57,7 +57,7 @@ _MASKS = (
 )
 
 _NO_EFFECTS = ("selfsubjectaccessreviews", "/clusterroles")
-"""Questions that are POSTed, and what is made once in a cluster: by whoever comes first."""
+"""Queries that are POSTed, and what the first launcher creates once in a cluster."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,21 @@ class Effect:
 
     @property
     def kind(self) -> str:
-        """Its name without what depends on how many nodes it is about."""
+        """Its name without what depends on the number of nodes."""
         sender, colon, operations = self.name.partition(": ")
         return sender + colon + ", ".join(dict.fromkeys(operations.split(", ")))
 
 
 @dataclass(frozen=True)
 class CrashPoint:
-    """Where a launcher is to die."""
+    """Where a launcher dies."""
 
     effect: Effect
     when: str
 
 
 class Effects:
-    """Numbers what a launcher writes, notes it in a file, and ends the process where it is told."""
+    """Counts a launcher's writes, notes them in a file, and ends the process at a crash point."""
 
     def __init__(self, notes: Path, point: CrashPoint | None) -> None:
         self._notes = notes
@@ -93,7 +93,7 @@ class Effects:
         self.phase = START
 
     async def around(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
-        """Send one effect, unless the launcher is to die before it."""
+        """Send one effect, unless the crash point is before it."""
         self._seen[name] += 1
         effect = Effect(name, self._seen[name])
         self._die_at(effect, BEFORE)
@@ -115,10 +115,10 @@ class Effects:
 
 
 def noted(notes: Path, event: str = SENT, phase: str | None = None) -> list[Effect]:
-    """What a launcher has written, in its order; in one phase, or in all."""
+    """A launcher's effects in order, of one phase or of all."""
     if not notes.exists():
         return []
-    # Its last line may be half there.
+    # Its last line may be incomplete.
     lines = [line for line in notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
     entries = [json.loads(line) for line in lines]
     return [
@@ -131,7 +131,7 @@ def noted(notes: Path, event: str = SENT, phase: str | None = None) -> list[Effe
 
 @dataclass(frozen=True)
 class Orders:
-    """How a launcher is to be started."""
+    """How to start a launcher."""
 
     config: Path
     kubeconfig: Path
@@ -140,7 +140,7 @@ class Orders:
     drain: float
     intervals: Intervals
     point: CrashPoint | None
-    """Where it dies; None: it only notes its effects."""
+    """Where it dies; None to only note its effects."""
 
 
 def start(orders: Orders) -> Any:
@@ -193,7 +193,7 @@ async def _serve(orders: Orders, effects: Effects) -> None:
 
 
 def _wrap(effects: Effects) -> None:
-    """Put ``effects`` between the launcher and whatever its two adapters send."""
+    """Route everything that the launcher's two adapters send through ``effects``."""
     _wrap_transaction(effects)
     for method in ("create_sequence", "ensure_path"):
         _wrap_path(effects, ZooKeeperClient, method, method.replace("_", " "))
@@ -229,18 +229,18 @@ def _told(operation: Operation) -> str:
 
 
 def masked(path: str) -> str:
-    """A path without what differs from one run to the next."""
+    """A path without the parts that differ between runs."""
     for pattern, instead in _MASKS:
         path = pattern.sub(instead, path)
     return path
 
 
 _HELPERS = ("_", "transact")
-"""How the functions begin that only pass on what others want to be written."""
+"""Prefixes of functions that only pass on the writes of others."""
 
 
 def _sender() -> str:
-    """The name of the store's function that has something written."""
+    """The name of the store's function that writes."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name.startswith(_HELPERS):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""One launcher dies at one point of a story, and the next one ends it: what must be so then.
+"""One launcher dies at one point of a story, the next one finishes it, and the result is checked.
 
 Each run has a ZooKeeper chroot and a pool of its own, so that many go on side by side.
 """
@@ -36,54 +36,54 @@ TENANTS = "/nodepool-k8s/tenants"
 
 
 QUICK = Intervals(upkeep=1.0)
-"""Upkeep often, so that what it alone finds is found while the test waits."""
+"""Frequent upkeep, so that a test does not wait for what only upkeep finds."""
 
 QUICK_SESSION = {"zookeeper-timeout": 4}
-"""ZooKeeper's least; a dead launcher's locks are free that soon."""
+"""ZooKeeper's minimum; a dead launcher's locks are released after it."""
 
 DRAIN_S = 5.0
-"""Two thirds of it are waited for the launch; the rest is enough to delete its node."""
+"""Two thirds are for the launch; the rest is enough to delete its node."""
 
 PATIENCE_S = 120.0
-"""Many at once, and each waits until its cluster's controllers have come to its namespaces."""
+"""Many run at once, and each waits for the cluster's controllers to handle its namespaces."""
 
 DRAFT_S = 5.0
-"""A draft is a dead launcher's after a minute; here nobody waits that long."""
+"""A draft counts as abandoned after a minute by default; tests do not wait that long."""
 
 TRIES = 3
-"""A launcher that does not come to an effect is given so many chances; writes may race."""
+"""Attempts until a launcher reaches an effect; writes may race."""
 
 LOOK_S = 0.2
 
 DEATH_S = 5.0
-"""An effect that ends a story may be seen before the death that follows it."""
+"""The last effect of a story may be seen before the death that follows it."""
 
 Doing = Callable[["Play"], Awaitable[None]]
 
 
 class NeverCame(Exception):
-    """The launcher had no occasion to die: it did not come to the effect."""
+    """The launcher did not reach the effect at which it dies."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """Something that happens to a launcher, from its start to where nothing more is to come."""
+    """A scenario of a launcher, from its start to its last effect."""
 
     title: str
-    """As the table of crash points has it."""
+    """Its title in the table of crash points."""
     labels: tuple[Options, ...]
     doing: Doing
-    """What the requestor does. Whether a launcher dies meanwhile makes no difference to it."""
+    """What the requestor does, whether or not a launcher dies."""
     limit: int = 1
     """The pool's ``max-servers``: no more than the story needs at once."""
     phase: str | None = crashing.SERVE
-    """Which of its effects are crash points of this story; None: all."""
+    """Which of its effects are crash points of this story; None for all."""
     top: Options = field(default_factory=dict)
     provider: Options = field(default_factory=dict)
     before: Doing | None = None
     """What happened before the launcher starts."""
     intervals: Intervals = NORMAL
-    """Of the launcher that dies; the one that comes after it is always quick."""
+    """Intervals of the launcher that dies; the next one always has short ones."""
 
 
 class Play:
@@ -100,7 +100,7 @@ class Play:
         self.zuul = Zuul(self.site.hosts)
         self._watch = LedgerWatch(self.site.hosts, self._make_site.pool)
         self._used: dict[str, str] = {}
-        """By node: the request that it was given to, and taken by."""
+        """By node: the request that it was allocated to and accepted for."""
         self._deployment: str | None = None
         self._over: list[str] = []
         self._configured = False
@@ -115,7 +115,7 @@ class Play:
             top={**QUICK_SESSION, **self.story.top, **(top or {})},
         )
 
-    # --- the whole ------------------------------------------------------------------------------
+    # --- everything ------------------------------------------------------------------------------
 
     async def record(self) -> list[Effect]:
         """Play it without a death; the launcher's effects, in their order."""
@@ -123,9 +123,9 @@ class Play:
             return await self._recorded()
 
     async def crash(self, point: CrashPoint) -> None:
-        """Play it with a launcher that dies there, and a second one that ends it.
+        """Play it with a launcher that dies there, and a second one that finishes it.
 
-        Raises AssertionError where anything is not as it must be, NeverCame.
+        Raises AssertionError if the result is wrong, NeverCame.
         """
         async with self._in_zookeeper():
             await self._crashed(point)
@@ -158,7 +158,7 @@ class Play:
         )
 
     async def kill(self) -> None:
-        """Kill it wherever it is."""
+        """Kill it at any point."""
         self.process.kill()
         await self.ended()
 
@@ -179,7 +179,7 @@ class Play:
         telling = asyncio.create_task(self._tell_and_settle())
         try:
             came = await self._dies(telling)
-            # Nobody does anything now: what is there has to be right as it stands.
+            # No launcher runs now: the state must be consistent as it is.
             await self._look()
             async with self._next_launcher() as next_one:
                 await telling
@@ -201,7 +201,7 @@ class Play:
             self._notes.unlink(missing_ok=True)
 
     async def _dies(self, telling: asyncio.Task[None]) -> bool:
-        """Wait for its death; where the story ends without it, kill it, and False."""
+        """Wait for its death; if the story ends without it, kill it and return False."""
         ended = asyncio.create_task(self.ended())
         await asyncio.wait({ended, telling}, return_when=asyncio.FIRST_COMPLETED)
         with suppress(AssertionError):
@@ -229,7 +229,7 @@ class Play:
 
     async def _tell_and_settle(self) -> None:
         await self._tell()
-        if self.process.exitcode != 0:  # One that was stopped leaves the request to others.
+        if self.process.exitcode != 0:  # A stopped launcher leaves the request to others.
             await self.settled()
 
     async def _tell(self) -> None:
@@ -242,7 +242,7 @@ class Play:
     # --- what a story is made of ---------------------------------------------------------------
 
     def configure(self, top: Options | None = None, provider: Options | None = None) -> None:
-        """Change the configuration file: to this, beside what the story has."""
+        """Change the configuration file: these options in addition to those of the story."""
         self._configured = True
         self.site.become(self._site(top, provider))
 
@@ -267,12 +267,12 @@ class Play:
         await eventually(check, f"the answer to {start}")
 
     async def leave_namespace(self, name: str) -> None:
-        """Make a namespace as if a launcher of this deployment had, and forgot it."""
+        """Create a namespace that a launcher of this deployment has leaked."""
         labels = {DEPLOYMENT: await self.zuul.deployment()}
         await self._admin.create_namespace(f"{self._make_site.pool}-{name}", labels)
 
     async def namespaces(self) -> list[str]:
-        """Those of this deployment that are not on their way out."""
+        """The namespaces of this deployment that are not being deleted."""
         found = await self._admin.namespaces(await self.zuul.deployment())
         return [entry["metadata"]["name"] for entry in found]
 
@@ -281,7 +281,7 @@ class Play:
         await eventually(lambda: self.process.exitcode is not None, "its death", timeout)
 
     async def settled(self) -> None:
-        """Wait until the request's lock is gone, which is the last thing to go."""
+        """Wait until the request's lock is gone, which is deleted last."""
 
         async def no_lock() -> bool:
             return not await self.zuul.children(REQUEST_LOCKS)
@@ -289,7 +289,7 @@ class Play:
         await eventually(no_lock, "request locks gone")
 
     async def accept(self, request_id: str) -> dict[str, Lock]:
-        """What a requestor does with a fulfilled request; the locks of its nodes."""
+        """Accept a fulfilled request; the locks of its nodes."""
         await self.zuul.answered(request_id)
         locks = await self.zuul.accept(request_id)
         twice = locks.keys() & self._used.keys()
@@ -308,19 +308,19 @@ class Play:
         return found
 
     async def set_pods(self, status: Object, label: str = "pod") -> None:
-        """Say that of every pod of a label that appears, until cancelled."""
+        """Set that status on every new pod of a label, until cancelled."""
         while True:
             for pod in await self.pods():
                 due = pod["status"].get("phase") != status["phase"]
                 if due and pod["metadata"]["name"] == label:
                     metadata = pod["metadata"]
-                    with suppress(ApiError):  # It went meanwhile.
+                    with suppress(ApiError):  # It was deleted in the meantime.
                         await self._admin.set_status(
                             metadata["namespace"], status, metadata["name"]
                         )
             await asyncio.sleep(LOOK_S)
 
-    # --- what has to be so ------------------------------------------------------------------------
+    # --- what is checked ------------------------------------------------------------------------
 
     async def _tenants(self) -> dict[str, dict[str, int]]:
         """What each tenant's ledger holds, in thousandths."""
@@ -334,7 +334,7 @@ class Play:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        """Quota, ledger, and that no node is given twice, at this moment."""
+        """Check quota and ledger now, and that no node is allocated twice."""
         nodes = await asyncio.to_thread(self._watch.look)
         if nodes > self.story.limit:
             self._over.append(f"{nodes} nodes")
@@ -353,7 +353,7 @@ class Play:
                         self._over.append(f"node {node_id} given to {owner} and {request_id}")
 
     async def _leave_nothing(self, launcher: RunningLauncher) -> None:
-        """Return everything; no record, lock, count, pod or namespace stays."""
+        """Return everything; no record, lock, claim, pod or namespace may stay."""
         if self._configured:
             self.configure()
             as_it_was = self.site.settings()
@@ -391,7 +391,7 @@ class Play:
 
 @dataclass(frozen=True)
 class Death:
-    """A launcher that is to die at a point of a story."""
+    """A launcher that dies at a point of a story."""
 
     story: str
     point: CrashPoint
@@ -406,13 +406,13 @@ class Outcome:
     """How a death ended."""
 
     came: bool
-    """Whether the launcher came to the effect at all."""
+    """Whether the launcher reached the effect."""
     wrong: str = ""
-    """What was not as it must be."""
+    """What was wrong in the end."""
 
 
 def deaths(tables: Mapping[str, Sequence[Row]]) -> list[Death]:
-    """Every way to die in some stories, given by their names."""
+    """Every crash point of the named stories."""
     return [
         Death(name, CrashPoint(row.effect, when))
         for name, rows in tables.items()
@@ -427,7 +427,7 @@ def expect_nothing_wrong(outcomes: Mapping[Death, Outcome]) -> None:
 
 
 class Plays:
-    """Plays stories, so many at a time."""
+    """Plays stories, several at a time."""
 
     def __init__(
         self,
@@ -462,7 +462,7 @@ class Plays:
         return dict(zip(names, await asyncio.gather(*map(some, names)), strict=True))
 
     async def die(self, deaths: Sequence[Death]) -> dict[Death, Outcome]:
-        """Die at each of them, and look how it ends."""
+        """Die at each of them, and collect the outcomes."""
 
         async def one(number: int, death: Death) -> Outcome:
             for attempt in range(TRIES):

@@ -1,4 +1,4 @@
-"""What a launcher dies in: each story lets it write something that no other does."""
+"""The stories in which a launcher dies; each has effects that no other has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def use_a_ready_node_and_a_new_one(play: Play) -> None:
 
 
 async def make_a_ready_node(play: Play) -> None:
-    """One that was made for a request which is withdrawn before it is taken."""
+    """A ready node whose request is cancelled before it is accepted."""
     request_id = await play.zuul.submit("pod")
     (node_id,) = (await play.zuul.answered(request_id))["nodes"]
     await play.zuul.cancel(request_id)
@@ -71,7 +71,7 @@ async def ask_for_what_fails_in_part(play: Play) -> None:
     await eventually(half, "one of two")
     kubelet = asyncio.create_task(play.set_pods({"phase": "Failed"}, "broken"))
     await play.zuul.answered(request_id, "failed")
-    await eventually(free, "a ready node that is nobody's")
+    await eventually(free, "an unallocated ready node")
     await play.zuul.cancel(request_id)
     kubelet.cancel()
 
@@ -112,7 +112,7 @@ async def cancel_a_launch(play: Play) -> None:
 
 
 async def launch(play: Play) -> None:
-    """Wait until there is a pod that its launcher knows of."""
+    """Wait until the launcher knows of a pod."""
     await eventually(play.pods, "a pod")
     await play.answered_to("POST /api/v1/namespaces/NAMESPACE/pods")
 
@@ -187,7 +187,7 @@ STORIES = {
         "More is asked for than there can be, and declined", (pod_label(),), ask_for_too_many
     ),
     "half": Story(
-        "One launch of two fails, and the other node is left to whoever comes",
+        "One launch of two fails, and the other node stays for another request",
         (pod_label(), manual_label("broken")), ask_for_what_fails_in_part, limit=2,
         provider={"launch-retries": 1},
     ),

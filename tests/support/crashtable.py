@@ -1,4 +1,4 @@
-"""The tables of docs/crash-points.md: which effects there are, and that each death was outlived."""
+"""The tables of docs/crash-points.md: every effect, and the outcome of each death."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
 
     effect: Effect
     always: bool
-    """Whether it comes each time that its story is played."""
+    """Whether it is seen each time that its story is played."""
     before: str = OUTLIVED
     after: str = OUTLIVED
 
@@ -32,13 +32,13 @@ Tables = Mapping[str, Sequence[Row]]
 
 
 def merged(recordings: Sequence[Sequence[Effect]]) -> list[Row]:
-    """The rows of a story that was recorded some times, in the order in which they came first."""
+    """The rows of a story that was recorded several times, in order of first appearance."""
     effects = dict.fromkeys(effect for recording in recordings for effect in recording)
     return [Row(effect, all(effect in each for each in recordings)) for effect in effects]
 
 
 def written(tables: Tables, page: str) -> str:
-    """The page with these tables instead of those that it has."""
+    """The page with its tables replaced by these."""
     introduction = page.partition("\n## ")[0].rstrip()
     return "\n\n".join([introduction, *(_table(*entry) for entry in tables.items())]) + "\n"
 
@@ -67,7 +67,7 @@ def read(page: str) -> dict[str, list[Row]]:
 
 
 def differences(tables: Tables, recorded: Iterable[Effect]) -> list[str]:
-    """Kinds of effects that the tables lack, and those that they have and are no more."""
+    """Kinds of effects that the tables lack, and kinds in them that no longer exist."""
     rows = [row for found in tables.values() for row in found]
     known = {row.effect.kind for row in rows}
     expected = {row.effect.kind for row in rows if row.always}

@@ -1,4 +1,4 @@
-"""Readings of the launcher's metrics in this process, told apart from earlier tests'."""
+"""Readings of the launcher's metrics in this process, apart from those of earlier tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class Readings:
-    """What metrics have grown by since this was made: the registry is the process's."""
+    """Growth of metrics since this was created: the registry belongs to the process."""
 
     def __init__(self) -> None:
         self._before = self._all()
@@ -22,10 +22,10 @@ class Readings:
         }
 
     def now(self, name: str, **labels: str) -> float | None:
-        """What it stands at; None where there is no such series."""
+        """The value of a series; None if there is no such series."""
         return self._all().get((f"nodepool_k8s_{name}", frozenset(labels.items())))
 
     def grown(self, name: str, **labels: str) -> float:
-        """What it has grown by."""
+        """The growth of a series."""
         key = (f"nodepool_k8s_{name}", frozenset(labels.items()))
         return self._all().get(key, 0.0) - self._before.get(key, 0.0)

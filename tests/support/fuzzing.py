@@ -1,7 +1,7 @@
-"""How hard the tests in tests/unit/fuzz try, and the junk that they try with.
+"""How many examples the tests in tests/unit/fuzz try, and the junk values that they use.
 
-By default the same few histories every time, in seconds. ``FUZZ=long`` takes fifty times as
-many, others each time; a number in its place takes that many times as many.
+By default they try the same few histories every time, which takes seconds. ``FUZZ=long`` tries
+fifty times as many, different ones each time; a number tries that many times as many.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _odd(name: str) -> Any:
 
 any_texts = st.one_of(
     texts,
-    # Half of a pair is no character, but JSON can say it, and Python reads it.
+    # Half of a surrogate pair is not a character, but JSON can express it and Python reads it.
     st.sampled_from(["\ud800", "a\udfff", "\x00", "\u202e", "a/b", "%2F", "..", "²"]),
     st.sampled_from(["digits"]).map(_odd),
 )
@@ -82,9 +82,9 @@ _values: st.SearchStrategy[Any] = st.one_of(
 
 @st.composite
 def _any_value(draw: st.DrawFn) -> Any:
-    # Not shown with all that it is made of, where a strategy that uses it is.
+    # Printed by its name in strategies that use it, not with all its parts.
     return draw(_values)
 
 
 values: st.SearchStrategy[Any] = _any_value()
-"""Whatever JSON can say, and Python's JSON reads."""
+"""Any value that JSON can express and Python's parser reads."""

@@ -1,4 +1,4 @@
-"""What a node's pod is like inside, seen by nothing but the node's record."""
+"""What a node's pod is like inside, seen through the node's record alone."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class RunningLauncher:
         self.kazoo._call(_CONNECTION_DROP, self.kazoo.handler.async_result())
 
     def left_tasks(self) -> set[asyncio.Task[Any]]:
-        """What it started and did not end."""
+        """The tasks that it started and did not end."""
         here = asyncio.current_task()
         return {
             task
@@ -87,7 +87,7 @@ class RunningLauncher:
 
 
 class Launchers:
-    """The launchers of one test, and that they leave the house as they found it."""
+    """The launchers of one test; at its end they must have left nothing behind."""
 
     def __init__(
         self, zuul: Zuul, admin: Admin, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,18 +130,18 @@ class Launchers:
         return process
 
     async def stop_all(self) -> None:
-        """Stop every launcher; what is ready, in use or held stays."""
+        """Stop every launcher; nodes that are ready, in use or held stay."""
         for running in self._running:
             await running.stop()
         for process in self._processes:
             await process.terminate()
 
     async def leave_nothing(self) -> None:
-        """Return what is in use, stop, and look that nothing stayed behind."""
+        """Return every node, stop, and check that nothing was left behind."""
         alive = [each for each in self._running if not each.task.done()]
         processes = [each for each in self._processes if each.status is None]
         if alive or processes:
-            await self.empty_house()
+            await self.return_nodes()
         for running in self._running:
             await running.stop()
         for running in self._running:
@@ -149,10 +149,10 @@ class Launchers:
         for process in processes:
             assert await process.terminate() == 0
         if alive or processes:
-            await self._look_at_the_rest()
+            await self._check_nothing_left()
 
-    async def empty_house(self) -> None:
-        """Return every node; all records go."""
+    async def return_nodes(self) -> None:
+        """Return every node, and wait until all records are gone."""
 
         async def check() -> bool:
             await self._zuul.tidy()
@@ -162,13 +162,13 @@ class Launchers:
 
         await eventually(check, "every node's record gone")
 
-    async def _look_at_the_rest(self) -> None:
+    async def _check_nothing_left(self) -> None:
         async def nothing_ephemeral() -> bool:
             others = {"elsewhere"}  # Registered by the test itself.
             hosts = {entry["hostname"] for entry in await self._zuul.components()}
             return hosts <= others and not await self._zuul.held_locks()
 
-        # Of a launcher that was killed, it stays as long as its session.
+        # Ephemeral znodes of a killed launcher last as long as its session.
         killed = any(each.status for each in self._processes)
         await eventually(nothing_ephemeral, "no lock, no pool", timeout=10 if killed else 0)
         for pool, claimed in (await self._zuul.ledgers()).items():
@@ -178,11 +178,11 @@ class Launchers:
         async def none_left() -> bool:
             return not await self._admin.namespaces(deployment)
 
-        # Accepted deletions only: what is on its way out is not among them.
+        # A namespace that is being deleted is not listed.
         await eventually(none_left, "no namespace left", timeout=5)
 
     async def end(self) -> None:
-        """Stop whatever a failed test left running."""
+        """Stop every launcher that a failed test left running."""
         for running in self._running:
             if not running.task.done():
                 running.task.cancel()

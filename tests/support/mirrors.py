@@ -11,7 +11,7 @@ from nodepool_k8s.zookeeper.mirror import Mirror
 
 
 def still_mirror() -> Mirror:
-    """Nothing happens on its connection, and it reads nothing."""
+    """A connection without events, which reads nothing."""
     client = SimpleNamespace(on_event=lambda callback: None)
     return Mirror(cast(ZooKeeperClient, client), _never)
 

@@ -1,4 +1,4 @@
-"""Namespaces and pods as an API server shows them, usual ones and broken ones, for hypothesis."""
+"""Namespaces and pods as an API server shows them, valid and broken, for hypothesis."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 @st.composite
 def broken(draw: st.DrawFn, whole: st.SearchStrategy[Any], breaks: int = 2) -> Any:
-    """What ``whole`` makes, with junk in some places of it, or without them."""
+    """Values of ``whole`` in which some places hold junk or are missing."""
     value = copy.deepcopy(draw(whole))
     for _ in range(draw(st.integers(1, breaks))):
         places = list(_places(value))
@@ -138,4 +138,4 @@ ODD_ANSWERS: st.SearchStrategy[Answer | Exception] = st.one_of(
     st.builds(failure, st.sampled_from([403, 410, 429, 500]), st.just("Expired")),
     st.sampled_from([aiohttp.ClientPayloadError("cut"), ConnectionResetError("reset")]),
 )
-"""What an API server, or somebody in between, answers to anything."""
+"""Answers of an API server, or of a proxy in front of it, to any call."""

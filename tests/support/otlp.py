@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Collector:
-    """Takes spans from when it is entered until it is left."""
+    """Receives spans for the length of its block."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []

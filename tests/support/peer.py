@@ -20,14 +20,14 @@ from tests.support.waiting import eventually
 from tests.support.zuul import Zuul
 
 SESSION_S = 4.0
-"""The shortest that the server grants: how long a killed one seems to be alive."""
+"""The shortest that the server grants: how long a killed launcher seems to be alive."""
 START_S = 60.0
 ROUND = "Finished handler assignment"
 """Logged each time when it has looked at all requests."""
 
 
 class Peer:
-    """One of its launchers."""
+    """One of Nodepool's launchers."""
 
     def __init__(self, site: Site, environment: Path, name: str) -> None:
         self.log = site.path.with_name(f"{name}.log")
@@ -43,21 +43,21 @@ class Peer:
         return self.process.text()
 
     async def ready(self) -> Peer:
-        """Wait until it has looked at the requests that there are."""
+        """Wait until it has looked at the waiting requests."""
         await self.process.logged(ROUND, START_S)
         return self
 
     async def looked(self) -> None:
-        """Wait until it has looked at all requests once more, and for what to ask itself."""
+        """Wait until it has looked at all requests, and for spare nodes, once more."""
         before = self._rounds()
-        # The round under way may be past what we wait for; its loops take turns of a second.
-        await eventually(lambda: self._rounds() > before + 2, "Nodepool has looked around")
+        # The current round may have passed the request already; its loops run every second.
+        await eventually(lambda: self._rounds() > before + 2, "Nodepool has looked at all requests")
 
     def _rounds(self) -> int:
         return self.text().count(ROUND)
 
     async def upkeep_done(self) -> None:
-        """Wait until it has been through its upkeep, which it does at its start."""
+        """Wait until it has done its upkeep, which it does at its start."""
 
         def check() -> bool:
             return "nodepool.CleanupWorker: Finished cleanup" in self.text()
@@ -65,7 +65,7 @@ class Peer:
         await eventually(check, "its upkeep is done")
 
     async def command(self, *arguments: str) -> str:
-        """What its command ``nodepool`` prints; it ends without an error."""
+        """Run its command ``nodepool``, which must succeed; what it prints."""
         argv = [str(self._environment / "bin" / "nodepool"), "-c", str(self._site.path)]
         done = await asyncio.to_thread(
             subprocess.run,
@@ -90,17 +90,17 @@ class Peer:
     # --- ending it -----------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """The way it calls graceful: it leaves the registry at once and its launches undone."""
+        """Stop it by SIGINT: it unregisters at once and abandons its launches."""
         self.process.send_signal(signal.SIGINT)
         await self.process.wait()
 
     async def kill(self) -> None:
-        """kill -9: all that it holds stays until its session ends."""
+        """Kill it by SIGKILL: its locks stay until its session expires."""
         await self.process.kill()
 
 
 class Peers:
-    """Those of one test, and what they leave."""
+    """Nodepool's launchers of one test, and what they leave."""
 
     def __init__(self, make_site: SiteMaker, environment: Path, zuul: Zuul, admin: Admin) -> None:
         self._make_site = make_site
@@ -115,7 +115,7 @@ class Peers:
         return await self.start_unready(*providers, top=top).ready()
 
     def start_unready(self, *providers: Options, top: Options | None = None) -> Peer:
-        """Start one with those providers, in our site's form, on ZooKeeper's TLS port."""
+        """Start one with those providers, given as to ``SiteMaker``, on ZooKeeper's TLS port."""
         cluster = self._make_site.cluster
         server = nodepool_yaml.server(cluster.zookeeper_tls, self._make_site.chroot)
         zookeeper = {
@@ -135,9 +135,9 @@ class Peers:
         return found is not None and "deletionTimestamp" not in found["metadata"]
 
     async def clear(self) -> None:
-        """End them, and remove what they made: they themselves would take their time over it.
+        """End them, and remove what they created: they themselves would be slow at it.
 
-        And what launchers of ours made that have stopped, as nobody else will.
+        Also removes what stopped launchers of ours created, as no launcher will.
         """
         for peer in self._started:
             await peer.kill()
@@ -150,7 +150,7 @@ class Peers:
             await self._admin.delete_namespace(name)
 
     async def _end_sessions(self) -> None:
-        """Remove what holds for a dead one until its session is over: pools and locks."""
+        """Remove what outlives a dead launcher until its session expires: pools and locks."""
         sessions = set()
         for name in await self._zuul.children(POOLS):
             path = f"{POOLS}/{name}"

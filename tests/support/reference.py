@@ -527,7 +527,7 @@ ACCEPTED: dict[str, Example] = {
     ),
     "metaflow-variables": Example(
         METAFLOW,
-        "what a pod is told about itself",
+        "what a pod learns about itself",
         {},
         _container(
             env=[
@@ -612,7 +612,7 @@ ACCEPTED: dict[str, Example] = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """One thing that a page allows and that cannot be: what its reader is told."""
+    """An option of a page that is not supported, and the error for it."""
 
     page: str
     asks: str
@@ -666,7 +666,7 @@ REFUSED = [
     ),
     Refusal(
         HUB_B,
-        "a gpu, of nobody's make",
+        "a gpu without a vendor",
         {"resources": {"cpu": "2", "mem": "4Gi", "gpu": "1"}},
         "resources.gpu",
         "needs gpu-resource beside it: .*nvidia.com/gpu; or gpu-vendor",

@@ -1,7 +1,7 @@
-"""An API server within the process: the real client talks to it, and no socket is opened.
+"""An API server within the process: the real client calls it, and no socket is opened.
 
-What it answers, and what goes wrong on the way, a test says. It knows lists in pages, watches,
-versions and what is too old for them.
+The test decides what it answers and what fails. It has lists in pages, watches, resource
+versions, and a history of limited length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nodepool_k8s.kubernetes.client import ApiClient
 
 
 class Answer:
-    """What the client takes for an ``aiohttp.ClientResponse``: a body, or pieces as they come."""
+    """Stands for an ``aiohttp.ClientResponse``: a body, or chunks of a stream."""
 
     connection = None
 
@@ -102,7 +102,7 @@ class ScriptedClient(ApiClient):
 
 
 class Collection:
-    """Objects of one kind with what has happened to them, as the API server keeps it."""
+    """Objects of one kind with their history, as the API server keeps it."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
@@ -111,8 +111,8 @@ class Collection:
         self.page = 500
         self.log: list[tuple[int, bytes]] = []
         self.faults: list[Answer | bytes | Exception | None] = []
-        """What happens to the next requests, each once: another answer, a line that does not
-        belong into a watch, a failure, nothing."""
+        """What happens to the next requests, once each: another answer, a stray line in a watch, a
+        failure, or nothing."""
         self.watches: set[asyncio.Queue[bytes | None]] = set()
         self._snapshots: dict[str, tuple[int, list[dict[str, Any]]]] = {}
 
@@ -131,12 +131,12 @@ class Collection:
             self._happens("DELETED", raw)
 
     def bookmark(self) -> None:
-        """Tell the watches how far they are."""
+        """Send a bookmark to the watches."""
         line = _line("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
         self.say(line)
 
     def say(self, line: bytes) -> None:
-        """Send a line, whatever it is, to all who watch."""
+        """Send any line to every watch."""
         for watch in self.watches:
             watch.put_nowait(line)
 
@@ -146,7 +146,7 @@ class Collection:
             watch.put_nowait(None)
 
     def forget(self) -> None:
-        """Keep no history: who is not up to date has to list again."""
+        """Drop the history: a client that is not up to date must list again."""
         self.oldest = self.version
         self.log.clear()
         self._snapshots.clear()

@@ -19,7 +19,7 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Site:
-    """One configuration file, and how to reach what it is about."""
+    """One configuration file, and how to reach its cluster and ZooKeeper."""
 
     cluster: LocalCluster
     chroot: str
@@ -39,7 +39,7 @@ class Site:
         return ConfigFiles(str(self.path), str(self.secure_path) if self.secure_path else None)
 
     def become(self, other: Site) -> None:
-        """Change the file into another site's, as an admin's editor does: at once."""
+        """Replace the file by another site's in one step, as editors do."""
         other.path.replace(self.path)
 
 
@@ -58,11 +58,11 @@ class SiteMaker:
 
     @property
     def pool(self) -> str:
-        """A pool's name, and so the beginning of its namespaces', that no other test uses."""
+        """A pool's name, the prefix of its namespaces, that no other test uses."""
         return f"main-{self.chroot[-8:]}"
 
     def namespace(self, node_id: str, attempt: int = 0) -> str:
-        """Where a node's objects are."""
+        """The namespace of a node."""
         return f"{self.pool}-{node_id}" + (f"-{attempt}" if attempt else "")
 
     def __call__(
@@ -77,7 +77,7 @@ class SiteMaker:
         return self.of([{"name": "local", "pools": pools, **(provider or {})}], top)
 
     def of(self, providers: list[Options], top: Options | None = None) -> Site:
-        """Any providers; what they leave out is the local cluster's."""
+        """Any providers, on the local cluster unless they say otherwise."""
         servers = [nodepool_yaml.server(self.cluster.zookeeper, self.chroot)]
         document = nodepool_yaml.document(servers, providers, context=self.cluster.context)
         path = self._folder / f"nodepool-{next(self._numbers)}.yaml"
@@ -86,7 +86,7 @@ class SiteMaker:
 
 
 IMAGE = "docker.io/library/busybox:1.35"
-"""There without a registry, on every local cluster."""
+"""Available without a registry on every local cluster."""
 
 
 def pod_label(name: str = "pod", **options: Any) -> Options:

@@ -18,14 +18,14 @@ class _Selector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise AssertionError("everybody waits for something that will never happen")
+            raise AssertionError("every task waits for something that will never happen")
         if not ready and timeout:
             self.now += timeout
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time is seconds since it was made; a sleep takes none."""
+    """Its time is in seconds since its creation; a sleep takes no real time."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -36,6 +36,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it as ``asyncio.run`` would, in as little time as it takes to compute."""
+    """Run it as ``asyncio.run`` would, without waiting."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(coroutine)

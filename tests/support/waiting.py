@@ -1,4 +1,4 @@
-"""The one way in which tests wait: look again until it is so, or fail with what is missing."""
+"""How tests wait: check again until something is true, or fail with what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_S = 0.03
 async def eventually(check: Callable[[], Any], what: str = "", timeout: float | None = None) -> Any:
     """The first true answer of ``check``, which may be a coroutine function.
 
-    An AssertionError of it is "not yet" as well.
+    An AssertionError in it counts as "not yet".
     """
     timeout = PATIENCE_S if timeout is None else timeout
     deadline = time.monotonic() + timeout

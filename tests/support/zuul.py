@@ -1,4 +1,4 @@
-"""The requestor of the tests: Zuul, who also waits, looks at everything, and tidies up."""
+"""The requestor of the tests, which also waits, inspects ZooKeeper, and cleans up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 @dataclass
 class Sighting:
-    """What was seen at the moment when a request's answer appeared."""
+    """What was read at the moment when a request's answer appeared."""
 
     request: Record
     node_locks: dict[str, list[str]]
@@ -51,7 +51,7 @@ class Zuul(Requestor):
         return path.rpartition("/")[2]
 
     async def answered(self, request_id: str, *states: str) -> Record:
-        """Wait for the request to come to one of the states (fulfilled); the request."""
+        """Wait until the request is in one of the states (default: fulfilled); its record."""
         wanted = states or ("fulfilled",)
 
         async def check() -> Record | None:
@@ -64,9 +64,9 @@ class Zuul(Requestor):
         return found
 
     def watch_answer(self, request_id: str) -> Callable[[], Sighting | None]:
-        """Look at everything at the very moment when the request is answered.
+        """Read request, nodes and locks at the moment when the request is answered.
 
-        Called (and looking) on kazoo's threads, as Zuul's own cache does.
+        Runs on kazoo's threads, as Zuul's own cache does.
         """
         sightings: list[Sighting] = []
 
@@ -119,7 +119,7 @@ class Zuul(Requestor):
         await eventually(check, f"nodes {node_ids} gone")
 
     async def states(self) -> dict[str, str]:
-        """The state of every node; of one whose record is empty, that."""
+        """The state of every node; "empty" without a record."""
         found = {name: await self.node(name) for name in await self.children(NODES)}
         return {name: record["state"] if record else "empty" for name, record in found.items()}
 
@@ -129,7 +129,7 @@ class Zuul(Requestor):
             if state == "init":
                 await self.delete(f"{NODES}/{node_id}")
 
-    # --- the whole ---------------------------------------------------------------------------
+    # --- everything ---------------------------------------------------------------------------
 
     async def register(self, **keys: Any) -> str:
         """Register a pool by hand, as another launcher would."""
@@ -158,7 +158,7 @@ class Zuul(Requestor):
         return found
 
     async def sums(self) -> dict[str, dict[str, int]]:
-        """What the node records say that they hold of each pool's quota."""
+        """What the node records claim of each pool's quota, in thousandths."""
         sums: dict[str, dict[str, int]] = {}
         for record in (await self.nodes()).values():
             claimed = ((record["driver_data"] or {}).get("nodepool_k8s") or {}).get("claimed") or {}
@@ -168,7 +168,7 @@ class Zuul(Requestor):
         return sums
 
     async def tidy(self) -> None:
-        """Withdraw every request and return every node that nobody holds."""
+        """Cancel every request and return every unlocked node."""
         for request_id in await self.children(REQUESTS):
             await self.cancel(request_id)
         for node_id, record in (await self.nodes()).items():
@@ -186,7 +186,7 @@ class Zuul(Requestor):
 
 
 class Recorder:
-    """Looks at something in a thread of its own, as often as it can, and keeps the maximum."""
+    """Measures something in a thread, as often as it can, and keeps the maximum."""
 
     def __init__(self, measure: Callable[[], int]) -> None:
         self._measure = measure
@@ -217,10 +217,10 @@ class Recorder:
 
 
 class LedgerWatch:
-    """Looks at a pool's records and its ledger together, over and over.
+    """Compares a pool's records with its ledger, again and again.
 
     Every claim and every removal changes the ledger's version: records that were read while
-    it stood still are what there was at one moment.
+    it did not change are consistent.
     """
 
     def __init__(self, hosts: str, pool: str, provider: str = "local") -> None:
@@ -238,7 +238,7 @@ class LedgerWatch:
         self._kazoo.close()
 
     def look(self) -> int:
-        """How many nodes hold a part of the quota; 0 where the moment could not be caught."""
+        """How many nodes hold a part of the quota; 0 if the records changed meanwhile."""
         try:
             data, before = self._kazoo.get(self._path)
             total = self._total()
@@ -261,7 +261,7 @@ class LedgerWatch:
                 data = self._kazoo.get(f"{NODES}/{name}")[0]
             except NoNodeError:
                 continue
-            if not data:  # A contender's lock made it.
+            if not data:  # Created by a contender's lock.
                 continue
             record = json.loads(data)
             own = (record["driver_data"] or {}).get("nodepool_k8s") or {}

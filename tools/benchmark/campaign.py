@@ -1,7 +1,7 @@
 """A whole benchmark: clusters, runs and subjects in order, and what failed on the way.
 
 In each run the floor and this launcher take every step in turn, so that what drifts on the
-machine meets both. The peer comes after this launcher has ended, because even an idle one
+machine meets both. The peer comes after this launcher has ended, because even an idle peer
 polls.
 """
 
@@ -40,12 +40,12 @@ from benchmark.runs import Runs
 from benchmark.scale import Growth
 
 BUSY = 0.5
-"""Load for each core from which on others' work shows in the figures."""
+"""Load per core above which other work shows in the figures."""
 WARM_UP = "warm-up"
 REAL = "gone-real"
 REAL_COUNT = 10
 PEER_REAL_COUNT = 3
-"""Nodepool needs most of a minute for each."""
+"""Nodepool takes most of a minute for each."""
 PEER_SEQUENCE = 10
 """Nodepool's seconds hardly vary: ten of them tell as much as thirty."""
 
@@ -74,10 +74,10 @@ class Campaign:
     failures: list[str] = field(default_factory=list)
     environment: Path | None = None
     load: float = 0.0
-    """The machine's load average of one minute before the benchmark began."""
+    """The machine's load average over the minute before the benchmark began."""
 
     def run(self) -> None:
-        """All of it. A subject that fails does not keep the others from being measured."""
+        """Run all of it. A subject that fails does not prevent the others from being measured."""
         self._look_at_the_machine()
         if self.plan.peer:
             with self._noting("the peer"):
@@ -93,7 +93,7 @@ class Campaign:
         self.load = os.getloadavg()[0]
         if self.load > BUSY * (os.cpu_count() or 1):
             self.progress.say(
-                f"mind: this machine is busy already (load {self.load:.1f}); "
+                f"note: this machine is already busy (load {self.load:.1f}); "
                 "even the ratios are of little use then"
             )
 
@@ -207,7 +207,7 @@ class Campaign:
         local.up(self.progress)
         try:
             if local.nodes != nodes:
-                self.progress.say(f"mind: the nodes are {local.nodes} here, not {nodes}")
+                self.progress.say(f"note: the nodes are {local.nodes} here, not {nodes}")
             yield local
         finally:
             local.down(self.progress)

@@ -1,4 +1,4 @@
-"""What stops a measurement."""
+"""The error that ends a measurement."""
 
 
 class BenchmarkError(Exception):

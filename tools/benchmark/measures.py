@@ -173,7 +173,7 @@ class LauncherSubject:
     def warm_up(self) -> Found:
         """Wait for it to register, read its memory, and let it do everything once."""
         self.await_launcher()
-        # Not for an event: there is none for a process that has nothing left to do.
+        # A fixed time: no event says that a process has become idle.
         time.sleep(SETTLE_S)
         found = {"memory-idle": self._launcher.memory()}
         for label in LABELS:

@@ -71,7 +71,7 @@ class Recovery:
 def measure(
     place: Place, local: LocalCluster, progress: Progress, *, quick: bool
 ) -> list[Recovery]:
-    """Read all of it, on a cluster that is up."""
+    """Measure all of it, on a cluster that is up."""
     return asyncio.run(_measure(place, local, progress, QUICK_ROUNDS if quick else ROUNDS))
 
 

@@ -148,7 +148,7 @@ def _recipe(place: Place) -> Recipe:
 
 
 def table(runs: Runs) -> Table:
-    """What was read, for people."""
+    """The measurements as a table."""
     made = Table(title="From the command line to the exit of `true`, on a real node")
     for title in ("", "runs", "median s", "90 % s", "of kubectl's", "wanted"):
         made.add_column(title, justify="right" if title else "left")

@@ -69,14 +69,14 @@ class Sharing:
 
 @dataclass
 class Growth:
-    """Everything that was read."""
+    """Everything that was measured."""
 
     readings: list[Reading]
     sharing: Sharing
 
 
 def measure(place: Place, progress: Progress, *, quick: bool) -> Growth:
-    """Read all of it, on a cluster that is up."""
+    """Measure all of it, on a cluster that is up."""
     return asyncio.run(_measure(place, progress, QUICK_SIZES if quick else SIZES))
 
 
@@ -112,7 +112,7 @@ async def _read(recipe: Recipe, nodes: int) -> Reading:
         try:
             await load.launch("namespace", 1, at_once=False, within=WITHIN_S)
             start = time.monotonic() - begun
-            # Not for an event: there is none for a process that has nothing left to do.
+            # A fixed time: no event says that a process has become idle.
             await asyncio.sleep(SETTLE_S)
             memory, idle = launcher.memory(), await _idle(launcher)
             before = launcher.cpu()

@@ -1,4 +1,4 @@
-"""The few calls at the API server that bringing a cluster up takes. Not a client library."""
+"""The few blocking calls to the API server that bringing up a cluster takes."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ class Api:
         self._tls = tls_context(pki.ca, pki.cert("admin"), pki.key("admin"))
 
     def get(self, path: str) -> dict[str, Any] | None:
-        """The object there, or None."""
+        """The object at a path, or None."""
         status, body = self._call("GET", path)
         if status == http.client.NOT_FOUND:
             return None

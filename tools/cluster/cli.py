@@ -26,7 +26,7 @@ folder_option = click.option(
 
 
 def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Show our own errors as a message; others keep their traceback, for they are bugs."""
+    """Show our own errors as a message; others are bugs and keep their traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
@@ -41,7 +41,7 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Keep one local cluster per folder: Kubernetes and ZooKeeper, on loopback."""
-    # A terminated `up` is to tidy up as an interrupted one does.
+    # A terminated `up` cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
@@ -56,7 +56,7 @@ def main() -> None:
 )
 @telling_errors
 def up(folder: Path, nodes: str) -> None:
-    """Bring the cluster up; nothing happens if it is up."""
+    """Bring the cluster up, unless it is."""
     progress = Progress()
     cluster = LocalCluster(folder, nodes)
     cluster.up(progress)

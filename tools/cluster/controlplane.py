@@ -6,7 +6,7 @@ from .ports import HOST
 from .site import Site
 from .state import Probe, Service
 
-# What the API server needs to speak to a kubelet, which names itself localhost.
+# What the API server needs to reach a kubelet, whose name is localhost.
 _KUBELET_ACCESS = ("--kubelet-preferred-address-types=Hostname",)
 
 
@@ -94,7 +94,7 @@ def controller_manager(site: Site) -> Service:
 
 
 def scheduler(site: Site) -> Service:
-    """With its client unthrottled, so that a benchmark doesn't measure the scheduler's limit."""
+    """With its client unthrottled, so that a benchmark does not measure the scheduler's limit."""
     claimed = site.claim_ports("kube-scheduler")
     kubeconfig = site.kubeconfig_of("scheduler")
     config = site.layout.config / "scheduler.yaml"

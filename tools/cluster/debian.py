@@ -1,4 +1,4 @@
-"""Debian packages: what is there, and installing what is not, after saying so."""
+"""Debian packages: finding out which are missing, and installing them after saying so."""
 
 import contextlib
 import os
@@ -14,17 +14,17 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def installable() -> bool:
-    """Whether `install` has a chance here."""
+    """Whether `install` may succeed here."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def command(packages: Sequence[str]) -> str:
-    """The one line that a person runs to get them."""
+    """The command that installs them."""
     return f"sudo apt-get install --no-install-recommends {' '.join(packages)}"
 
 
 def install(packages: Sequence[str], purpose: str, progress: Progress) -> None:
-    """Install them as root, or tell the line to run."""
+    """Install them as root, or raise an error with the command to run."""
     if not installable():
         raise ClusterError(f"missing {purpose}; on Debian: {command(packages)}")
     progress.say(f"installing Debian packages for {purpose}: {' '.join(packages)}")
@@ -37,8 +37,8 @@ def install(packages: Sequence[str], purpose: str, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _starting_nothing() -> Iterator[None]:
-    # Debian's packages start their daemons when installed, unless this file forbids it; ours are
-    # started by us, elsewhere. A file that somebody else put there stays in force.
+    # Debian's packages start their daemons when installed, unless this file forbids it; the
+    # cluster starts its own. A file that is already there stays in force.
     if POLICY.exists():
         yield
         return

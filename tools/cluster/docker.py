@@ -44,11 +44,11 @@ admin.enableServer=false
 
 
 def answers(environ: Mapping[str, str]) -> bool:
-    """Whether an engine answers; the client alone is not enough."""
+    """Whether an engine answers; a client alone is not enough."""
     command = shutil.which("docker", path=environ.get("PATH"))
     if not command:
         return False
-    # Not by the library: it leaves its socket open when nobody answers.
+    # Not by the library: it leaves its socket open when no engine answers.
     ask = [command, "version", "--format", "{{.Server.Version}}"]
     try:
         asked = subprocess.run(
@@ -68,7 +68,7 @@ def healthy(current: State) -> bool:
 
 
 class DockerStack:
-    """Two containers; a process of the control plane is named, and its container is meant."""
+    """Two containers; the name of a control plane process stands for its container."""
 
     def __init__(self, layout: Layout, current: State) -> None:
         self._layout = layout
@@ -137,12 +137,12 @@ class DockerStack:
         return str(container.config_yaml())
 
     def _start(self, container: Any, published: dict[int, int]) -> None:
-        # Only these, and on loopback only, whatever the class would publish.
+        # Only these, and only on loopback, whatever the class would publish.
         container.ports = {str(port): (ports.HOST, ours) for port, ours in published.items()}
         try:
             container.start()
         finally:
-            # It may run although waiting for it failed, and is then to be removed as well.
+            # It may run although waiting for it failed, and must then be removed as well.
             started = container.get_wrapped_container()
             if started is not None:
                 self._state.containers.append(started.id)
@@ -158,7 +158,7 @@ class DockerStack:
 
 
 def _library(name: str) -> Any:
-    # Imported late, being slow to import and needed only where there is an engine.
+    # Imported late: slow to import, and needed only with an engine.
     return importlib.import_module(name)
 
 

@@ -1,4 +1,4 @@
-"""A cluster that the caller named: used as it is, never stopped, never taken down."""
+"""A cluster that the environment names: used as it is, never stopped or taken down."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ IMAGE = "docker.io/library/busybox:1.35"
 
 
 def adopt(environ: Mapping[str, str]) -> State:
-    """What the variables say, in the form that an own cluster has."""
+    """The state of the cluster that the variables name."""
     path = Path(environ[sources.KUBECONFIG])
     context, server = _current(path)
     nodes = environ.get("NODEPOOL_K8S_NODES", sources.REAL)
@@ -35,7 +35,7 @@ def adopt(environ: Mapping[str, str]) -> State:
 
 
 def exports(found: Endpoints) -> dict[str, str]:
-    """The variables that make others, and `adopt`, use these endpoints."""
+    """The variables that make other programs, and `adopt`, use these endpoints."""
     return {
         sources.KUBECONFIG: found.kubeconfig,
         sources.ZOOKEEPER: found.zookeeper,

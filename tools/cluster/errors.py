@@ -2,4 +2,4 @@
 
 
 class ClusterError(Exception):
-    """Something about the local cluster went wrong, told for the person at the terminal."""
+    """Something about the local cluster went wrong; the message is for the user."""

@@ -1,4 +1,4 @@
-"""A node that only says that its pods run: kwok, and the stages that its pods go through."""
+"""A node that only reports that its pods run: kwok, and the stages that its pods go through."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ RESOURCES = {
 
 
 def stages(folder: Path) -> list[dict[str, Any]]:
-    """kwok's own stages, except that a pod annotated as manual is left alone until it goes."""
+    """kwok's own stages, except that pods annotated as manual are left alone until deleted."""
     documents = [
         yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))
     ]
@@ -70,7 +70,7 @@ def kwok(site: Site) -> Service:
 
 
 def register(api: Api) -> None:
-    """Create the node, large enough for any load that a test thinks of."""
+    """Create the node, large enough for any load of a test."""
     key, value = FAKE
     node = {
         "apiVersion": "v1",

@@ -18,7 +18,7 @@ TAIL_LINES = 25
 
 @contextlib.contextmanager
 def exclusively(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the cache folder against another process that would fill it at the same time."""
+    """Lock the cache folder against other processes that fill it at the same time."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as lock:
         try:
@@ -30,7 +30,7 @@ def exclusively(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def into_place(target: Path, make: Callable[[Path], None]) -> Path:
-    """Let `make` write a file or folder at a temporary path, and move that to `target`."""
+    """Let `make` write a file or folder at a temporary path, and move it to `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
         made = Path(scratch) / target.name
@@ -46,7 +46,7 @@ def run(
     cwd: Path | None = None,
     step: Step | None = None,
 ) -> str:
-    """Run a command and return its output; its lines are counted in `step` as it goes."""
+    """Run a command and return its output; `step` shows the number of lines so far."""
     lines: list[str] = []
     try:
         with subprocess.Popen(

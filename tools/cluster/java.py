@@ -1,4 +1,4 @@
-"""A Java runtime and ZooKeeper's jars, from where this machine can get them."""
+"""A Java runtime and ZooKeeper's jars, from wherever this machine can get them."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ _DEBIAN_NAMES = (
 
 
 def runtime(environ: Mapping[str, str], progress: Progress) -> str:
-    """The `java` on PATH where it is new enough, else the one in a wheel."""
+    """The `java` on PATH if it is new enough, else the one in a wheel."""
     found = fetching.on_path("java", environ)
     if found and major_version(_ask_version(found, environ)) >= versions.JAVA_AT_LEAST:
         return found
@@ -32,12 +32,12 @@ def _ask_version(java: str, environ: Mapping[str, str]) -> str:
     try:
         return fetching.run([java, "-version"], env=environ)
     except ClusterError:
-        # As on a Mac, where `java` without a runtime is a stub that only complains.
+        # As on macOS, where `java` without a runtime is a stub that only prints an error.
         return ""
 
 
 def major_version(text: str) -> int:
-    """17 of `openjdk version "17.0.15"`; 1 of the old `"1.8.0"`; 0 where there is none."""
+    """17 of `openjdk version "17.0.15"`; 1 of the old `"1.8.0"`; 0 without a version."""
     found = re.search(r'version "(\d+)', text)
     return int(found.group(1)) if found else 0
 

@@ -1,4 +1,4 @@
-"""Where things of one cluster are: paths below its folder, and nothing else."""
+"""The paths below one cluster's folder."""
 
 import hashlib
 import os

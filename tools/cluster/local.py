@@ -17,7 +17,7 @@ POLL_S = 0.1
 
 
 class LocalCluster:
-    """Up and down, and the addresses in between. As a context manager it does both."""
+    """Brings a cluster up and down, and has its addresses in between. Also a context manager."""
 
     def __init__(
         self, folder: Path, nodes: str = sources.AUTO, environ: Mapping[str, str] | None = None
@@ -38,7 +38,7 @@ class LocalCluster:
         self.down()
 
     def up(self, progress: Progress | None = None) -> None:
-        """Bring it up, unless it is; whatever goes wrong on the way, nothing stays behind."""
+        """Bring it up, unless it is; if that fails, everything is removed again."""
         progress = progress or Quiet()
         if sources.named_by_environment(self._environ, self._layout.folder):
             self._state = environment.adopt(self._environ)
@@ -68,13 +68,13 @@ class LocalCluster:
             self._tear_down(progress or Quiet())
 
     def status(self) -> list[tuple[state.Service, bool]]:
-        """Each process, and whether it is well."""
+        """Each process, and whether it is healthy."""
         services = self._state.services if self._state else []
         return [(each, processes.alive(each) and probing.healthy(each.probe)) for each in services]
 
     @property
     def is_up(self) -> bool:
-        """Whether it came up wholly and everything that it consists of is well."""
+        """Whether it came up completely and all of its processes are healthy."""
         if self._state is None or not self._state.ready:
             return False
         if self._state.source == sources.DOCKER:
@@ -86,7 +86,7 @@ class LocalCluster:
         self._backend().stop(name)
 
     def start(self, name: str) -> None:
-        """Start it again on the same ports and data, and wait until it is well."""
+        """Start it again on the same ports and data, and wait until it is healthy."""
         self._backend().start(name)
 
     def pause(self, name: str) -> None:
@@ -94,7 +94,7 @@ class LocalCluster:
         self._backend().pause(name)
 
     def resume(self, name: str) -> None:
-        """Let it go on."""
+        """Continue a paused process."""
         self._backend().resume(name)
 
     @property
@@ -144,7 +144,7 @@ class LocalCluster:
         if self._state is None:
             return False
         if not self._state.ready or self._is_partly_dead():
-            progress.say("what is left of an earlier cluster is not whole: taking it down first")
+            progress.say("an earlier cluster is incomplete: taking it down first")
             self.down(progress)
             return False
         self._check_answering()
@@ -162,7 +162,7 @@ class LocalCluster:
         return not all(processes.alive(service) for service, _ in self.status())
 
     def _check_answering(self) -> None:
-        # Not taken down: it may only be busy, or paused by somebody on purpose.
+        # Not taken down: it may be busy, or paused on purpose.
         deadline = time.monotonic() + ANSWER_PATIENCE_S
         while silent := [service.name for service, well in self.status() if not well]:
             if time.monotonic() > deadline:

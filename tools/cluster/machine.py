@@ -1,4 +1,4 @@
-"""Whether this machine can run a real node, and making it so where that takes packages only."""
+"""Whether this machine can run a real node; installs packages if these suffice."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ TRIAL_S = 10
 
 
 def obstacle(folder: Path, progress: Progress) -> str:
-    """What stands against a real node in `folder`; empty if nothing does (any more)."""
+    """Why a real node cannot run in `folder`; empty if it can."""
     if sys.platform != "linux":
         return "it takes Linux"
     if os.geteuid() != 0:
@@ -36,7 +36,7 @@ def obstacle(folder: Path, progress: Progress) -> str:
 
 
 def missing_packages() -> list[str]:
-    """The Debian packages of what is not there."""
+    """The Debian packages of missing programs."""
     missing = {package for tool, package in TOOLS.items() if not shutil.which(tool)}
     if not cni_folder():
         missing.add("containernetworking-plugins")
@@ -58,7 +58,7 @@ def _not_root() -> str:
 
 
 def _refused_mounts(folder: Path) -> str:
-    # Where the cluster will be, because some file systems cannot be under an overlay.
+    # In the cluster's folder, because some file systems cannot be under an overlay.
     nearest = next(path for path in (folder, *folder.parents) if path.is_dir())
     try:
         namespace.try_out(nearest, TRIAL_S)

@@ -1,4 +1,4 @@
-"""The kernel namespaces that a real node lives in, so that it can leave no trace outside.
+"""The kernel namespaces of a real node, which keep it from leaving traces outside.
 
 Its mounts end with its mount namespace, its containers with its process namespace, and what
 containerd, kubelet and the network plugins write into system folders by fixed names goes to an
@@ -16,7 +16,7 @@ _UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-pr
 
 
 def holder(folder: Path, ready: Path) -> list[str]:
-    """The command that makes the namespaces, and keeps them until it is killed."""
+    """The command that creates the namespaces, and keeps them until it is killed."""
     lines = [
         "set -e",
         *_overlays(folder),
@@ -29,7 +29,7 @@ def holder(folder: Path, ready: Path) -> list[str]:
 
 
 def inside(holder_pid: int, argv: Sequence[str]) -> list[str]:
-    """`argv`, run in the namespaces that the process `holder_pid` made."""
+    """`argv`, run in the namespaces that the process `holder_pid` created."""
     folder = f"/proc/{holder_pid}/ns"
     enter = f"nsenter --mount={folder}/mnt --pid={folder}/pid_for_children"
     # nsenter waits outside for the command inside. It must not end before that at a TERM to

@@ -19,7 +19,7 @@ def free_subnet(seed: str, routes: Iterable[str] | None = None) -> str:
         subnet = _candidate((first + offset) % _CANDIDATES)
         if not any(subnet.overlaps(network) for network in used):
             return str(subnet)
-    # Everything is routed somewhere, by one wide route say: then none is better than another.
+    # If every subnet overlaps some wide route, none is better than another.
     return str(_candidate(first))
 
 
@@ -33,7 +33,7 @@ def _network(line: str) -> ipaddress.IPv4Network | None:
         return None
     address, mask = (_address(fields[column]) for column in (1, 7))
     network = ipaddress.IPv4Network(f"{address}/{mask}", strict=False)
-    # The default route overlaps everything, and means nothing.
+    # The default route overlaps everything.
     return network if network.prefixlen else None
 
 

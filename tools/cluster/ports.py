@@ -1,18 +1,18 @@
-"""Free loopback ports. Owns nothing: a port is only known to be free at the moment of asking."""
+"""Free loopback ports. A port is only known to be free at the moment of asking."""
 
 import contextlib
 import socket
 from collections.abc import Sequence
 
 HOST = "127.0.0.1"
-# What etcd, the Kubernetes binaries, containerd and the JVM say when a port was taken meanwhile.
+# What etcd, the Kubernetes binaries, containerd and the JVM log when a port is taken.
 _TAKEN = ("address already in use", "bindexception")
 
 
 def allocate(names: Sequence[str]) -> dict[str, int]:
     """One free port for each name, all different."""
     with contextlib.ExitStack() as held:
-        # All are held open until each has one, or the kernel could hand the same out twice.
+        # All are kept open until each has one, or the kernel could assign one twice.
         return {name: _bind(held) for name in names}
 
 

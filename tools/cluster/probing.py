@@ -1,4 +1,4 @@
-"""Asks a process whether it is well. The kinds of question are those of `KINDS`."""
+"""Health probes of the processes, in the kinds that `KINDS` has."""
 
 import http.client
 import os
@@ -13,7 +13,7 @@ TIMEOUT_S = 2.0
 
 
 def healthy(probe: Probe) -> bool:
-    """One question, answered within TIMEOUT_S."""
+    """One probe, answered within TIMEOUT_S."""
     try:
         return KINDS[probe.kind](probe)
     except (OSError, http.client.HTTPException):
@@ -63,7 +63,7 @@ def _unix(probe: Probe) -> bool:
 
 
 def _file(probe: Probe) -> bool:
-    """For a process with nothing to ask: that it got as far as making a file."""
+    """For a process without an endpoint: whether it has created a file."""
     return os.path.exists(probe.address)
 
 

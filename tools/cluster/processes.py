@@ -1,4 +1,4 @@
-"""Processes that outlive us: started in a session of their own, ended only if still the same."""
+"""Processes that outlive this one: in sessions of their own, ended only if still the same."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ def start(service: Service) -> None:
     out = (
         os.POSIX_SPAWN_OPEN, 1, service.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644,
     )  # fmt: skip
-    # Not subprocess: these are to go on after us, and a session of their own keeps a Ctrl-C
-    # at the terminal from reaching them before `down` does.
+    # Not subprocess: these outlive this process, and a session of their own keeps a Ctrl-C at
+    # the terminal from reaching them before `down` does.
     service.pid = os.posix_spawnp(
         service.argv[0],
         service.argv,
@@ -56,7 +56,7 @@ def alive(service: Service) -> bool:
 
 
 def _reap(pid: int) -> None:
-    # Only where we are the parent; in another process's case init does it.
+    # Only for children of this process; init reaps the others.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
@@ -69,11 +69,11 @@ def send(service: Service, number: signal.Signals) -> None:
 
 
 def stop(services: Iterable[Service], patience: float = TERM_PATIENCE_S) -> None:
-    """End them together: asked first, and killed if that was not enough."""
+    """End them together: by SIGTERM, and by SIGKILL if they remain."""
     running = [service for service in services if alive(service)]
     for service in running:
         send(service, signal.SIGTERM)
-        # One that was paused would not see the first signal.
+        # A paused process would not see the first signal.
         send(service, signal.SIGCONT)
     for service in _wait(running, patience):
         send(service, signal.SIGKILL)

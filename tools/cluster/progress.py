@@ -1,4 +1,4 @@
-"""What a person sees while something takes longer than a moment."""
+"""Progress of steps that take longer than a moment."""
 
 import contextlib
 import threading
@@ -12,10 +12,10 @@ PLAIN_EVERY_S = 15.0
 
 
 class Step(Protocol):
-    """One thing under way."""
+    """One step under way."""
 
     def update(self, detail: str) -> None:
-        """Say how far it got."""
+        """Show how far the step got."""
 
 
 class Progress:
@@ -26,12 +26,12 @@ class Progress:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line."""
         self._console.print(text, markup=False)
 
     @contextlib.contextmanager
     def step(self, text: str) -> Iterator[Step]:
-        """Show `text` and the seconds that its block has taken so far, and then in all."""
+        """Show `text` and the seconds that the block has taken so far, and then in total."""
         step = _Ticking(text, self._console)
         try:
             with step:
@@ -43,7 +43,7 @@ class Progress:
 
 
 class Quiet(Progress):
-    """Says nothing; for tests and for use as a library."""
+    """Prints nothing; for tests and for use as a library."""
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))

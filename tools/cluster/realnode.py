@@ -18,14 +18,14 @@ IMAGE = images.BUSYBOX
 HOSTNAME = "localhost"
 HOLDER = "node"
 CGROUPS = Path("/sys/fs/cgroup")
-# Overlaid, so it is below the cluster's folder in truth; its sockets need the short path.
+# Overlaid: stored below the cluster's folder; its sockets need the short path.
 KUBELET_FOLDER = "/var/lib/kubelet"
 # containerd's namespace for Kubernetes, after which it names the containers' groups too.
 CGROUP_PARENT = "k8s.io"
 NAMESPACE_FLAG = f"--namespace={CGROUP_PARENT}"
 CGROUP_PATIENCE_S = 5.0
 POLL_S = 0.05
-# kubelet and containerd have nothing to save: what they manage ends with them.
+# kubelet and containerd have nothing to save: all that they manage ends with them.
 STOP_PATIENCE_S = 2.0
 
 
@@ -89,15 +89,15 @@ def kubelet(site: Site, holder_pid: int) -> Service:
 
 
 def stop(state: State) -> None:
-    """End the node, whatever state it is in, with all of its containers."""
+    """End the node with all of its containers, in whatever state it is."""
     here = [each for each in state.services if each.name in ("kubelet", "containerd")]
     processes.stop(here, STOP_PATIENCE_S)
-    # It is process 1 of a process namespace and takes no polite signal.
+    # It is process 1 of a process namespace and ignores SIGTERM.
     processes.stop([each for each in state.services if each.name == HOLDER], 0)
 
 
 def clean(state: State, layout: Layout) -> None:
-    """Remove what the node left outside of the folder: its namespaces took the rest along."""
+    """Remove what the node left outside of the folder; the rest ended with its namespaces."""
     _remove_cgroups(_container_names(_node_folder(layout)))
     if state.ip_forward == "0":
         network.FORWARDING.write_text("0\n", encoding="ascii")
@@ -109,7 +109,7 @@ def _remove_cgroups(names: set[str]) -> None:
     deadline = time.monotonic() + CGROUP_PATIENCE_S
     while left := _cgroups(names):
         for path in left:
-            # One whose processes are still dying is refused, and tried again.
+            # Refused while its processes are still ending, and then retried.
             with contextlib.suppress(OSError):
                 path.rmdir()
         if time.monotonic() > deadline:
@@ -223,7 +223,7 @@ def _kubelet_config(site: Site) -> dict[str, object]:
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
-        # What a machine may be like that was not made to be a node.
+        # Settings of machines that were not set up as nodes.
         "failSwapOn": False,
         "failCgroupV1": False,
         "oomScoreAdj": 0,

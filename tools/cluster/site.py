@@ -1,4 +1,4 @@
-"""What the functions that describe processes are given: one cluster's folder, keys and ports."""
+"""One cluster's folder, keys and ports: what descriptions of processes are made from."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class Site:
         return f"https://{ports.HOST}:{self.ports['kube-apiserver']}"
 
     def write_kubeconfig(self, path: Path, user: str) -> str:
-        """Make `path` speak for the certificate named `user`; its path as text."""
+        """Write a kubeconfig for the certificate named `user`; its path as text."""
         credentials = {
             "client-certificate": self.pki.cert(user),
             "client-key": self.pki.key(user),

@@ -21,16 +21,16 @@ KINDS = (FAKE, REAL, AUTO)
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision, and the reason as a person is told it."""
+    """A decision, and the reason that the user is shown."""
 
     value: str
     reason: str
 
 
 def named_by_environment(environ: Mapping[str, str], folder: Path) -> bool:
-    """Whether the caller named a cluster of their own.
+    """Whether the environment names a cluster of the user's.
 
-    What `env` printed for this very folder is not one.
+    What `env` printed for this folder does not count.
     """
     kubeconfig = environ.get(KUBECONFIG, "")
     if kubeconfig and Path(kubeconfig).absolute() == (folder / "kubeconfig").absolute():
@@ -61,7 +61,7 @@ def choose_source(
 
 
 def choose_nodes(requested: str, obstacle: str) -> Choice:
-    """Real nodes where nothing stands against them; `obstacle` says what does."""
+    """Real nodes unless there is an obstacle, which `obstacle` describes."""
     if requested == FAKE:
         return Choice(FAKE, "asked for")
     if not obstacle:

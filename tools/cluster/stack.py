@@ -1,4 +1,4 @@
-"""Brings a cluster of our own processes up, and down again without a trace."""
+"""Brings up a cluster of processes, and takes it down without a trace."""
 
 import signal
 import time
@@ -27,7 +27,7 @@ from .zookeeper import zookeeper
 
 READY_PATIENCE_S = 120.0
 POLL_S = 0.05
-# The API server and etcd would wait for their clients to go; an outage is more sudden.
+# By SIGTERM, the API server and etcd would wait for their clients; an outage is sudden.
 STOP_PATIENCE_S = 1.0
 
 Describe = Callable[[Site], Service]
@@ -42,7 +42,7 @@ class Stack:
         self._environ = environ
 
     def up(self, progress: Progress) -> None:
-        """Start everything and wait until a pod could run."""
+        """Start everything and wait until a pod can run."""
         site = self._prepare(progress)
         with progress.step("starting etcd, ZooKeeper and the API server"):
             self._start_all(site, [controlplane.etcd, zookeeper])
@@ -55,7 +55,7 @@ class Stack:
         self._finish(site)
 
     def down(self, _: Progress) -> None:
-        """Stop what runs and remove what was made, however far `up` got."""
+        """Stop every process and remove every file, however far `up` got."""
         if self._state.nodes == sources.REAL:
             realnode.stop(self._state)
         processes.stop(self._state.services)
@@ -119,7 +119,7 @@ class Stack:
             except ClusterError:
                 if not ports.was_taken(processes.tail(service.log)):
                     raise
-                # Somebody took the port between our asking and its binding: once more.
+                # Another process took the port between asking and binding: try again.
                 processes.stop([service])
                 self._state.services.remove(service)
                 self._wait_until_well([self._launch(describe(site))])

@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Probe:
-    """How to ask a process whether it is well: see probing.py for the kinds."""
+    """How to probe a process's health: see probing.py for the kinds."""
 
     kind: str
     address: str
@@ -28,7 +28,7 @@ class Probe:
 
 @dataclass
 class Service:
-    """A process of the cluster: how to start it, and which one runs now (pid 0: none)."""
+    """A process of the cluster: how to start it, and which one runs now (pid 0: stopped)."""
 
     name: str
     argv: list[str]
@@ -80,7 +80,7 @@ class State:
 
 
 def save(path: Path, state: State) -> None:
-    """Replace the file in one move, so that a reader never sees half of it."""
+    """Replace the file in one step, so that a reader never sees half of it."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     document = {"version": VERSION, **dataclasses.asdict(state)}
     temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def save(path: Path, state: State) -> None:
 
 
 def load(path: Path) -> State | None:
-    """The state that was saved, or None where there is no cluster."""
+    """The saved state, or None without a cluster."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _service(entry: dict[str, Any]) -> Service:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against another `up` or `down`; the lock is the folder, so it leaves none."""
+    """Lock the folder against another `up` or `down`; the lock is on the folder itself."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -36,6 +36,6 @@ def zookeeper() -> str:
 
 
 def cache(environ: Mapping[str, str]) -> Path:
-    """The folder that what was built or fetched once is kept in, a folder for each version."""
+    """The folder for what is built or fetched once, with a subfolder for each version."""
     base = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     return Path(base) / "nodepool-k8s"

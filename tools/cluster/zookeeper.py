@@ -10,7 +10,7 @@ HEAP = "512m"
 
 
 def zookeeper(site: Site) -> Service:
-    """Both ports at once are to be had with the Netty factory only."""
+    """Only the Netty connection factory serves both ports at once."""
     claimed = site.claim_ports("zookeeper", "zookeeper-tls")
     config = site.layout.config / "zoo.cfg"
     _write_config(config, site, claimed)

@@ -1,4 +1,4 @@
-"""One run from an empty chroot to an empty chroot: load, faults, judge, and the look at the end."""
+"""One run from an empty chroot to an empty chroot: load, faults, judge, and a final check."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Outcome:
     judge: Judge
     load: Load
     nemesis: Nemesis
-    unforeseen: dict[str, int] = field(default_factory=dict)
+    unexpected: dict[str, int] = field(default_factory=dict)
     """How many tracebacks each launcher wrote."""
     calm_s: float = 0.0
     """How long the last request took to end after the faults did."""
 
 
 class Run:
-    """The run under way."""
+    """One run of the fault harness."""
 
     def __init__(self, plan: Plan, cluster: LocalCluster, *, ours: bool) -> None:
         self._plan = plan
@@ -72,7 +72,7 @@ class Run:
         self._limits = Limits()
 
     async def run(self) -> Outcome:
-        """All of it. Raises what keeps a run from taking place."""
+        """Run all of it; raises whatever prevents the run."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         await create_chroot(self._place.hosts)
         try:
@@ -141,7 +141,7 @@ class Run:
             calm = time.monotonic()
             await load.finish(END_S)
             outcome.calm_s = time.monotonic() - calm
-            await self._empty_the_house(session)
+            await self._return_everything(session)
             for each in background:
                 if each.done():
                     each.result()
@@ -183,8 +183,8 @@ class Run:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    async def _empty_the_house(self, session: Requestor) -> None:
-        """Nothing is asked for any more, everything is returned: nothing may be left."""
+    async def _return_everything(self, session: Requestor) -> None:
+        """Return every node after the last request: nothing may be left."""
         await self._compare_ledgers(session)
         for launcher in self._launchers:
             launcher.configure(self._limits, 0)
@@ -199,7 +199,7 @@ class Run:
             self._judge.accuse("nothing is left", found, *names)
 
     async def _return_spare_nodes(self, session: Requestor) -> None:
-        """As an operator who deletes what is ready."""
+        """Mark ready nodes as used, as an operator does who deletes them."""
         for node, record in list(self._judge.nodes.items()):
             if record["state"] != "ready" or record.get("allocated_to"):
                 continue
@@ -212,7 +212,7 @@ class Run:
             await session.unlock(lock)
 
     async def _left(self, session: Requestor) -> str:
-        """What there is that should not be; asked of ZooKeeper itself, not of the judge."""
+        """What is left over, read from ZooKeeper itself and not from the judge."""
         nodes = await session.children(NODES)
         requests = await session.children(REQUESTS)
         # As seen by watches on a quiet server.
@@ -232,7 +232,7 @@ class Run:
         return texts
 
     async def _compare_ledgers(self, session: Requestor) -> None:
-        """The ledgers are the sums of the records; while a step is under way, look again."""
+        """Compare each ledger with the sum of its records; again while one changes."""
 
         async def difference() -> str:
             texts = []
@@ -257,20 +257,20 @@ class Run:
             self._judge.accuse("the ledger is the sum of its nodes", found, *self._judge.nodes)
 
     async def _stop_the_launchers(self, session: Requestor) -> None:
-        """What they hold by their sessions goes with them."""
+        """Stop them; what their sessions hold must vanish with these."""
         for launcher in self._launchers:
             launcher.busy = True
         statuses = await asyncio.gather(*(each.terminate() for each in self._launchers))
         for launcher, status in zip(self._launchers, statuses, strict=True):
             if status:
                 what = f"{launcher.name} ended with status {status} at SIGTERM\n{launcher.tail()}"
-                self._judge.accuse("a launcher stops when told", what, launcher.name)
+                self._judge.accuse("a launcher stops on SIGTERM", what, launcher.name)
 
         async def left() -> str:
             names = [*await session.children(POOLS), *await session.children(MIN_READY)]
             return ", ".join([*names, *await session.held_locks()])
 
-        # Of sessions whose launchers were killed, it stays as long as these.
+        # Sessions of killed launchers last until they expire.
         found = await self._until(left, 10.0)
         if found:
             self._judge.accuse("no lock without an owner", f"ephemeral znodes are left: {found}")
@@ -278,12 +278,12 @@ class Run:
     def _read_the_logs(self, outcome: Outcome) -> None:
         for launcher in self._launchers:
             text = launcher.text()
-            outcome.unforeseen[launcher.name] = len(launcher.unforeseen())
+            outcome.unexpected[launcher.name] = len(launcher.unexpected())
             if any(secret in text for secret in self._judge.secrets):
                 self._judge.accuse("no secret in any log", f"a token is in {launcher.log}")
 
     async def _until(self, check: Callable[[], Awaitable[str]], within: float) -> str:
-        """Look again until nothing is missing; what still is."""
+        """Check again until nothing is missing; what still is."""
         deadline = time.monotonic() + within
         while True:
             missing = await check()

@@ -29,22 +29,22 @@ LARGEST_SEED = 2**31
 @click.option("--launchers", type=click.IntRange(1, 9), default=3, show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=1.0, show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=5), help="The same in seconds.")
-@click.option("--seed", type=int, help="Everything random comes from it; else one is drawn.")
+@click.option("--seed", type=int, help="Seed of everything random; drawn if not given.")
 @click.option(
-    "--only", type=click.Choice(KINDS), multiple=True, help="Only this fault; may be given again."
+    "--only", type=click.Choice(KINDS), multiple=True, help="Only this fault; may be repeated."
 )
 @click.option(
     "--upkeep",
     type=click.FloatRange(min=1),
     default=5.0,
     show_default=True,
-    help="Seconds between two upkeep passes of a launcher; 60 is what an installed one does.",
+    help="Seconds between two upkeep passes of a launcher; the default of an installed one is 60.",
 )
 @click.option("--fair-share", is_flag=True, help="Let tenants take turns in the pool.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep configurations and logs here; without it they stay only after a violation.",
+    help="Keep configurations and logs here; by default they are kept only after a violation.",
 )
 def main(
     launchers: int,
@@ -56,11 +56,11 @@ def main(
     fair_share: bool,
     folder: Path | None,
 ) -> None:
-    """Break everything around some launchers, while a judge looks whether they keep their promises.
+    """Break everything around some launchers, and check that they keep their promises.
 
-    Exit status 1: a promise was broken; what happened to the objects involved is printed.
+    Exit status 1: a promise was broken; the history of the objects involved is printed.
     """
-    # That connections drop is the point.
+    # Lost connections are intended.
     logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = random.SystemRandom().randrange(LARGEST_SEED) if seed is None else seed
@@ -94,7 +94,7 @@ def _run(plan: Plan, progress: Progress) -> Outcome:
     home = plan.folder / "cluster"
     ours = not sources.named_by_environment(os.environ, home)
     if not ours:
-        progress.say("the cluster that the environment names is not ours: no server is restarted")
+        progress.say("the environment names the cluster: its servers are not restarted")
     cluster = LocalCluster(home, "fake")
     cluster.up(progress)
     try:

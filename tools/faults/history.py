@@ -1,4 +1,4 @@
-"""What happened to whom: the last events of every request, node and namespace, and of the run."""
+"""The last events of every request, node and namespace, and of the run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections import deque
 from dataclasses import dataclass, field
 
 EVENTS = 60
-"""Of one object."""
+"""Events kept for one object."""
 OBJECTS = 20_000
-"""Older ones are forgotten: a run may last for hours."""
+"""Objects kept, the newest ones: a run may last for hours."""
 
 
 @dataclass
 class History:
-    """Events in the order in which they were seen, in seconds since the beginning."""
+    """Events in the order in which they were seen, in seconds since the start."""
 
     began: float = field(default_factory=time.monotonic)
     _objects: dict[str, deque[tuple[float, str]]] = field(default_factory=dict)
 
     def now(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self.began
 
     def note(self, text: str, *objects: str) -> None:
-        """That happened, to these objects."""
+        """Record an event of some objects."""
         event = (self.now(), text)
         for name in objects:
             if name not in self._objects:
@@ -34,7 +34,7 @@ class History:
             self._objects[name].append(event)
 
     def of(self, objects: tuple[str, ...]) -> list[str]:
-        """What happened to these objects, one line an event, in order."""
+        """The events of these objects, one line each, in order."""
         lines = {
             (when, f"{when:8.3f}  {name}: {text}")
             for name in objects

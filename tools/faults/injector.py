@@ -1,7 +1,7 @@
-"""A reverse proxy before the API server that answers some calls itself, with errors.
+"""A reverse proxy in front of the API server that answers some calls with errors.
 
-Plain HTTP to the launcher, the cluster's own TLS to the API server, with the account that the
-cluster's kubeconfig names.
+It speaks plain HTTP to the launcher and TLS to the API server, with the account of the
+cluster's kubeconfig.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 HEADERS = frozenset({"content-type", "accept"})
-"""What is handed on of the launcher's; the rest is between it and us."""
+"""The headers that are forwarded."""
 REASONS = {
     409: "Conflict",
     410: "Expired",
@@ -27,7 +27,7 @@ ERRORS = tuple(REASONS)
 
 
 class Injector:
-    """One launcher's door to the API server."""
+    """One launcher's way to the API server."""
 
     def __init__(self, session: aiohttp.ClientSession, server: str, rng: random.Random) -> None:
         self._session = session
@@ -36,11 +36,11 @@ class Injector:
         self._runner: web.AppRunner | None = None
         self._watches: set[asyncio.Task[object]] = set()
         self.share = 0.0
-        """Of the calls that are answered with an error."""
+        """The share of calls that are answered with an error."""
         self.lost = 0.0
-        """Of the calls that are done and whose answers are lost."""
+        """The share of calls that are executed and whose answers are lost."""
         self.answered: Counter[int] = Counter()
-        """Errors that were given, by status."""
+        """Injected errors by status; 0 for a lost answer."""
         self.address = ""
         """``HOST:PORT``."""
 
@@ -57,13 +57,13 @@ class Injector:
         return self
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self.cut_watches()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def cut_watches(self) -> int:
-        """End every watch in the middle of a line, or between two; how many there were."""
+        """End every watch, in the middle of a line or between two; how many there were."""
         watches = set(self._watches)
         for each in watches:
             each.cancel()
@@ -72,7 +72,7 @@ class Injector:
         return len(watches)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        # A GET cannot conflict with anything: the real one never says so.
+        # The API server never answers a GET with 409.
         errors = [each for each in ERRORS if request.method != "GET" or each != 409]
         if self._rng.random() < self.share:
             status = self._rng.choice(errors)
@@ -82,7 +82,7 @@ class Injector:
         try:
             return await self._forward(request, loses=loses)
         except (aiohttp.ClientError, OSError):
-            # The API server is away: so are we.
+            # The API server is down: this proxy appears to be down, too.
             return _abort(request)
 
     async def _forward(self, request: web.Request, *, loses: bool) -> web.StreamResponse:
@@ -143,7 +143,7 @@ def _error(status: int) -> web.Response:
         "apiVersion": "v1",
         "status": "Failure",
         "reason": REASONS[status],
-        "message": f"{REASONS[status]}, made up by the fault harness",
+        "message": f"{REASONS[status]}, injected by the fault harness",
         "code": status,
     }
     headers = {"Retry-After": "1"} if status == 429 else {}

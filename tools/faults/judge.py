@@ -1,7 +1,7 @@
-"""What must be true, checked at every event. Plain records in, violations out; asks nobody.
+"""What must be true, checked at every event. Plain records in, violations out; no IO.
 
-What it is told comes in ZooKeeper's order for records, and in the API server's for pods; the
-two have no common clock, so what compares them gets some seconds to agree.
+Events of records come in ZooKeeper's order, and those of pods in the API server's; the two
+have no common clock, so checks that compare them allow some seconds to agree.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from faults.plan import BOUND_S, LIMITED_TENANT, Limits
 Record = dict[str, Any]
 
 RELOAD_S = 20.0
-"""How long some launcher may still go by a limit that was lowered: one that is frozen reads
-nothing, and the launches that it has begun end under the old limits."""
+"""How long a launcher may still use a limit that was lowered: a frozen one reads nothing, and
+launches that have begun end under the old limits."""
 AGREE_S = 3.0
 """How long the two servers' views may differ."""
 SECRET_LENGTH = 40
-"""Shorter texts under a secret's key are no tokens."""
+"""Shorter texts under a secret's key are not tokens."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Violation:
     rule: str
     what: str
     objects: tuple[str, ...]
-    """Whose histories tell how."""
+    """The objects whose histories explain it."""
 
 
 @dataclass
 class LimitsInForce:
-    """The limits by time: while some launcher may go by an older one, the highest counts."""
+    """The limits by time: while a launcher may still use an older one, the highest counts."""
 
     history: History
     _set: deque[tuple[float, Limits]] = field(default_factory=deque)
@@ -47,8 +47,8 @@ class LimitsInForce:
         self._set.append((self.history.now(), limits))
 
     def now(self) -> Limits:
-        """The highest that any launcher may go by."""
-        # What was set before the last one that is old enough, nobody goes by any more.
+        """The highest that any launcher may still use."""
+        # Limits set before the newest one that is older than RELOAD_S are out of use.
         while len(self._set) > 1 and self._set[1][0] < self.history.now() - RELOAD_S:
             self._set.popleft()
         each = [limits for _, limits in self._set]
@@ -56,7 +56,7 @@ class LimitsInForce:
 
 
 class Judge:
-    """Sees everything, forgets what is gone, and keeps each violation once."""
+    """Tracks every object while it exists, and records each violation once."""
 
     def __init__(self, history: History, upkeep: float) -> None:
         self.history = history
@@ -70,13 +70,13 @@ class Judge:
         self._requests: dict[str, Record] = {}
         self._nodes: dict[str, Record] = {}
         self._granted: dict[str, str] = {}
-        """The request that each node was given to the last time."""
+        """The request that each node was last allocated to."""
         self._accepted: dict[str, str] = {}
-        """Nodes that a requestor has taken, and for which request."""
+        """Nodes that a requestor has accepted, and for which request."""
         self._leased: set[str] = set()
         self._withdrawn: set[str] = set()
         self._namespaces: dict[str, str] = {}
-        """Those that nobody deletes, and the node that each is for."""
+        """Namespaces that are not being deleted, and the node of each."""
         self._orphans: dict[str, float] = {}
         self._locks: dict[str, dict[str, float]] = {}
         """By request: the contenders for its lock, and since when each is one without it."""
@@ -84,9 +84,9 @@ class Judge:
         """Pods by UID, and the namespace of each."""
         self._crowded: float | None = None
         self.catching_up = False
-        """Whether records are read anew after a gap: old and new ones are mixed then."""
+        """Whether records are being read again after a gap: old and new ones are mixed then."""
 
-    # --- what the load tells ---------------------------------------------------------------------
+    # --- what the load reports --------------------------------------------------------------------
 
     def withdrawn(self, request: str) -> None:
         """A requestor is about to remove its request."""
@@ -100,12 +100,12 @@ class Judge:
         self.history.note("accepted", request, node)
 
     def released(self, node: str, how: str) -> None:
-        """A requestor is about to let go of the node."""
+        """A requestor is about to release the node."""
         self._leased.discard(node)
         self.history.note(how, node)
 
     def accuse(self, rule: str, what: str, *objects: str) -> None:
-        """Note a violation."""
+        """Record a violation."""
         violation = Violation(self.history.now(), rule, what, objects)
         same = [each for each in self.violations if each.rule == rule and each.what == what]
         if not same:
@@ -138,12 +138,12 @@ class Judge:
             self.accuse("no request is lost", what, request)
 
     def only_requests(self, requests: set[str]) -> None:
-        """After a gap: these are there, of what changed all is told anew."""
+        """After a gap: only these exist; the changed ones are reported again."""
         for request in self._requests.keys() - requests:
             self.request_gone(request)
 
     def lock_changed(self, request: str, contender: str, *, there: bool) -> None:
-        """Somebody came to a request's lock, or left it."""
+        """A contender for a request's lock came or left."""
         contenders = self._locks.setdefault(request, {})
         if there:
             contenders[contender] = self.history.now()
@@ -153,7 +153,7 @@ class Judge:
             del self._locks[request]
 
     def forget_locks(self) -> None:
-        """After a gap: only what comes from now on is known."""
+        """After a gap: only contenders from now on are known."""
         self._locks.clear()
 
     def _fulfilled(self, request: str, nodes: list[str]) -> None:
@@ -193,7 +193,7 @@ class Judge:
             self.accuse("a node in use stays", what, node)
 
     def only_nodes(self, nodes: set[str]) -> None:
-        """After a gap: these are there, of what changed all is told anew."""
+        """After a gap: only these exist; the changed ones are reported again."""
         for node in self._nodes.keys() - nodes:
             self.node_gone(node)
 
@@ -242,19 +242,19 @@ class Judge:
         self._pods.pop(uid, None)
 
     def only_namespaces(self, names: set[str]) -> None:
-        """After a gap: these are there."""
+        """After a gap: only these exist."""
         for name in self._namespaces.keys() - names:
             self.namespace_gone(name)
 
     def only_pods(self, uids: set[str]) -> None:
-        """After a gap: these are there."""
+        """After a gap: only these exist."""
         for uid in self._pods.keys() - uids:
             self.pod_gone(uid)
 
-    # --- what takes time to be wrong -------------------------------------------------------------
+    # --- what is wrong only after some time -------------------------------------------------------
 
     def look(self) -> None:
-        """To be called now and then: what has been so for too long."""
+        """Find states that have lasted too long; to be called now and then."""
         self._look_at_namespaces()
         self._look_at_pods()
         self._look_at_locks()
@@ -280,7 +280,7 @@ class Judge:
                 self.accuse("every namespace has a record", what, name, node)
 
     def _look_at_pods(self) -> None:
-        # One in a namespace that is being deleted goes with it.
+        # A pod in a namespace that is being deleted is deleted with it.
         pods = [space for space in self._pods.values() if space in self._namespaces]
         self.counts["most pods"] = max(self.counts["most pods"], len(pods))
         limit, now = self.limits.now().pool, self.history.now()
@@ -307,17 +307,17 @@ class Judge:
 
     @property
     def namespaces(self) -> dict[str, str]:
-        """Every namespace of the deployment that nobody deletes, and its node."""
+        """Every namespace of the deployment that is not being deleted, and its node."""
         return self._namespaces
 
     @property
     def pods(self) -> set[str]:
-        """The namespaces of the pods that nobody deletes."""
+        """The namespaces of the pods that are not being deleted."""
         return set(self._pods.values())
 
 
 def is_spare(record: Record) -> bool:
-    """Whether a launcher asked for it."""
+    """Whether a launcher submitted the request, for a spare node."""
     return bool(record.get("requestor") == "NodePool:min-ready")
 
 

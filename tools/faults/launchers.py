@@ -19,7 +19,7 @@ from faults.plan import Limits
 from faults.site import Place
 
 POLL_S = 0.1
-UNFORESEEN = re.compile(r"^.*(?:Traceback|nobody foresaw|was never awaited).*$", re.MULTILINE)
+UNEXPECTED = re.compile(r"^.*(?:Traceback| CRITICAL |was never awaited).*$", re.MULTILINE)
 
 
 class Launcher:
@@ -60,7 +60,7 @@ class Launcher:
         """Put an error into it."""
         self._config.write_text("providers: [what is this\n", encoding="utf-8")
 
-    def mend_configuration(self) -> None:
+    def restore_configuration(self) -> None:
         """Restore the configuration that was last meant for it."""
         self.configure(*self._configured)
 
@@ -111,9 +111,9 @@ class Launcher:
         """Its whole log, since its first start."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def unforeseen(self) -> list[str]:
+    def unexpected(self) -> list[str]:
         """Lines of its log that a launcher must never write."""
-        return UNFORESEEN.findall(self.text())
+        return UNEXPECTED.findall(self.text())
 
     def tail(self) -> str:
         """The last lines of its log."""

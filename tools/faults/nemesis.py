@@ -1,7 +1,7 @@
-"""Faults, one after the other and several at a time, as the seed has them. Ends each that it began.
+"""Faults, one after the other and several at a time, as the seed determines.
 
-A fault is a coroutine that breaks something, waits, and mends it. Every kind gets its turn:
-they are drawn from a bag that is filled anew when it is empty.
+A fault is a coroutine that breaks something, waits, and repairs it. Every kind gets its turn:
+they are drawn from a bag that is refilled when it is empty.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from faults.plan import LAUNCH_S, SESSION_S, Limits, Plan
 from faults.pods import Pods
 
 PAUSES = (0.5, 2.5)
-"""Seconds between two faults, at least and at most."""
+"""Seconds between two faults: minimum and maximum."""
 DOWN_S = (0.1, 2.0)
-"""How long a killed launcher stays dead."""
+"""Seconds until a killed launcher is restarted."""
 
 
 @dataclass
 class Nemesis:
-    """What breaks things."""
+    """Injects the faults of a run."""
 
     plan: Plan
     launchers: list[Launcher]
     cluster: LocalCluster | None
-    """Whose servers may be restarted; None: they are not ours."""
+    """The cluster whose servers may be restarted; None if they belong to the user."""
     judge: Judge
     pods: Pods
     injected: Counter[str] = field(default_factory=Counter)
     """Faults by kind."""
     times: list[tuple[float, str]] = field(default_factory=list)
-    """When each began, in seconds since the beginning, and its kind."""
+    """When each began, in seconds since the start, and its kind."""
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
     _server: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One server is away at a time: their processes' list is one file."""
+    """One server is stopped at a time: the list of their processes is one file."""
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"{self.plan.seed} nemesis")
@@ -50,7 +50,7 @@ class Nemesis:
         self._kinds = [each for each in wanted if self.cluster or each not in SERVERS]
 
     async def run(self) -> None:
-        """Until cancelled; faults that are under way then are ended by `calm`."""
+        """Inject faults until cancelled; `calm` awaits those under way."""
         bag: list[str] = []
         while True:
             await asyncio.sleep(self._rng.uniform(*PAUSES))
@@ -61,7 +61,7 @@ class Nemesis:
                 fault.result()
 
     async def calm(self) -> None:
-        """Wait for the faults under way to be mended; raises what went wrong in one."""
+        """Wait until the faults under way are repaired; raises the error of one that failed."""
         await asyncio.gather(*self._under_way)
 
     def _begin(self, kind: str) -> None:
@@ -82,7 +82,7 @@ class Nemesis:
         self._under_way.add(asyncio.ensure_future(_run(fault)))
 
     async def restart(self, service: str, away: float) -> None:
-        """Stop one of the cluster's servers, and start it after so many seconds."""
+        """Stop one of the cluster's servers, and start it again after some seconds."""
         assert self.cluster is not None
         async with self._server:
             await asyncio.to_thread(self.cluster.stop, service)
@@ -90,7 +90,7 @@ class Nemesis:
             await asyncio.to_thread(self.cluster.start, service)
 
     async def pause(self, service: str, away: float) -> None:
-        """Freeze one of the cluster's processes for so many seconds."""
+        """Freeze one of the cluster's processes for some seconds."""
         assert self.cluster is not None
         async with self._server:
             await asyncio.to_thread(self.cluster.pause, service)
@@ -102,7 +102,7 @@ class Nemesis:
     async def _on(self, launcher: Launcher, kind: str, rng: random.Random) -> None:
         try:
             await LAUNCHERS[kind](launcher, rng)
-            self.judge.history.note(f"{kind}: mended", "faults", launcher.name)
+            self.judge.history.note(f"{kind}: repaired", "faults", launcher.name)
         finally:
             launcher.busy = False
 
@@ -115,7 +115,7 @@ async def _run(fault: Awaitable[None]) -> None:
 
 
 async def kill(launcher: Launcher, rng: random.Random) -> None:
-    """kill -9, and the supervisor starts it again."""
+    """SIGKILL; then its supervisor restarts it."""
     down = rng.uniform(*DOWN_S)
     await launcher.kill()
     await asyncio.sleep(down)
@@ -123,7 +123,7 @@ async def kill(launcher: Launcher, rng: random.Random) -> None:
 
 
 async def freeze(launcher: Launcher, rng: random.Random) -> None:
-    """SIGSTOP for longer than its session lasts: it wakes up and believes that it has one."""
+    """SIGSTOP for longer than its session lasts: it wakes up with an expired session."""
     asleep = SESSION_S + rng.uniform(1.0, 4.0)
     launcher.freeze()
     await asyncio.sleep(asleep)
@@ -131,7 +131,7 @@ async def freeze(launcher: Launcher, rng: random.Random) -> None:
 
 
 async def nap(launcher: Launcher, rng: random.Random) -> None:
-    """SIGSTOP for less than its session lasts."""
+    """SIGSTOP for a shorter time than its session lasts."""
     asleep = rng.uniform(0.2, SESSION_S / 2)
     launcher.freeze()
     await asyncio.sleep(asleep)
@@ -139,22 +139,22 @@ async def nap(launcher: Launcher, rng: random.Random) -> None:
 
 
 async def cut_zookeeper(launcher: Launcher, rng: random.Random) -> None:
-    """Its connection drops, and the next one comes to be at once."""
+    """Its connection is cut, and it can reconnect at once."""
     await launcher.zookeeper.cut()
 
 
 async def lose_zookeeper(launcher: Launcher, rng: random.Random) -> None:
-    """It cannot connect for a while; sometimes its session ends meanwhile."""
+    """It cannot connect for a while; sometimes its session expires in that time."""
     await _lose(launcher.zookeeper, rng.uniform(0.5, SESSION_S + 3.0))
 
 
 async def slow_zookeeper(launcher: Launcher, rng: random.Random) -> None:
-    """Whatever is said to ZooKeeper, and what it answers, takes its time."""
+    """Calls to ZooKeeper and their answers are delayed."""
     await _slow(launcher.zookeeper, rng)
 
 
 async def cut_api(launcher: Launcher, rng: random.Random) -> None:
-    """Every connection to the API server drops, in the midst of calls."""
+    """Every connection to the API server is cut, in the middle of calls."""
     await launcher.api.cut()
 
 
@@ -164,7 +164,7 @@ async def lose_api(launcher: Launcher, rng: random.Random) -> None:
 
 
 async def slow_api(launcher: Launcher, rng: random.Random) -> None:
-    """Calls and their answers take their time."""
+    """Calls to the API server and their answers are delayed."""
     await _slow(launcher.api, rng)
 
 
@@ -176,14 +176,14 @@ async def api_errors(launcher: Launcher, rng: random.Random) -> None:
 
 
 async def lost_answers(launcher: Launcher, rng: random.Random) -> None:
-    """A share of the calls is done, and the connection drops before the answer."""
+    """A share of the calls is executed, and the connection is cut before the answer."""
     launcher.injector.lost = rng.uniform(0.05, 0.3)
     await asyncio.sleep(rng.uniform(1.0, 5.0))
     launcher.injector.lost = 0.0
 
 
 async def cut_watches(launcher: Launcher, rng: random.Random) -> None:
-    """Every watch at the API server ends in the midst."""
+    """Every watch at the API server ends early."""
     await launcher.injector.cut_watches()
 
 
@@ -204,7 +204,7 @@ async def break_configuration(launcher: Launcher, rng: random.Random) -> None:
     await launcher.has_started()
     launcher.break_configuration()
     await asyncio.sleep(rng.uniform(1.0, 4.0))
-    launcher.mend_configuration()
+    launcher.restore_configuration()
 
 
 LAUNCHERS: dict[str, Callable[[Launcher, random.Random], Awaitable[None]]] = {
@@ -227,12 +227,12 @@ LAUNCHERS: dict[str, Callable[[Launcher, random.Random], Awaitable[None]]] = {
 
 
 async def restart_zookeeper(nemesis: Nemesis, rng: random.Random) -> None:
-    """Away for a moment; sessions outlive it."""
+    """ZooKeeper restarts; sessions survive."""
     await nemesis.restart("zookeeper", rng.uniform(0.1, 2.0))
 
 
 async def restart_api(nemesis: Nemesis, rng: random.Random) -> None:
-    """Away for some seconds."""
+    """The API server restarts."""
     await nemesis.restart("kube-apiserver", rng.uniform(0.1, 2.0))
 
 
@@ -242,7 +242,7 @@ async def pause_scheduler(nemesis: Nemesis, rng: random.Random) -> None:
 
 
 async def pause_kubelet(nemesis: Nemesis, rng: random.Random) -> None:
-    """Pods are scheduled and don't start."""
+    """Pods are scheduled and do not start."""
     await nemesis.pause("kwok", rng.uniform(1.0, LAUNCH_S + 3.0))
 
 
@@ -257,22 +257,22 @@ SERVERS: dict[str, Callable[[Nemesis, random.Random], Awaitable[None]]] = {
 
 
 async def fail_pods(nemesis: Nemesis, rng: random.Random) -> None:
-    """Some of the pods that come are reported as failed."""
+    """Some new pods are reported as failed."""
     await nemesis.pods.while_they_come(rng, nemesis.pods.fail)
 
 
 async def evict_pods(nemesis: Nemesis, rng: random.Random) -> None:
-    """Some of the pods that come are evicted, as by a kubelet that runs out of memory."""
+    """Some new pods are evicted, as by a kubelet that runs out of memory."""
     await nemesis.pods.while_they_come(rng, nemesis.pods.evict)
 
 
 async def remove_pods(nemesis: Nemesis, rng: random.Random) -> None:
-    """Some of the pods that come vanish."""
+    """Some new pods are deleted."""
     await nemesis.pods.while_they_come(rng, nemesis.pods.remove)
 
 
 async def change_limits(nemesis: Nemesis, rng: random.Random) -> None:
-    """Other limits in every launcher's configuration, at much the same time."""
+    """Every launcher's configuration gets other limits, at nearly the same time."""
     limits = rng.choice((Limits(), Limits(7, 4), Limits(12, 8), Limits(5, 3)))
     nemesis.judge.limits.set(limits)
     for launcher in nemesis.launchers:

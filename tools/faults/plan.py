@@ -1,4 +1,4 @@
-"""What a run is to be: numbers, limits, and how long each side may take. Times in seconds."""
+"""The plan of a run: numbers, limits, and how long each side may take. Times in seconds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LABELS = ("pod", "namespace")
 SESSION_S = 4
 """The launchers' ``zookeeper-timeout``: the least that ZooKeeper agrees to."""
 LAUNCH_S = 8
-"""The ``launch-timeout``: pods that never come cost a run too much of its time otherwise."""
+"""The ``launch-timeout``: short, as pods that never start would take most of a run."""
 BOUND_S = 30.0
-"""How long a launcher may take, beyond what it waits for on purpose, while all around it breaks."""
+"""How long a launcher may take, beyond its own waits, while everything around it breaks."""
 END_S = 180.0
-"""How long everything may take to come to its end when nothing breaks any more: a minute for
-what waits, and one, twice, for Kubernetes' namespace controller. Where the API server went away
-it tries again after up to 60 s, and a namespace's node keeps its slot until then."""
+"""How long everything may take to end after the last fault: a minute for waiting requests, and
+twice a minute for Kubernetes' namespace controller. After an outage of the API server it retries
+only after up to 60 s, and a namespace's node keeps its slot until then."""
 
 
 @dataclass(frozen=True)

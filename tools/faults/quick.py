@@ -1,4 +1,4 @@
-"""The launcher as an admin starts it, but with quicker upkeep: a run need not wait for a minute.
+"""The launcher as an admin starts it, but with more frequent upkeep than once a minute.
 
 ``python -m faults.quick SECONDS OPTIONS``; the options are those of ``nodepool-k8s launcher``.
 """
@@ -15,7 +15,7 @@ from nodepool_k8s.launcher.intervals import NORMAL
 from nodepool_k8s.policy import upkeep
 
 DRAFT_PASSES = 3
-"""A draft is lost after as many passes; it is 60 seconds where a pass is a minute."""
+"""A draft is lost after so many passes, but not later than by default."""
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def table(outcome: Outcome) -> Table:
         made.add_row(
             f"{what} at a time" if "most" in what else f"{what} made", str(judge.counts[what])
         )
-    made.add_row("errors in logs that nobody foresaw", str(sum(outcome.unforeseen.values())))
+    made.add_row("unexpected errors in logs", str(sum(outcome.unexpected.values())))
     made.add_row("violations", str(len(judge.violations)))
     return made
 
@@ -56,6 +56,6 @@ def _spans(spans: list[float]) -> str:
 
 
 def violation(outcome: Outcome, found: Violation) -> str:
-    """What was broken, and all that is known of the objects involved."""
+    """A broken promise, and everything known of the objects involved."""
     lines = [f"VIOLATION at {found.when:.3f} s: {found.rule}: {found.what}"]
     return "\n  ".join([*lines, *outcome.judge.history.of(found.objects)])

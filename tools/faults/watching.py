@@ -1,7 +1,7 @@
-"""The judge's eyes: its own session at ZooKeeper, its own watches at the API server.
+"""What the judge sees: through its own ZooKeeper session and its own watches at the API server.
 
-Straight at the servers, past everything that is broken on purpose. When a server itself is
-restarted there is a gap, after which everything is read anew.
+It connects to the servers themselves, past the proxies that are broken on purpose. When a
+server itself is restarted there is a gap, after which everything is read again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = "/nodepool"
 SESSION_S = 60.0
 AGAIN_S = 0.2
 QUIET_S = 60.0
-"""A watch that says nothing for so long is asked for anew."""
+"""A watch without an event for so long is opened again."""
 DEPLOYMENT = "nodepool-k8s/deployment"
 NODE_ID = "nodepool_node_id"
 
@@ -83,7 +83,7 @@ class ZooKeeperWatch:
             for name in names:
                 self._read(f"{parent}/{name}")
             if parent == NODES:
-                # Answered after all that was asked before.
+                # Answered after every read before it.
                 self._client.exists_async(ROOT).rawlink(lambda _: self._call(self._caught_up))
 
     def _caught_up(self) -> None:
@@ -107,7 +107,7 @@ class ZooKeeperWatch:
         self._client.get_async(path).rawlink(lambda result: self._answered(path, result))
 
     def _answered(self, path: str, result: Any) -> None:
-        # What is gone by now, its event tells; what was asked over a lost connection is asked anew.
+        # A deletion has an event of its own; after a lost connection everything is read again.
         with suppress(KazooException):
             data, _ = result.get()
             if data:

@@ -42,7 +42,7 @@ def _complete(folder: Path) -> bool:
 
 def _install(folder: Path, progress: Progress) -> None:
     with progress.step(f"installing Nodepool {VERSION} into an environment of its own"):
-        # A virtual environment cannot be moved, so that an interrupted one is made anew.
+        # A virtual environment cannot be moved, so that an interrupted one is created again.
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]

@@ -1,4 +1,4 @@
-"""What the tests of the Kubernetes adapter make in a local cluster."""
+"""What the tests of the Kubernetes adapter create in a local cluster."""
 
 import asyncio
 import uuid
@@ -18,7 +18,7 @@ Made = tuple[Namespace, AccessToken]
 
 
 class Bench:
-    """One deployment's cluster and the nodes that a test makes with it."""
+    """One deployment's cluster and the nodes that a test creates with it."""
 
     def __init__(self, context: str) -> None:
         self.deployment = str(uuid.uuid4())
@@ -74,7 +74,7 @@ class Bench:
         )
 
     async def close(self) -> None:
-        """Remove what is left, by the first cluster, which is the admin's; close them all."""
+        """Remove what is left through the first cluster, which is the admin's; close them all."""
         try:
             if self.clusters:
                 admins = self.clusters[0]
@@ -88,7 +88,7 @@ class Bench:
 
 
 async def until(cluster: Cluster, namespace: str, true: Callable[[], Any]) -> None:
-    """Wait, woken by the mirror, until something is true."""
+    """Wait for changes until something is true."""
     async with asyncio.timeout(20):
         while not true():
             await cluster.changed(namespace, None)
@@ -100,7 +100,7 @@ def is_ready(cluster: Cluster, namespace: str) -> bool:
 
 
 async def make_node(cluster: Cluster, objects: NodeObjects) -> Made:
-    """Make a node as the launcher does, and wait until it is ready."""
+    """Create a node as the launcher does, and wait until it is ready."""
     namespace = await cluster.creator.create_namespace(objects)
     async with asyncio.TaskGroup() as group:
         access = group.create_task(cluster.creator.create_access(objects))
@@ -112,7 +112,7 @@ async def make_node(cluster: Cluster, objects: NodeObjects) -> Made:
 
 
 def write_kube_config(path: Path, cluster: Cluster, token: str) -> str:
-    """Write what a requestor makes of a node's connection data; returns the context."""
+    """Write a kubeconfig from a node's connection data, as a requestor does; its context."""
     authority = {"certificate_authority_data": cluster.ca_crt or ""}
     kubeconfig.write(path, "by-token", cluster.server_url, {"token": token}, **authority)
     return "by-token"

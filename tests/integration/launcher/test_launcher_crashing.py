@@ -228,7 +228,7 @@ async def test_a_drifted_ledger_is_corrected_at_start(
     site = make_site(pod_label(), pool={"max-servers": 2})
     first = await launchers.start(site)
     await zuul.use_and_return(await zuul.submit("pod"))
-    await launchers.empty_house()
+    await launchers.return_nodes()
     await first.stop()
     path = f"/nodepool-k8s/ledger/local/{make_site.pool}"
     await zuul.put(path, {"claimed": {"instances": 2000}})

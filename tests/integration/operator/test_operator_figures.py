@@ -394,7 +394,7 @@ async def test_zuuls_trace_is_continued_at_an_otlp_collector(
         request_id = await zuul.submit("pod", "pod", requestor_data=data)
         nodes = (await zuul.answered(request_id))["nodes"]
         await zuul.use_and_return(request_id)
-        await launchers.empty_house()
+        await launchers.return_nodes()
         assert await process.terminate() == 0  # What is left is sent as it ends.
     (request,) = collector.named("FulfilRequest")
     assert request.trace_id == TRACE.to_bytes(16, "big")
@@ -420,7 +420,7 @@ async def test_a_failed_launchs_span_has_the_reason(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         process = await launchers.spawn(make_site(label, provider=short))
         await zuul.answered(await zuul.submit("pod"), "failed")
-        await launchers.empty_house()
+        await launchers.return_nodes()
         assert await process.terminate() == 0
     (request,), (launch,) = collector.named("FulfilRequest"), collector.named("LaunchNode")
     attempts = collector.named("Attempt")

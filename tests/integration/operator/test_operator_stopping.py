@@ -339,7 +339,7 @@ async def test_systemd_is_notified_and_its_watchdog_is_fed(
         await eventually(lambda: launcher.text().count("connection is connected") > 1, "it is back")
         await zuul.use_and_return(request_id)
         assert "STOPPING=1" not in systemd.listen()
-        await launchers.empty_house()
+        await launchers.return_nodes()
         assert await launcher.terminate() == 0
         await systemd.hears("STOPPING=1", "EXTEND_TIMEOUT_USEC=45000000")
 

@@ -76,7 +76,7 @@ def test_one_node_more_than_the_tenant_may_have(judge: Judge) -> None:
     judge.node_changed("1", node(tenant=LIMITED_TENANT))
     judge.node_changed("2", node())
     assert not broken(judge)
-    # A ready node that was nobody's is handed to the tenant.
+    # An unallocated ready node is handed to the tenant.
     judge.node_changed("2", node(tenant=LIMITED_TENANT))
     assert broken(judge) == ["no tenant is above its limit"]
 
@@ -215,7 +215,7 @@ def test_after_a_gap_nothing_old_is_held_against_what_is_new(judge: Judge) -> No
     judge.catching_up = True
     judge.only_nodes({"1", "2"})
     judge.only_requests({"200-1"})
-    # Node 1 is nobody's by now, which is still to be read.
+    # Node 1 is unallocated by now, which the judge has yet to read.
     judge.node_changed("2", node(tenant=LIMITED_TENANT))
     judge.node_changed("1", node("ready"))
     judge.catching_up = False

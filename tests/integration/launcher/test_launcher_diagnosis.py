@@ -6,7 +6,6 @@ The fake node leaves pods annotated as manual alone; the tests say what a kubele
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from harness.api import MERGE, ApiError, Object
@@ -238,7 +237,6 @@ async def test_a_spec_that_cannot_be_is_refused_once_and_for_all(
     assert "Attempt 1 of 2 at node 0000000000 failed for good" in warnings(caplog)
 
 
-Prepare = Callable[[NodeObjects], Any]
 
 
 def prepare_namespaces(

@@ -1,9 +1,6 @@
 """A cluster with a fake node, from outside: what it offers, outages, and that it goes wholly."""
 
-import contextlib
-import time
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +10,11 @@ from click.testing import CliRunner
 from cluster import LocalCluster, cli
 from cluster.fakenode import MANUAL, NODE
 from kazoo.client import KazooClient
-from kubernetes import client, config
+from kubernetes import client
+
+from tests.support.core_api import core, until
 
 pytestmark = pytest.mark.integration
-
-PATIENCE_S = 30.0
-
-
-@contextlib.contextmanager
-def core(cluster: LocalCluster) -> Iterator[Any]:
-    api = config.new_client_from_config(str(cluster.kubeconfig), cluster.context)
-    with api:
-        yield client.CoreV1Api(api)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not after {PATIENCE_S} s"
-        time.sleep(0.05)
-    return result
 
 
 def create_pod(api: Any, image: str, annotations: dict[str, str] | None = None) -> str:

@@ -3,21 +3,21 @@
 import contextlib
 import gc
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from cluster import LocalCluster, images, realnode
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.stream import portforward, stream
+
+from tests.support.core_api import core, until
 
 # The Kubernetes client leaves the sockets of exec and port-forward to the garbage collector.
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
 
-PATIENCE_S = 60.0
 # Sleeps as a launcher's pod does, serves a file, and ends when asked to.
 SCRIPT = """
 trap 'exit 0' TERM
@@ -32,21 +32,6 @@ def collected() -> Iterator[None]:
     """Close what the client left open while the warning about it is still ignored."""
     yield
     gc.collect()
-
-
-@contextlib.contextmanager
-def core(cluster: LocalCluster) -> Iterator[Any]:
-    api = config.new_client_from_config(str(cluster.kubeconfig), cluster.context)
-    with api:
-        yield client.CoreV1Api(api)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not after {PATIENCE_S} s"
-        time.sleep(0.05)
-    return result
 
 
 def a_pod(name: str, image: str, **more: Any) -> dict[str, Any]:

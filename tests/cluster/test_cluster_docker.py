@@ -17,7 +17,7 @@ KUBECONFIG = yaml.safe_dump(
 
 
 class Engine:
-    """Knows the containers that were started, and forgets those that were removed."""
+    """Tracks the containers that were started and not removed."""
 
     def __init__(self) -> None:
         self.running: dict[str, Any] = {}

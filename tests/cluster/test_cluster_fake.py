@@ -1,4 +1,4 @@
-"""A cluster with a fake node, from outside: what it offers, outages, and that it goes wholly."""
+"""A cluster with a fake node, from outside: what it offers, outages, and complete removal."""
 
 import uuid
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_down_leaves_no_trace(tmp_path: Path, own_environ: dict[str, str]) -> No
     cluster.up()
     pids = [service.pid for service, _ in cluster.status()]
     assert len(pids) == 6
-    # Also one that was stopped, and one that was paused, before.
+    # Including one that was stopped and one that was paused.
     cluster.stop("kube-scheduler")
     cluster.pause("etcd")
 

@@ -1,4 +1,4 @@
-"""What LocalCluster does when things are not as they should be; no cluster is needed for it."""
+"""What LocalCluster does in error cases; no cluster is needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ KUBECONFIG = {
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """An environment without Docker, without binaries and without a cluster of the caller's."""
+    """An environment without Docker, binaries or a named cluster."""
     return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
 
 

@@ -1,4 +1,4 @@
-"""A cluster with a real node, from outside: pods run in it, and nothing of it stays behind."""
+"""A cluster with a real node, from outside: pods run in it, and nothing is left behind."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""Which source serves, and which nodes."""
+"""The choice of a cluster's source and nodes."""
 
 from pathlib import Path
 

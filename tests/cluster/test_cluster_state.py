@@ -1,4 +1,4 @@
-"""The state file, and that a process is recognized by more than its pid."""
+"""The state file, and the identification of processes by more than their pids."""
 
 import json
 import os

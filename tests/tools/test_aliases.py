@@ -32,7 +32,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The sources, where a build may leave its traces."""
+    """A copy of the sources, in which a build may leave files."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in SOURCES:
@@ -45,7 +45,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 class Environment:
-    """A virtual environment that has what ours has, but not this package's programs."""
+    """A virtual environment with our dependencies, without this package's programs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Environment:
         (packages / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def install(self, requirement: str, cwd: Path) -> None:
-        """As an admin does, but with nothing from the network."""
+        """Install as an admin does, but without the network."""
         pip: list[str | Path] = [
             sys.executable,
             "-m",
@@ -65,7 +65,7 @@ class Environment:
         run(*pip, "install", "--no-index", "--no-build-isolation", requirement, cwd=cwd)
 
     def extras(self) -> set[str]:
-        """The extras that the installed package says it has."""
+        """The extras of the installed package, from its metadata."""
         (metadata,) = self._folder.glob("lib/python*/site-packages/nodepool_k8s-*/METADATA")
         lines = metadata.read_text().splitlines()
         return {line.split()[1] for line in lines if line.startswith("Provides-Extra: ")}

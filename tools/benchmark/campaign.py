@@ -1,7 +1,7 @@
 """A whole benchmark: clusters, runs and subjects in order, and what failed on the way.
 
-In each run the floor and this launcher take every step in turn, so that what drifts on the
-machine meets both. The peer comes after this launcher has ended, because even an idle peer
+In each run the floor and this launcher take every step in turn, so that drift of the
+machine affects both. The peer comes after this launcher has ended, because even an idle peer
 polls.
 """
 
@@ -47,7 +47,7 @@ REAL_COUNT = 10
 PEER_REAL_COUNT = 3
 """Nodepool takes most of a minute for each."""
 PEER_SEQUENCE = 10
-"""Nodepool's seconds hardly vary: ten of them tell as much as thirty."""
+"""Nodepool's seconds hardly vary: ten nodes show as much as thirty."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class Campaign:
-    """The benchmark under way: what it has read so far, and what went wrong."""
+    """One benchmark: what it has measured so far, and what went wrong."""
 
     plan: Plan
     progress: Progress
@@ -118,7 +118,7 @@ class Campaign:
                 self._steps(run, {figures.PEER: nodepool})
 
     def _steps(self, run: int, subjects: dict[str, Subject]) -> None:
-        """Every step with every subject; one that fails is left out of those that follow."""
+        """Take every step with every subject; one that fails takes no further steps."""
         going = dict(subjects)
         for step in (WARM_UP, *steps_for(self.plan.names)):
             for name, subject in list(going.items()):
@@ -131,7 +131,7 @@ class Campaign:
                         subject.give_up()
 
     def _read(self, run: int, name: str, step: str, take: Callable[[], Found]) -> bool:
-        """Take a step and note what it shows; whether that worked."""
+        """Take a step and note what it shows; whether it succeeded."""
         title = f"run {run} of {self.plan.runs}, {step}, {name}"
         with self._noting(title):
             with self.progress.step(title):
@@ -143,7 +143,7 @@ class Campaign:
     # --- growth ------------------------------------------------------------------------
 
     def run_scale(self) -> Growth | None:
-        """What grows with what merely exists; None where that could not be measured."""
+        """How costs grow with existing nodes and requests; None if that failed."""
         self._look_at_the_machine()
         with self._noting("growth"), self._place("fake") as place:
             return growth.measure(place, self.progress, quick=self.plan.scale is QUICK)
@@ -152,7 +152,7 @@ class Campaign:
     # --- recovery ----------------------------------------------------------------------
 
     def run_recovery(self) -> list[Recovery] | None:
-        """How soon it goes on after faults; None where that could not be measured."""
+        """How soon the launcher works after outages; None if that failed."""
         self._look_at_the_machine()
         quick = self.plan.scale is QUICK
         with self._noting("recovery"), self._local("fake") as local:
@@ -162,7 +162,7 @@ class Campaign:
     # --- runs --------------------------------------------------------------------------
 
     def run_runs(self, count: int) -> Runs | None:
-        """``nodepool-k8s run`` against kubectl; None where that could not be measured."""
+        """``nodepool-k8s run`` against kubectl; None if that failed."""
         self._look_at_the_machine()
         with (
             self._noting("runs"),
@@ -178,7 +178,7 @@ class Campaign:
     # --- a real node -------------------------------------------------------------------
 
     def _real(self, place: Place) -> None:
-        """Once: the seconds that a kubelet takes are the same in each run."""
+        """Measured once: a kubelet takes the same seconds in each run."""
         recipes = {figures.OWN: (REAL_COUNT, launchers.own(place, 0, None))}
         if self.environment is not None:
             nodepool = launchers.peer(place, 0, self.environment)

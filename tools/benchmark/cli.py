@@ -28,14 +28,20 @@ COMMANDS = 200
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--runs", type=click.IntRange(1), help="How many runs: 3, or with --run 200.")
-@click.option("--quick", is_flag=True, help="One run with 30 nodes: whether it works at all.")
-@click.option("--peer", is_flag=True, help="Measure Nodepool 11.0.0, too (installs it apart).")
+@click.option(
+    "--quick", is_flag=True, help="One run with 30 nodes, to check that everything works."
+)
+@click.option(
+    "--peer",
+    is_flag=True,
+    help="Measure Nodepool 11.0.0, too (in a virtual environment of its own).",
+)
 @click.option("--real", is_flag=True, help="Measure deletion on a real node, too.")
 @click.option(
     "--scale",
     "growing",
     is_flag=True,
-    help="Measure instead what grows with thousands of nodes and waiting requests.",
+    help="Measure instead how costs grow with thousands of nodes and waiting requests.",
 )
 @click.option(
     "--run",
@@ -54,13 +60,13 @@ COMMANDS = 200
     "--recovery",
     "recovering",
     is_flag=True,
-    help="Measure instead how soon it goes on when ZooKeeper or the API server is back.",
+    help="Measure instead how soon the launcher works again after an outage.",
 )
 @click.option(
     "--only",
     type=click.Choice(NAMES),
     multiple=True,
-    help="Only what shows this quantity; may be given again.",
+    help="Only the steps that show this quantity; may be repeated.",
 )
 @click.option(
     "--json",
@@ -73,17 +79,17 @@ COMMANDS = 200
     type=click.IntRange(1, 100),
     default=IN_FLIGHT,
     show_default=True,
-    help="Nodes that the floor makes at a time in a burst; take the number that makes it fastest.",
+    help="Nodes that the floor creates concurrently in a burst; use the fastest number.",
 )
 @click.option(
     "--profile",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Run the launcher under cProfile, once, and write this file; its figures are slower.",
+    help="Run the launcher once under cProfile and write this file; its figures are slower.",
 )
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep configurations and logs here; without it they stay only if something failed.",
+    help="Keep configurations and logs here; by default they are kept only after a failure.",
 )
 def main(
     runs: int | None,
@@ -100,8 +106,8 @@ def main(
     profile: Path | None,
     folder: Path | None,
 ) -> None:
-    """Measure the launcher, and the floor below it, under a load as Zuul makes it."""
-    # So that a terminated benchmark takes its cluster down as an interrupted one does.
+    """Measure the launcher, and the floor below it, under a load like Zuul's."""
+    # A terminated benchmark takes its cluster down as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = Plan(
         folder=(folder or Path(tempfile.mkdtemp(prefix="nodepool-k8s-bench-"))).absolute(),
@@ -128,7 +134,7 @@ def main(
     if json_file is not None:
         json_file.write_text(json.dumps(_document(campaign), indent=1) + "\n", encoding="utf-8")
     if campaign.failures:
-        raise click.ClickException(f"not all could be measured; logs are in {plan.folder}")
+        raise click.ClickException(f"some measurements failed; logs are in {plan.folder}")
     if folder is None:
         shutil.rmtree(plan.folder, ignore_errors=True)
 

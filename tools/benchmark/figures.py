@@ -1,4 +1,4 @@
-"""What is measured, what is wanted of it, and the arithmetic from readings to a verdict.
+"""What is measured, the wanted bounds, and the arithmetic from readings to a verdict.
 
 Plain data and functions; nothing here measures anything.
 """
@@ -23,7 +23,7 @@ class Wanted:
     absolute: bool = False
 
     def met(self, figure: float) -> bool:
-        """Whether the figure keeps to the bound."""
+        """Whether a figure is within the bound."""
         return figure <= self.limit if self.at_most else figure >= self.limit
 
 
@@ -56,7 +56,7 @@ NAMES = tuple(quantity.name for quantity in QUANTITIES)
 
 @dataclass
 class Readings:
-    """Every run's reading, by who was measured and what: one value a run, None where it failed."""
+    """The readings by subject and quantity: one value a run, missing if it failed."""
 
     _values: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A quantity with the medians of its readings; None where there are none."""
+    """A quantity with the medians of its readings; None without readings."""
 
     quantity: Quantity
     floor: float | None
@@ -89,7 +89,7 @@ class Row:
 
     @property
     def ok(self) -> bool | None:
-        """Whether what is wanted was shown; None where nothing is wanted or was measured."""
+        """Whether the bound is met; None without a bound or a reading."""
         wanted = self.quantity.wanted
         if wanted is None:
             return None
@@ -116,7 +116,7 @@ def _row(readings: Readings, quantity: Quantity) -> Row:
 
 
 def middle(values: Sequence[float]) -> float | None:
-    """The median, or None of nothing."""
+    """The median, or None without values."""
     return statistics.median(values) if values else None
 
 

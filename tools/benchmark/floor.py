@@ -26,13 +26,13 @@ from benchmark import workers
 from benchmark.errors import BenchmarkError
 
 PREFIX = "bench-"
-"""Every namespace of a benchmark begins so: the floor's own and, by their pool, the launchers'."""
+"""The prefix of all of a benchmark's namespaces: the floor's, and by their pool the launchers'."""
 MARK = "bench-floor"
 ROLE = "bench-floor"
 WORKER = "zuul-worker"
 
 IN_FLIGHT = 16
-"""Nodes made at a time in a burst; their pods may still be awaited. Suits two cores."""
+"""Nodes created concurrently in a burst, not counting the wait for pods. Suits two cores."""
 CONNECTIONS = 128
 """Enough for what is in flight and for the pods that admission holds up."""
 TOKEN_S = 7 * 24 * 3600
@@ -84,7 +84,7 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 
 
 class Floor:
-    """Makes nodes' objects, counts the time, and removes them."""
+    """Creates nodes' objects, measures the time, and removes them."""
 
     def __init__(self, api: ApiClient, image: str, in_flight: int) -> None:
         self._api = api
@@ -106,9 +106,9 @@ class Floor:
     async def make(
         self, kind: str, count: int, at_once: bool, pause: float = 0.0
     ) -> dict[str, Any]:
-        """Make ``count`` nodes of a kind: seconds of each, seconds in all, CPU seconds.
+        """Create ``count`` nodes of a kind: seconds of each, seconds in total, CPU seconds.
 
-        ``pause`` seconds go by between one node and the next, where not at once.
+        If not at once, there are ``pause`` seconds between one node and the next.
         """
         async with self._pods.running():
             cpu, began = time.process_time(), time.monotonic()
@@ -133,11 +133,11 @@ class Floor:
         name = f"{PREFIX}floor-{os.getpid()}-{next(self._serial)}"
         account = asyncio.Event()
         # Node by node rather than all namespaces first: the scheduler and the kubelet
-        # then work on the first pods while the last ones are still being made.
+        # then work on the first pods while the last ones are still being created.
         async with asyncio.TaskGroup() as tasks, self._gate:
             await self._create("/api/v1/namespaces", {"metadata": _named(name)})
             if kind == "pod":
-                # Outside the gate: it mostly waits for the API server's admission.
+                # Outside the gate: it mostly waits for the API server's admission plugins.
                 tasks.create_task(self._pod(name, account))
             await asyncio.gather(*self._access(name, account))
 
@@ -173,14 +173,14 @@ class Floor:
         assert json.loads(answer)["status"]["token"]
 
     async def clean(self, everything: bool = False) -> None:
-        """Ask for the deletion of what the floor made, or of what any benchmark made."""
+        """Delete the floor's namespaces, or those of any benchmark, without waiting."""
         for name in await self._namespaces("" if everything else f"?labelSelector={MARK}"):
             await self._api.request(
                 "DELETE", f"/api/v1/namespaces/{name}", allow=(NOT_FOUND, CONFLICT)
             )
 
     async def await_empty(self, within: float) -> None:
-        """Until the cluster has no namespace of a benchmark; ``within`` seconds."""
+        """Wait until the cluster has no namespace of a benchmark."""
         deadline = time.monotonic() + within
         while left := await self._namespaces():
             if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
 """The launchers that are measured: their configuration, their process, its CPU and memory.
 
-Each one gets a ZooKeeper chroot of its own, so that none finds what another left.
+Each one gets a ZooKeeper chroot of its own, so that none finds what another one left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Place:
-    """Where a benchmark takes place: what it needs to know of the cluster.
+    """The cluster of a benchmark, and its folder.
 
     ``tls_files`` are the authority, the certificate and its key.
     """
@@ -52,7 +52,7 @@ class Recipe:
     kubeconfig: str
     log: Path
     web: str = ""
-    """The address of its web server, where that is known before it starts."""
+    """The URL of its web server, if that is known before it starts."""
 
     def start(self) -> Launcher:
         """Start it."""
@@ -79,7 +79,7 @@ class Launcher(LauncherProcess):
 
 
 def own(place: Place, run: int, profile: Path | None) -> Recipe:
-    """This repository's launcher, on ZooKeeper's plain port; under cProfile if so asked."""
+    """This repository's launcher, on ZooKeeper's plain port; under cProfile with ``profile``."""
     chroot = f"nodepool-k8s-{run}"
     config = _write(place, chroot, configuration(place, place.zookeeper, chroot))
     python, *arguments = command(config)
@@ -88,7 +88,7 @@ def own(place: Place, run: int, profile: Path | None) -> Recipe:
 
 
 def own_with(place: Place, chroot: str, name: str, pool: dict[str, Any], port: int) -> Recipe:
-    """This repository's launcher with one pool more, and its web server on that port."""
+    """This repository's launcher with a further pool, and its web server on that port."""
     document = configuration(place, place.zookeeper, chroot)
     document["labels"] += [{"name": label["name"]} for label in pool["labels"]]
     document["providers"][0]["pools"].append(pool)
@@ -107,12 +107,12 @@ def free_port() -> int:
 
 
 def peer(place: Place, run: int, environment: Path) -> Recipe:
-    """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port: it insists."""
+    """Nodepool itself, from that virtual environment, on ZooKeeper's TLS port, as it requires."""
     chroot = f"peer-{run}"
     document = configuration(place, place.zookeeper_tls, chroot)
     document["zookeeper-tls"] = nodepool_yaml.tls(place.tls_files)
     config = _write(place, chroot, document)
-    # Its debugging log would be charged to it.
+    # Debug logging would add to its CPU time.
     logging = _write(place, "peer-logging", files.logging("INFO"))
     pid = str(place.folder / f"{chroot}.pid")
     argv = files.command(environment, config, logging, pid)

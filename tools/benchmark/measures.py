@@ -1,7 +1,7 @@
 """The measurements: which steps a run has, and what each subject does in them.
 
 The floor and a launcher offer the same steps, so that one plan drives both in turn. Each
-step leaves the cluster empty, so that none pays for the deletions of the one before.
+step leaves the cluster empty, so that none is slowed by the deletions of the one before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Found = dict[str, float]
 
 MS = 1000.0
 WITHIN_S = 600.0
-"""What takes longer has failed; the slowest that is known takes a fifth of it."""
+"""A command that takes longer has failed; the slowest known one takes a fifth of it."""
 REGISTER_S = 60.0
 SETTLE_S = 2.0
 """From a launcher's registration to the reading of its idle memory."""
@@ -51,7 +51,7 @@ SHOWS = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How many nodes: in a burst, one at a time, and to see go."""
+    """How many nodes: in a burst, one at a time, and to be returned."""
 
     burst: int = 300
     sequence: int = 30
@@ -76,17 +76,17 @@ class Subject(Protocol):
     steps: tuple[str, ...]
 
     def warm_up(self) -> Found:
-        """Make it as warm as it will be; shows what can be seen only before."""
+        """Warm it up; returns what can be measured only before that."""
 
     def step(self, name: str) -> Found:
-        """Take one step, leave the cluster empty, say what it showed."""
+        """Take one step and leave the cluster empty; what the step showed."""
 
     def give_up(self) -> None:
         """After a failure: leave the cluster empty for the others."""
 
 
 class Cluster:
-    """The floor's worker: makes the floor's nodes, and says when the cluster is empty."""
+    """The floor's worker: creates the floor's nodes, and empties the cluster."""
 
     def __init__(self, place: Place, in_flight: int) -> None:
         self._worker = Worker(
@@ -94,11 +94,11 @@ class Cluster:
         )
 
     def make(self, label: str, count: int, **how: Any) -> Any:
-        """Nodes as the floor makes them; see ``floor.Floor.make``."""
+        """Create nodes as the floor does; see ``floor.Floor.make``."""
         return self._worker.ask("make", timeout=WITHIN_S, kind=label, count=count, **how)
 
     def empty(self, remove: bool = False, everything: bool = False) -> None:
-        """Until no benchmark's namespace is there; the floor's, or all, are removed first."""
+        """Wait until no benchmark's namespace exists; the floor's, or all, are removed first."""
         if remove or everything:
             self._worker.ask("clean", timeout=WITHIN_S, everything=everything)
         self._worker.ask("await_empty", timeout=WITHIN_S + SETTLE_S, within=WITHIN_S)
@@ -150,7 +150,7 @@ class FloorSubject:
 
 
 class LauncherSubject:
-    """A launcher, driven by the requestor that speaks to it."""
+    """A launcher, driven by a requestor."""
 
     steps = STEPS
 
@@ -167,7 +167,7 @@ class LauncherSubject:
         self._requestor.close()
 
     def await_launcher(self) -> None:
-        """Until its pool is registered."""
+        """Wait until its pool is registered."""
         self._ask("await_launcher", labels=list(LABELS), within=REGISTER_S)
 
     def warm_up(self) -> Found:
@@ -184,7 +184,7 @@ class LauncherSubject:
         return found
 
     def step(self, name: str) -> Found:
-        """Any of them."""
+        """Take any of the steps."""
         found: Found = {}
         if name in PACE:
             found = {name: self._latency(name)}

@@ -39,7 +39,7 @@ ROUNDS, QUICK_ROUNDS = 5, 1
 
 @dataclass(frozen=True)
 class Fault:
-    """What is away, and for how many seconds."""
+    """An outage: of what, how, and for how many seconds."""
 
     what: str
     service: str
@@ -61,7 +61,7 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from a return, one of each for each time that it was away."""
+    """Seconds from the end of an outage until ready and served, one of each per outage."""
 
     fault: Fault
     ready: list[float]
@@ -111,7 +111,7 @@ class _Bench:
     hosts: str
 
     async def ready(self) -> float:
-        """Wait until the launcher says that it can work; when it did."""
+        """Wait until the launcher is ready; when it was."""
         try:
             await until(self._is_ready, "the launcher to be ready", WITHIN_S, POLL_S)
         except TimeoutError as error:
@@ -129,7 +129,7 @@ class _Bench:
             return False
 
     async def away(self, fault: Fault) -> None:
-        """Take a server away for the fault's time; it is back when this returns."""
+        """Cause an outage; it is over when this returns."""
         if fault.how == "cut":
             proxy = self.proxies[fault.service]
             await proxy.refuse()
@@ -155,7 +155,7 @@ async def _read(bench: _Bench, fault: Fault, progress: Progress, rounds: int) ->
             async with Load.connected(bench.hosts) as load:
                 await _serve_one(load)
             await bench.away(fault)
-            # A server that has just started may say that it is well before it answers.
+            # A server that has just started may report to be healthy before it answers.
             async with Load.connected(bench.hosts) as load:
                 back = time.monotonic()
                 ready, served = await asyncio.gather(bench.ready(), _serve_one(load))

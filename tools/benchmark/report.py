@@ -1,4 +1,4 @@
-"""The table for people and the document for machines."""
+"""The table and the JSON document of a benchmark."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _cells(row: Row, with_peer: bool) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Three digits that mean something."""
+    """A number with three significant digits."""
     if value is None:
         return NOTHING
     if abs(value) >= 100:
@@ -62,7 +62,7 @@ def bound(wanted: Wanted | None) -> str:
 def document(
     readings: Readings, names: list[str], options: dict[str, Any], failures: list[str]
 ) -> dict[str, Any]:
-    """Everything that the table shows, and the runs behind it."""
+    """Everything that the table shows, with the readings of each run."""
     return {
         "version": DOCUMENT_VERSION,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -32,7 +32,7 @@ TENANT = "bench"
 
 @dataclass
 class Order:
-    """One request and when what happened to it. ``fulfilled`` is when the answer was read."""
+    """One request and its times. ``fulfilled`` is when the answer was read."""
 
     submitted: float
     id: str = ""
@@ -44,7 +44,7 @@ class Order:
     locks: dict[str, Lock] = field(default_factory=dict)
 
     def times(self) -> dict[str, float]:
-        """What the benchmark is told."""
+        """The times as the benchmark gets them."""
         return {
             "submitted": self.submitted,
             "fulfilled": self.fulfilled,
@@ -109,7 +109,7 @@ class Load:
     async def cycle(self, label: str, count: int, within: float) -> list[dict[str, float]]:
         """``count`` times: request a node, use it, return it, wait until it is gone."""
         orders: list[Order] = []
-        async with _deadline(within, "a node to come and to go"):
+        async with _deadline(within, "a node to be ready, and to be removed"):
             for _ in range(count):
                 batch = await self._obtain(label, 1)
                 await self._accept(batch)

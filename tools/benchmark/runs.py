@@ -2,7 +2,7 @@
 
 ``true``, again and again on a real node: from the command line to the exit. With ready nodes
 (``min-ready``), without, and by kubectl on the same cluster with the same image. They take
-turns, so that what drifts on the machine meets all three.
+turns, so that drift of the machine affects all three.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ WANTED = {READY: 0.5, MADE: 1.0}
 """Of kubectl's median, at most."""
 MIN_READY = 4
 ROUND = 20
-"""Runs in a row before it is another's turn."""
+"""Runs in a row before the next way's turn."""
 WITHIN_S = 120.0
 POD = "nodepool-k8s-bench-run"
 
 
 @dataclass
 class Runs:
-    """Seconds that each run took, by who ran it."""
+    """Seconds that each run took, by the way to run it."""
 
     seconds: dict[str, list[float]] = field(
         default_factory=lambda: {name: [] for name in (READY, MADE, KUBECTL)}
@@ -57,7 +57,7 @@ class Runs:
 def measure(place: Place, progress: Progress, count: int) -> Runs:
     """Run ``true`` that often in each way, on a cluster with a real node that is up."""
     if shutil.which("kubectl") is None:
-        raise BenchmarkError("there is no kubectl to compare with")
+        raise BenchmarkError("kubectl is missing; it is needed for the comparison")
     runs = Runs()
     recipe = _recipe(place)
     ways = {
@@ -122,7 +122,7 @@ def _kubectl(place: Place) -> Callable[[], list[str]]:
 
 
 def _recipe(place: Place) -> Recipe:
-    """A launcher with a label whose nodes are ready, and one whose nodes are made."""
+    """A launcher with a label that has ready nodes, and one whose nodes are created."""
     chroot = "runs"
     pod = {"type": "pod", "image": place.image, "image-pull": "IfNotPresent"}
     pool = {

@@ -2,7 +2,7 @@
 
 For more and more nodes in use and requests waiting at quota: a launcher's start-up, its memory,
 its CPU while nothing happens, and the time and CPU for one more request. Then, with the
-largest crowd, how often two launchers that share the waiting requests get in each other's way.
+largest crowd, how often two launchers that share the waiting requests conflict.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ QUICK_SIZES = (100, 500)
 WAITING_SHARE = 0.2
 """Requests that wait for each node in use."""
 ONE_MORE = 30
-"""Requests, one at a time, of which the median is taken."""
+"""Requests, one at a time, for a median."""
 IDLE_S = 20.0
 SETTLE_S = 5.0
 WITHIN_S = 120.0
 RETURNED = 50
-"""Nodes that come back while two launchers wait for their places."""
+"""Nodes that are returned while two launchers wait for their quota."""
 MS = 1000.0
 METRICS_S = 1.0
 
@@ -61,7 +61,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Two launchers, waiting requests that both want, and claims that failed for that."""
+    """Requests that two launchers could serve, and claims that failed for that."""
 
     served: int
     conflicts: int
@@ -98,7 +98,7 @@ async def _measure(place: Place, progress: Progress, sizes: tuple[int, ...]) -> 
 
 
 def _recipe(place: Place, chroot: str, which: int, nodes: int) -> Recipe:
-    """A launcher with a pool that is full, and one that has room."""
+    """A launcher with a full pool and one with room."""
     port = launchers.free_port()
     label = {"name": LABEL, "type": "namespace"}
     crowded = {"name": POOL, "max-servers": max(nodes, 1), "labels": [label]}
@@ -136,7 +136,7 @@ async def _idle(launcher: Launcher) -> float:
 
 
 async def _share(recipes: list[Recipe], crowd: Crowd) -> Sharing:
-    """Return nodes to a pool that two launchers serve; both want each place."""
+    """Return nodes to a pool that two launchers serve; both claim each freed quota."""
     both = [recipe.start() for recipe in recipes]
     try:
         for recipe in recipes:
@@ -189,7 +189,7 @@ HEADINGS = (
 
 def table(growth: Growth) -> Table:
     """A row for each size."""
-    made = Table(title="growth with what merely exists", title_justify="left")
+    made = Table(title="growth with existing nodes and requests", title_justify="left")
     for heading in HEADINGS:
         made.add_column(heading, justify="right")
     empty = growth.readings[0]
@@ -207,7 +207,7 @@ def table(growth: Growth) -> Table:
         )
     sharing = growth.sharing
     made.caption = (
-        f"two launchers, {sharing.served} places that both want: "
+        f"two launchers, {sharing.served} requests that both could serve: "
         f"{sharing.conflicts} claims failed as the other was faster"
     )
     made.caption_justify = "left"
@@ -216,7 +216,7 @@ def table(growth: Growth) -> Table:
 
 def plot(growth: Growth, path: Path) -> None:
     """Write the growth as a PNG."""
-    # Not at the top: only this needs it.
+    # Imported here: only this needs it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")

@@ -1,4 +1,4 @@
-"""`tools/demo`: the frame around the story, which leaves nothing behind however that ends."""
+"""`tools/demo`: the frame around the story, which cleans up however the story ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXPECTED = (
     OSError,
     aiohttp.ClientError,
 )
-"""Errors whose text says enough; any other is a bug and shows where it was raised."""
+"""Errors whose message is enough; any other is a bug and keeps its traceback."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,17 +54,17 @@ def main(nodes: str) -> None:
     """Show the launcher at work: two node requests, from submission to removal.
 
     A local cluster is brought up for it, and taken down again. Exits 0 only if everything
-    happened that the demo is to show.
+    happened that the demo shows.
     """
-    # Terminated is interrupted: asyncio turns that one into a tidy end. A script's background
-    # job begins with SIGINT ignored, and then Python leaves it so.
+    # SIGTERM is handled like SIGINT, which asyncio turns into an orderly end. A script's
+    # background job starts with SIGINT ignored, and Python would leave it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(demonstrate(Screen(), nodes))
 
 
 def demonstrate(screen: Screen, nodes: str) -> int:
-    """Play it, and tell how it went; the exit status."""
+    """Run the demo and print the result; the exit status."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nodepool-k8s-demo-") as folder:
         try:
@@ -73,7 +73,7 @@ def demonstrate(screen: Screen, nodes: str) -> int:
             screen.bad("\ninterrupted; everything was taken down")
             return INTERRUPTED
         except Exception as error:
-            # Of whatever kind: the launcher's log belongs to it, and is removed with the folder.
+            # For any error: the launcher's log explains it, and is removed with the folder.
             _report(screen, Path(folder), error)
             if not isinstance(error, EXPECTED):
                 raise
@@ -99,7 +99,7 @@ def _taken_down(cluster: LocalCluster, screen: Screen, progress: Progress) -> It
     try:
         yield
     finally:
-        # A second Ctrl-C, out of impatience, would leave half of it behind.
+        # A second Ctrl-C would leave half of it behind.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             screen.chapter("Taking everything down")

@@ -1,4 +1,4 @@
-"""Numbers for people: steps of a launch, quota in use. Plain functions."""
+"""Numbers as text: steps of a launch, quota in use. Plain functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def steps(own_data: Mapping[str, Any]) -> str:
 
 
 def quota(used: Resources, limits: Mapping[str, int]) -> str:
-    """How much of a pool is in use, of what is limited."""
+    """How much of each limited resource of a pool is in use."""
     return ", ".join(
         f"{_number(used.amount(name))} of {_number(limits[name])} {unit}"
         for name, unit in _SHOWN

@@ -1,4 +1,4 @@
-"""What the demo prints: plain lines, with a little colour where there is a terminal."""
+"""What the demo prints: plain lines, with a little colour on a terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Screen:
         self.console.print(text, markup=False)
 
     def good(self, text: str) -> None:
-        """What the demo is about: it happened."""
+        """A line about what the demo shows: it happened."""
         self.console.print(text, style="green", markup=False)
 
     def bad(self, text: str) -> None:
-        """What went wrong."""
+        """A line about an error."""
         self.console.print(text, style="bold red", markup=False)
 
     def quoted(self, text: str) -> None:
-        """What another program printed."""
+        """The output of another program."""
         for line in text.rstrip().splitlines():
             self.console.print(f"   | {line}", markup=False)

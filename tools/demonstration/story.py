@@ -1,4 +1,4 @@
-"""The story that the demo tells, a chapter a function; each checks what it shows."""
+"""The story of the demo, a function for each chapter; each checks what it shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABELS = (POD_LABEL, NAMESPACE_LABEL)
 
 START_SECONDS = 60.0
 READY_SECONDS = 330.0
-"""A little more than the launcher's own patience with an attempt."""
+"""A little more than the launcher's own timeout of an attempt."""
 GONE_SECONDS = 90.0
 POLL_SECONDS = 0.01
 
@@ -74,7 +74,7 @@ class Taken:
 
     @property
     def namespace(self) -> str:
-        """The Kubernetes namespace that it is."""
+        """The node's Kubernetes namespace."""
         return self.node.external_id or ""
 
     @property
@@ -85,7 +85,7 @@ class Taken:
 
 
 async def tell(scene: Scene) -> None:
-    """Tell it from the launcher's start to its end. Raises DemoError."""
+    """Run every chapter, from the launcher's start to its end. Raises DemoError."""
     async with AsyncExitStack() as stack:
         launcher = await _start_launcher(scene, stack)
         requestor = await stack.enter_async_context(
@@ -157,7 +157,7 @@ async def _obtain(scene: Scene, requestor: Requestor, label: str, stack: AsyncEx
     except BaseException:
         await asyncio.shield(requestor.cancel(request_id))
         raise
-    # Also when the demo is interrupted; a node that was returned already is left alone.
+    # Also when the demo is interrupted; nodes that are already returned are left alone.
     stack.push_async_callback(requestor.give_back, [accepted])
     taken = Taken(accepted, seconds)
     scene.screen.good(f"{label}: fulfilled {seconds * 1000:.0f} ms after request {request_id}")

@@ -1,7 +1,7 @@
 """MkDocs' hooks: the pages at the repository's root become pages of the site.
 
-The files in docs/ link to them as one does on a code host (``../CHANGELOG.md``), and they back
-(``docs/install.md``); here, both kinds of links are made the site's.
+The files in docs/ link to them as on a code host (``../CHANGELOG.md``), and they link back
+(``docs/install.md``); both kinds of links are changed into links of the site.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead the links to those pages to where they are on the site."""
+    """Change the links to those pages into links of the site."""
     for name, target in PAGES.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(name)}", f"]({target}", markdown)
     return markdown

@@ -1,4 +1,4 @@
-"""Nodepool itself, the peer: for the benchmark to be measured beside, for tests to run beside.
+"""Nodepool itself, the peer, beside which benchmarks and tests run ours.
 
 Installed into an environment of its own, and started with files that it accepts.
 """

@@ -23,9 +23,9 @@ class PeerError(Exception):
 
 
 def environment(progress: Progress) -> Path:
-    """The environment's folder; it is made where it isn't there yet.
+    """The environment's folder, which is created if it does not exist.
 
-    Raises PeerError where it cannot be installed.
+    Raises PeerError if Nodepool cannot be installed.
     """
     cache = versions.cache(os.environ)
     folder = cache / f"peer-nodepool-{VERSION}"

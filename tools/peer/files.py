@@ -1,4 +1,4 @@
-"""The parts of the peer's files, and its command line."""
+"""The peer's logging configuration and command line."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_ratios_pair_the_readings_of_one_run() -> None:
     readings.add(1, FLOOR, {"pod-latency": 100.0})
     readings.add(2, FLOOR, {"pod-latency": 200.0})
     readings.add(3, FLOOR, {"pod-latency": 400.0})
-    # The second run of the launcher failed: it has no part in any ratio.
+    # The second run of the launcher failed: it is in no ratio.
     readings.add(1, OWN, {"pod-latency": 110.0})
     readings.add(3, OWN, {"pod-latency": 480.0})
     assert readings.ratios(OWN, "pod-latency") == pytest.approx([1.1, 1.2])

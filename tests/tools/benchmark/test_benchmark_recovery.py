@@ -1,4 +1,4 @@
-"""What ``tools/bench --recovery`` cuts, and what it shows."""
+"""The outages of ``tools/bench --recovery``, and its table."""
 
 from io import StringIO
 

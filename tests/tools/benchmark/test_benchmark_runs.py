@@ -1,4 +1,4 @@
-"""What ``tools/bench --run`` shows of what it has read."""
+"""The table of ``tools/bench --run``."""
 
 from io import StringIO
 

@@ -1,4 +1,4 @@
-"""What ``tools/bench --scale`` shows of what it has read."""
+"""The table of ``tools/bench --scale``."""
 
 from io import StringIO
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo's parts, without a cluster: what they compute, and that they tell when it goes wrong."""
+"""The demo's parts without a cluster: what they compute, and how they report errors."""
 
 from __future__ import annotations
 

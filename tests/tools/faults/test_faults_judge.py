@@ -1,4 +1,4 @@
-"""The judge of tools/chaos: each promise that it looks after can be broken, and it says so."""
+"""The judge of tools/chaos reports each kind of broken promise."""
 
 from __future__ import annotations
 

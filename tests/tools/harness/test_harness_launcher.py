@@ -1,4 +1,4 @@
-"""The launcher process: what it logs is awaited, and how it ends is told."""
+"""The launcher process: waiting for what it logs, and reporting how it ends."""
 
 from __future__ import annotations
 

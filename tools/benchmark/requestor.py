@@ -64,8 +64,7 @@ class Load:
     @classmethod
     @asynccontextmanager
     async def connected(cls, hosts: str) -> AsyncIterator[Load]:
-        """Connect for the length of the block; the chroot is created if it does not exist."""
-        await create_chroot(hosts)
+        """Connect for the length of the block."""
         async with Requestor.connected(hosts) as requestor:
             yield cls(requestor)
 
@@ -162,6 +161,7 @@ async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
 
 
 async def _run(hosts: str) -> None:
+    await create_chroot(hosts)
     async with Load.connected(hosts) as load:
         commands: workers.Commands = {
             "await_launcher": load.await_launcher,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from nodepool_k8s.model import MILLI
+from nodepool_k8s.quantities import parse_quantity
 
 MIB = 2**20
 MB = 10**6
@@ -17,10 +18,6 @@ LARGEST = 10**12
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([smhd])")
-_QUANTITY = re.compile(r"([+-]?\d{1,15}(?:\.\d{1,9})?)([KMGTPE]i|[mkMGTPE])?")
-_SUFFIXES = {"m": Decimal("0.001"), "k": Decimal(1000), "": Decimal(1)}
-_SUFFIXES |= {unit: Decimal(1000) ** power for power, unit in enumerate("MGTPE", 2)}
-_SUFFIXES |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)}
 
 
 def number(value: Any) -> float | None:
@@ -51,10 +48,16 @@ def thousandths(value: float) -> int:
     return math.floor(round(value * MILLI, 6))
 
 
-def kubernetes_quantity(text: str) -> Decimal | None:
-    """Read a Kubernetes quantity (``4Gi``, ``500m``) in its base unit; None for other text."""
-    match = _QUANTITY.fullmatch(text.strip())
-    return Decimal(match[1]) * _SUFFIXES[match[2] or ""] if match else None
+def kubernetes_quantity(text: str) -> Fraction | None:
+    """Read a Kubernetes quantity (``4Gi``, ``500m``) in its base unit.
+
+    None for other text, and for what is larger than the numbers of this file can say.
+    """
+    try:
+        amount = parse_quantity(text)
+    except ValueError:
+        return None
+    return amount if abs(amount) <= LARGEST * MB else None
 
 
 def advise_whole(value: Any, unit: int, unit_name: str) -> str:

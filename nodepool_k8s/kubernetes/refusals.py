@@ -18,7 +18,7 @@ from nodepool_k8s.errors import (
     SourceUnusable,
     describe,
 )
-from nodepool_k8s.policy.quantities import parse_quantity
+from nodepool_k8s.quantities import parse_quantity
 
 ALREADY_EXISTS = "AlreadyExists"
 

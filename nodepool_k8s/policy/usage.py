@@ -9,7 +9,7 @@ from typing import Any
 
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.model import CORES, EMPTY, INSTANCES, MILLI, RAM, STORAGE, LabelType, Resources
-from nodepool_k8s.policy.quantities import parse_quantity
+from nodepool_k8s.quantities import parse_quantity
 
 MIB = 2**20
 MB = 10**6

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.policy.quantities import parse_quantity
+from nodepool_k8s.quantities import parse_quantity
 from tests.support.site import IMAGE, Options
 
 HUB_A, HUB_B, HUB_C = (f"digitalhub-kubernetes-resources-{version}" for version in "abc")

@@ -256,8 +256,8 @@ async def test_sigusr2_logs_waits_tasks_and_threads(
     assert re.search(rf"Node {node_id} \(pod\): waits for \S+", text)
     # Each coroutine of a task with its place, down to what it awaits.
     assert f"fulfil {in_flight}, awaits a " in text
-    assert re.search(r"launch\.py:\d+ Launch\._wait_until_ready", text)
-    assert re.search(r"serve pool local/.*\n.*requests\.py:\d+ PoolQueue\.run", text)
+    assert re.search(r"attempt\.py:\d+ KubernetesAttempt\._wait_for_pods", text)
+    assert re.search(r"serve pool local/.*\n.*pool_queue\.py:\d+ PoolQueue\.run", text)
     assert re.search(r"MainThread\n", text)
     node = await zuul.node(ready_id)
     assert node is not None

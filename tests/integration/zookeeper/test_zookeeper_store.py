@@ -152,7 +152,7 @@ async def release(actor: Actor, made: Claim) -> None:
 async def test_removal_is_retried_after_a_contender_leaves(actor: Actor, zuul: Zuul) -> None:
     request = await a_request(actor, zuul)
     made = await claim(actor, request)
-    held = made.nodes[0]
+    held = await actor.store.write_node(made.nodes[0].move_to(NodeState.DELETING, 1.0))
     contender = asyncio.ensure_future(zuul.lock(f"{NODES}/{held.node.id}/lock"))
 
     async def contends() -> bool:

@@ -164,6 +164,7 @@ def test_of_two_ways_to_say_it_the_nearer_counts(
 
 
 REFUSED = [
+    ("resources: {memory: 4Ei}", ".resources.memory", "a Kubernetes quantity"),
     ("resources: {cpu: much}", ".resources.cpu", "a Kubernetes quantity of cores, like 2, 0.5"),
     ("resources: {cpu: 0}", ".resources.cpu", "a Kubernetes quantity of cores"),
     ("resources: {cpu: 4Gi}", ".resources.cpu", "a Kubernetes quantity of cores"),

@@ -166,6 +166,8 @@ def test_volumes_of_ours_take_no_name_that_is_given(site: Site) -> None:
     ("lines", "memory", "unbounded"),
     [
         ("volumes: [{name: r, emptyDir: {medium: Memory, sizeLimit: 1Gi}}]", 1024, False),
+        ("volumes: [{name: r, emptyDir: {medium: Memory, sizeLimit: 1G}}]", 954, False),
+        ("volumes: [{name: r, emptyDir: {medium: Memory, sizeLimit: '1e9'}}]", 954, False),
         ("volumes: [{name: r, emptyDir: {medium: Memory}}]\nmemory: 9", 0, True),
         ("volumes: [{name: r, emptyDir: {sizeLimit: 1Gi}}]", 0, False),
         (f"volumes: [{short('empty_dir', 'size_limit: 100M, medium: Memory')}]", 96, False),

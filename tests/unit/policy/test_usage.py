@@ -1,7 +1,6 @@
 """What a label's node counts."""
 
 import dataclasses
-from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from nodepool_k8s.config.label_settings import Volumes
 from nodepool_k8s.config.settings import Label
 from nodepool_k8s.model import LabelType
-from nodepool_k8s.policy.quantities import parse_quantity
 from nodepool_k8s.policy.usage import pod_requests, usage
 
 
@@ -148,39 +146,6 @@ def test_a_raw_spec_counts_as_kubernetes_counts(
     spec: dict[str, Any], numbers: dict[str, float]
 ) -> None:
     assert usage(pod_label(spec=spec)).numbers() == {"instances": 1, **numbers}
-
-
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [
-        ("0", 0),
-        (2, 2),
-        (0.5, Fraction(1, 2)),
-        ("500m", Fraction(1, 2)),
-        ("100u", Fraction(1, 10_000)),
-        ("7n", Fraction(7, 10**9)),
-        ("1.5Gi", 3 * 2**29),
-        ("1k", 1000),
-        ("2M", 2_000_000),
-        ("1e3", 1000),
-        ("1E3", 1000),
-        ("1E", 10**18),
-        ("12e-3", Fraction(12, 1000)),
-        (".5", Fraction(1, 2)),
-        ("1.", 1),
-        ("-1Ki", -1024),
-        ("+3", 3),
-        ("0.1", Fraction(1, 10)),
-    ],
-)
-def test_quantities_are_exact(text: str | float, amount: Fraction | int) -> None:
-    assert parse_quantity(text) == amount
-
-
-@pytest.mark.parametrize("text", ["", " ", "1 Gi", "1gi", "1K", "Gi", "1e", "0x10", "nan", True])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a Kubernetes quantity"):
-        parse_quantity(text)
 
 
 JSON = st.recursive(

@@ -35,7 +35,6 @@ class Claims:
     def __init__(
         self,
         context: LaunchContext,
-        launcher: str,
         tenant_limits: TenantLimits,
         store: Store,
         mirror: Mirror,
@@ -49,7 +48,6 @@ class Claims:
         }
         """What one node of each of the pool's labels counts."""
         self._pool = pool
-        self._launcher = launcher
         self._store = store
         self._mirror = mirror
 
@@ -126,7 +124,7 @@ class Claims:
             type=(label,),
             provider=self._pool.provider,
             pool=self._pool.name,
-            launcher=self._launcher,
+            launcher=self.context.component_id,
             allocated_to=request.id,
             tenant_name=request.tenant_name,
             requestor=request.requestor,

@@ -80,7 +80,7 @@ class Launcher:
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self._crashed)
-        self.providers = Providers(drivers, self._tasks)
+        self.providers = Providers(drivers, self._tasks.spawn)
         self.scope: SessionScope | None = None
         """What is served in this ZooKeeper session; None while there is none."""
         self._client: ZooKeeperClient

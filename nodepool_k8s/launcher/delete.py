@@ -28,6 +28,7 @@ from nodepool_k8s.errors import (
     SessionLost,
     Vanished,
 )
+from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.logs import bind_log_context
@@ -101,6 +102,13 @@ class Deleter:
         return self._providers.of(node) is not None and not upkeep.is_served_elsewhere(
             node.provider, self._settings.providers, self._mirror.components.values()
         )
+
+    def is_usable(self, context: LaunchContext, node: Node) -> bool:
+        """Whether a ready node may be handed out, instead of being deleted sooner or later.
+
+        One at the backend that its provider had before is of no use to a new request.
+        """
+        return self._providers.of(node) is context.driver and context.is_usable(node)
 
     def close(self) -> None:
         """Look at nothing any more; what was begun goes on, and ``delete`` still deletes."""

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.aio import gather_all
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Conflict, LaunchError, Outdated, Vanished
+from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch import Launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
-from nodepool_k8s.launcher.pool_queue import PoolQueue
+from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
 from nodepool_k8s.launcher.reuse import Reuse
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest, NodeState, RequestState
+from nodepool_k8s.policy import allocation
 from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.znodes.requests import is_own_spare
-from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
+from nodepool_k8s.zookeeper.mirror import Mirror
+from nodepool_k8s.zookeeper.store import Claim, HeldNode
 
 log = logging.getLogger(__name__)
-
-Remove = Callable[[HeldNode, str], None]
-"""Delete a node that we hold, for that reason."""
 
 
 class Fulfilment:
@@ -33,17 +32,20 @@ class Fulfilment:
 
     def __init__(
         self,
-        queue: PoolQueue,
         claim: Claim,
         context: LaunchContext,
-        store: Store,
-        remove: Remove,
+        launch_slots: LaunchSlots,
+        create_slots: CreateSlots,
+        mirror: Mirror,
+        deleter: Deleter,
     ) -> None:
-        self._queue = queue
         self._context = context
         self._claim = claim
-        self._store = store
-        self._remove = remove
+        self._launch_slots = launch_slots
+        self._create_slots = create_slots
+        self._store = context.store
+        self._mirror = mirror
+        self._deleter = deleter
         self._launches = [self._way_of(context, held) for held in claim.nodes]
         self._unfinished = 0
         self._abandoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -52,7 +54,7 @@ class Fulfilment:
         if held.node.state is NodeState.READY:
             label = context.pool.labels[held.node.type[0]]
             return Reuse(context, label, held, self._claim.request)
-        return Launch(context, self._queue, held, self._claim.request)
+        return Launch(context, self._create_slots, held, self._claim.request)
 
     @property
     def request(self) -> NodeRequest:
@@ -94,7 +96,7 @@ class Fulfilment:
             if not work.done():
                 work.cancel()
             await asyncio.wait({work})
-            self._queue.launch_slots.free(sum(launch.launched for launch in self._launches))
+            self._launch_slots.free(sum(launch.launched for launch in self._launches))
         await self._end(work)
 
     async def _end(self, work: asyncio.Task[None]) -> None:
@@ -167,7 +169,15 @@ class Fulfilment:
 
     async def _decline(self, reason: str) -> None:
         log.warning("Declined request %s: %s", self._claim.request.id, reason)
-        await self._leave(self._queue.declined(self._claim.request, reason), reason)
+        declined = allocation.declined(
+            self._claim.request,
+            self._context.component_id,
+            self.pool.key,
+            reason,
+            self._mirror.components.values(),
+            time.time(),
+        )
+        await self._leave(declined, reason)
 
     async def _give_back(self, reason: str) -> None:
         log.info("Gave request %s back: %s", self._claim.request.id, reason)
@@ -191,11 +201,11 @@ class Fulfilment:
         """Leave what is ready to whoever comes next, and remove the rest."""
         for launch in self._launches:
             if launch.failure or not launch.is_ready():
-                self._remove(launch.held, launch.failure or reason)
+                self._deleter.delete(launch.held, launch.failure or reason)
                 continue
             try:
                 await self._store.free_held(launch.held)
             except Outdated:
-                self._remove(launch.held, reason)
+                self._deleter.delete(launch.held, reason)
             else:
                 log.info("Node %s is free: %s", launch.held.node.id, reason)

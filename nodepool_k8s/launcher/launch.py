@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from nodepool_k8s import telemetry
@@ -23,7 +24,7 @@ from nodepool_k8s.drivers.outcomes import (
 )
 from nodepool_k8s.errors import DriverError, LaunchError
 from nodepool_k8s.launcher.launch_context import LaunchContext
-from nodepool_k8s.launcher.pool_queue import PoolQueue
+from nodepool_k8s.launcher.launch_slots import CreateSlots
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest, NodeState
 from nodepool_k8s.znodes.nodes import with_driver_data
@@ -38,7 +39,7 @@ class Launch:
     launched = True
 
     def __init__(
-        self, context: LaunchContext, queue: PoolQueue, held: HeldNode, request: NodeRequest
+        self, context: LaunchContext, slots: CreateSlots, held: HeldNode, request: NodeRequest
     ) -> None:
         self.held = held
         self.written = False
@@ -47,7 +48,7 @@ class Launch:
         self._waits_for = "its turn"
         self._context = context
         self._driver = context.driver
-        self._queue = queue
+        self._slots = slots
         self._request = request
         self._label: Label = context.pool.labels[held.node.type[0]]
         self._attempt: Attempt | None = None
@@ -55,7 +56,9 @@ class Launch:
         """How many were made; each has a number, which is never used again."""
         self._steps: dict[str, float] = {}
         self._step_began = 0.0
-        self._metrics = telemetry.LaunchFigures(request, queue.pool, self._label.name, held.node.id)
+        self._metrics = telemetry.LaunchFigures(
+            request, context.pool, self._label.name, held.node.id
+        )
 
     @property
     def waits_for(self) -> str:
@@ -65,7 +68,7 @@ class Launch:
     @waits_for.setter
     def waits_for(self, what: str) -> None:
         self._waits_for = what
-        self._queue.news()
+        self._context.observer.progressed()
 
     @property
     def step(self) -> str:
@@ -102,7 +105,7 @@ class Launch:
     def _failed(self, outcome: Retryable | Permanent, attempts: int) -> None:
         self._metrics.attempt_failed(outcome.failure, outcome.reason, self._steps)
         self.failure = outcome.reason
-        self._context.failed(self._request, self.held.node, self.failure)
+        self._context.observer.attempt_failed(self._request, self.held.node, self.failure)
         log.warning(
             "Attempt %d of %d at node %s failed%s: %s",
             self._attempts,
@@ -148,7 +151,7 @@ class Launch:
         )
 
     async def _make(self, attempt: Attempt) -> Ready | Retryable | Permanent:
-        async with self._queue.create_slots:
+        async with self._slots:
             outcome = await self._create(attempt)
         return await attempt.wait_ready() if isinstance(outcome, Created) else outcome
 
@@ -160,13 +163,13 @@ class Launch:
         """
         began = time.monotonic()
         refusals, absences = Backoff(), Backoff()
-        try:
+        with ExitStack() as refused:
             while True:
                 outcome = await attempt.create()
                 match outcome:
                     case CapacityRefused(reason):
                         if not refusals.failures:
-                            self._queue.refused_by_cluster(refused=True)
+                            refused.enter_context(self._slots.refusal())
                             log.warning("Waiting, no attempt used up: %s", reason)
                         self.waits_for = reason
                         await refusals.wait()
@@ -177,9 +180,6 @@ class Launch:
                         await absences.wait()
                     case _:
                         return outcome
-        finally:
-            if refusals.failures:
-                self._queue.refused_by_cluster(refused=False)
 
     async def _record(self, driver_data: Mapping[str, Any]) -> None:
         await self._write(driver_data=with_driver_data(self.held.node, **driver_data))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from nodepool_k8s.config.settings import Pool, Provider
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.model import Node, NodeRequest
 from nodepool_k8s.zookeeper.store import Store
+
+
+class FailureObserver(Protocol):
+    """Wants to know why launches fail."""
+
+    def attempt_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+        """An attempt to launch a node of that request failed."""
+
+
+class LaunchObserver(FailureObserver, Protocol):
+    """Wants to know how launches go on."""
+
+    def progressed(self) -> None:
+        """What a request waits for, in a queue or while it is launched, may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +36,9 @@ class LaunchContext:
     pool: Pool
     driver: Driver
     store: Store
-    failed: Callable[[NodeRequest, Node, str], None]
-    """Told of each attempt that failed, and why."""
+    component_id: str
+    """The id under which the pool is registered."""
+    observer: LaunchObserver
 
     def is_usable(self, node: Node) -> bool:
         """Whether a ready node may be handed out, as far as the driver was told."""

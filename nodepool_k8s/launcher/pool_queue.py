@@ -11,15 +11,15 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from nodepool_k8s import telemetry
-from nodepool_k8s.config.settings import Provider
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import (
     EMPTY,
@@ -29,19 +29,14 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.policy import allocation, quota
-from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.policy.request_queue import FairShare, Group, RequestQueue
 from nodepool_k8s.znodes.paths import node_path, request_path, tenant_ledger_path, tenant_of_ledger
-from nodepool_k8s.znodes.requests import wants_reuse, with_reasons
+from nodepool_k8s.znodes.requests import wants_reuse
 from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
 
 log = logging.getLogger(__name__)
-
-MAX_CONCURRENT_CREATES = 32
-"""Nodes of a pool whose objects are made at the same time. More of them only get in one
-another's way at the API server, and each pod starts later: see ``tools/bench``."""
 
 CONNECTING_SECONDS = 5.0
 """How long others of lower priority wait for a pool whose cluster is being connected to."""
@@ -54,60 +49,21 @@ WAKE_LATE = 0.01
 """A timer may go off a moment too early."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueCallbacks:
-    """What a queue asks of the rest of the launcher."""
+class PoolQueueObserver(Protocol):
+    """Serves what a queue has claimed."""
 
-    on_claim: Callable[[PoolQueue, LaunchContext, Claim], None]
-    """Told of each claim, with the settings that it was made under."""
-    is_usable: Callable[[LaunchContext, Node], bool]
-    """Whether a ready node's pods are there, and as they should be."""
-    remove_spare: Callable[[Node, str], Awaitable[bool]]
-    """Delete an unused ready node, for that reason; False where it is not to be had."""
-    on_news: Callable[[], None] = lambda: None
-    """What requests of the pool wait for may have changed."""
+    def claimed(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
+        """A request was claimed, under these settings."""
 
 
-@dataclass(slots=True)
-class LaunchSlots:
-    """What all pools of a provider share: how many of their launches are under way."""
+class ReadyNodes(Protocol):
+    """What a queue asks about its pool's ready nodes."""
 
-    provider: Provider
-    launching: int = 0
-    waiting: list[PoolQueue] = field(default_factory=list)
-    _has_no_launch_slot: list[PoolQueue] = field(default_factory=list)
-    """Those that found it full since there was room the last time."""
+    def is_usable(self, context: LaunchContext, node: Node) -> bool:
+        """Whether a ready node may be handed out."""
 
-    @property
-    def full(self) -> bool:
-        """Whether ``max-concurrency`` launches are under way."""
-        limit = self.provider.max_concurrency
-        return limit is not None and self.launching >= limit
-
-    def hold_back(self, queue: PoolQueue) -> None:
-        """A queue is to be woken when there is room."""
-        self._has_no_launch_slot.append(queue)
-
-    def reserve(self, launches: int) -> None:
-        """Launches are about to be claimed: from now on they count for all pools."""
-        self.launching += launches
-
-    def free(self, launches: int) -> None:
-        """Launches have ended, one way or the other, or were not claimed after all."""
-        self.launching -= launches
-        held_back, self._has_no_launch_slot = self._has_no_launch_slot, []
-        for queue in held_back:
-            queue.wake()
-
-    def reconfigure(self, provider: Provider) -> None:
-        """Count by another ``max-concurrency`` from now on."""
-        self.provider = provider
-        self.wake()
-
-    def wake(self) -> None:
-        """There may be room."""
-        for queue in self.waiting:
-            queue.wake()
+    async def remove_spare(self, node: Node, reason: str) -> bool:
+        """Delete an unused ready node, for that reason; False if another launcher was faster."""
 
 
 class PoolQueue:
@@ -120,7 +76,8 @@ class PoolQueue:
         launch_slots: LaunchSlots,
         store: Store,
         mirror: Mirror,
-        hooks: QueueCallbacks,
+        ready_nodes: ReadyNodes,
+        observer: PoolQueueObserver,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:
         self.pool = context.pool
@@ -135,21 +92,20 @@ class PoolQueue:
         """The loop's time at which it looks again whether its cluster is back."""
         self._store = store
         self._mirror = mirror
-        self._hooks = hooks
-        self._claims = Claims(context, component.id, tenant_limits, store, mirror)
+        self._ready = ready_nodes
+        self._observer = observer
+        self._claims = Claims(context, tenant_limits, store, mirror)
         self._shown = component
         """The component's record as it stands in ZooKeeper."""
         self._queue = self._new_queue()
         self._taken: set[str] = set()
         """Ready nodes that others had taken when we asked, in this step."""
         self._declines: dict[str, str] = {}
-        self.create_slots = asyncio.Semaphore(MAX_CONCURRENT_CREATES)
-        """Held while a node's objects are made, not while its pod starts."""
-        self._refused_by_cluster = 0
+        self.create_slots = CreateSlots(self)
         self._stopped = False
         self._yielded: set[str] = set()
         self._foreign_seen: dict[str, Resources] = {}
-        launch_slots.waiting.append(self)
+        launch_slots.observe(self)
         self._wake = asyncio.Event()
 
     def reconfigure(self, context: LaunchContext, tenant_limits: TenantLimits) -> None:
@@ -160,7 +116,7 @@ class PoolQueue:
         if context == self._claims.context and tenant_limits == self._claims.tenant_limits:
             return
         self.pool = context.pool
-        self._claims = Claims(context, self.component.id, tenant_limits, self._store, self._mirror)
+        self._claims = Claims(context, tenant_limits, self._store, self._mirror)
         self.component = dataclasses.replace(
             self.component,
             supported_labels=frozenset(context.pool.labels),
@@ -236,14 +192,6 @@ class PoolQueue:
         self._foreign_seen[ledger] = foreign
         return changed
 
-    def refused_by_cluster(self, *, refused: bool) -> None:
-        """A launch runs into a ResourceQuota of the cluster (or no longer does).
-
-        While one does, the pool claims nothing more: it would only queue up there.
-        """
-        self._refused_by_cluster += 1 if refused else -1
-        self.wake()
-
     def health_changed(self, driver: Driver) -> None:
         """A driver is in touch again, or no longer; it may be this pool's."""
         if driver is self._claims.context.driver:
@@ -286,7 +234,7 @@ class PoolQueue:
                 break
         else:
             self._wait_for("", pauses=False)
-        self.news()
+        self._claims.context.observer.progressed()
         await self._show(paused=self._pauses or self._is_cluster_away())
 
     def _wait_for(self, reason: str, *, pauses: bool) -> None:
@@ -330,7 +278,7 @@ class PoolQueue:
         else:
             self._forget(request.id)
             self._wait_for("", pauses=False)
-            self._hooks.on_claim(self, claims.context, claim)
+            self._observer.claimed(self, claims.context, claim)
         return True
 
     async def _claim(
@@ -347,7 +295,7 @@ class PoolQueue:
 
     def _has_no_launch_slot(self) -> bool:
         """Whether nothing may be launched now, quota or not."""
-        if self._refused_by_cluster:
+        if self.create_slots.refused:
             self._wait_for("a ResourceQuota of the cluster", pauses=True)
         elif self.launch_slots.full:
             # Busy and not full: whoever is to be served here is served here, and soon.
@@ -389,7 +337,7 @@ class PoolQueue:
         for label in request.node_types:
             taken = {node.id for node in chosen if node is not None}
             nodes = (node for node in self._unused((label,)) if node.id not in taken)
-            usable = (node for node in nodes if self._hooks.is_usable(self._claims.context, node))
+            usable = (node for node in nodes if self._ready.is_usable(self._claims.context, node))
             chosen.append(next(usable, None))
         return chosen
 
@@ -452,7 +400,7 @@ class PoolQueue:
                 return
             if self._spare_to_remove(wanted, kept) != spare:
                 continue
-            if await self._hooks.remove_spare(spare, f"request {request.id} needs its room"):
+            if await self._ready.remove_spare(spare, f"request {request.id} needs its room"):
                 return
             self._taken.add(spare.id)
 
@@ -482,10 +430,6 @@ class PoolQueue:
             )
         return self.waits_for or "its turn"
 
-    def news(self) -> None:
-        """What a request waits for, in line or being launched, may have changed."""
-        self._hooks.on_news()
-
     def __contains__(self, request_id: object) -> bool:
         """Whether a request is in line."""
         return request_id in self._queue
@@ -507,8 +451,16 @@ class PoolQueue:
         if request is None:
             return
         bind_log_context(request=request.id, event_id=request.event_id)
+        declined = allocation.declined(
+            request,
+            self.component.id,
+            self.pool.key,
+            reason,
+            self._mirror.components.values(),
+            time.time(),
+        )
         try:
-            written = await self._store.rewrite_request(self.declined(request, reason))
+            written = await self._store.rewrite_request(declined)
         except SessionLost:
             raise
         except Conflict:
@@ -516,19 +468,6 @@ class PoolQueue:
         else:
             telemetry.request_answered(written, self.pool)
             log.info("Declined request %s of %s: %s", request.id, request.requestor, reason)
-
-    def declined(self, request: NodeRequest, reason: str) -> NodeRequest:
-        """The request as this pool leaves it when it cannot serve it."""
-        state, declined_by = allocation.after_decline(
-            request, self.component.id, self._mirror.components.values()
-        )
-        return move_request(
-            request,
-            state,
-            time.time(),
-            declined_by=declined_by,
-            extra=with_reasons(request, (f"{self.pool.key}: {reason}",)),
-        )
 
     async def _show(self, *, paused: bool) -> None:
         """Let other launchers know, who yield to a pool of higher priority unless it pauses."""

@@ -14,9 +14,8 @@ from typing import Protocol
 
 from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import Provider
-from nodepool_k8s.drivers.driver import Driver, DriverFactory, Observer
+from nodepool_k8s.drivers.driver import Driver, DriverFactory, Observer, Spawn
 from nodepool_k8s.errors import DriverError, describe
-from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, ProviderCluster
 from nodepool_k8s.znodes.nodes import provider_cluster_of
 from nodepool_k8s.znodes.paths import provider_cluster_path
@@ -37,9 +36,9 @@ class Providers:
     Itself the observer of every driver, and passes on what it is told while somebody listens.
     """
 
-    def __init__(self, factory: DriverFactory, tasks: Tasks) -> None:
+    def __init__(self, factory: DriverFactory, spawn: Spawn) -> None:
         self._factory = factory
-        self._tasks = tasks
+        self._spawn = spawn
         self._deployment = ""
         self._live: dict[str, Driver] = {}
         self._retired: list[Driver] = []
@@ -131,7 +130,7 @@ class Providers:
     def _connect(self, provider: Provider) -> Driver:
         driver = self._factory.create(provider, self._deployment)
         driver.observe(self)
-        task = self._tasks.spawn(f"start provider {provider.name}", self._start(driver))
+        task = self._spawn(f"start provider {provider.name}", self._start(driver))
         self._starting[driver] = task
         return driver
 
@@ -143,7 +142,7 @@ class Providers:
         backoff = Backoff()
         while driver in self._starting:
             try:
-                await driver.start(self._tasks.spawn)
+                await driver.start(self._spawn)
             except DriverError as error:
                 self._troubles[driver.provider.name] = describe(error)
                 pause = backoff.failed()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from nodepool_k8s.config.settings import Provider, Settings
@@ -19,9 +19,10 @@ from nodepool_k8s.launcher.claim import TenantLimits
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.intervals import Intervals
-from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.launcher.launch_context import FailureObserver, LaunchContext
+from nodepool_k8s.launcher.launch_slots import LaunchSlots
 from nodepool_k8s.launcher.min_ready import MinReady
-from nodepool_k8s.launcher.pool_queue import LaunchSlots, PoolQueue, QueueCallbacks
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.progress import ProgressReporter
 from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep, Stuck
 from nodepool_k8s.launcher.providers import Providers
@@ -75,8 +76,8 @@ class SessionScope:
         self._runs: dict[str, asyncio.Task[None]] = {}
         """The queues' tasks."""
         self._fulfilments: dict[str, Fulfilment] = {}
-        self.on_failure: Callable[[NodeRequest, Node, str], None] | None = None
-        """Whom to tell why an attempt to launch a node failed."""
+        self._observer: FailureObserver | None = None
+        self._intervals = intervals
         self._deleter = Deleter(settings, providers, store, mirror, self._work)
         self._reports = ProgressReporter(progress, mirror, self._queues, self._fulfilments)
         self.provider_upkeep = ProviderUpkeep(settings, providers, store, mirror, known, intervals)
@@ -86,7 +87,6 @@ class SessionScope:
             store,
             mirror,
             self.provider_upkeep,
-            self._reports,
             intervals,
         )
         self._min_ready: MinReady
@@ -111,9 +111,20 @@ class SessionScope:
         """Deletions that do not end, their nodes' records gone or not."""
         return self.provider_upkeep.stuck
 
-    def _failed(self, request: NodeRequest, node: Node, reason: str) -> None:
-        if self.on_failure is not None:
-            self.on_failure(request, node, reason)
+    def observe(self, observer: FailureObserver) -> None:
+        """Tell this one why launches fail."""
+        self._observer = observer
+
+    # --- launches -------------------------------------------------------------------------
+
+    def attempt_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+        """An attempt to launch a node failed."""
+        if self._observer is not None:
+            self._observer.attempt_failed(request, node, reason)
+
+    def progressed(self) -> None:
+        """What requests wait for may have changed."""
+        self._reports.news()
 
     async def start(self, settings: Settings) -> None:
         """Begin to serve; each provider when its cluster is there."""
@@ -123,7 +134,13 @@ class SessionScope:
         self._serving.spawn("upkeep", self.upkeep.run())
         self._serving.spawn("ask for spare nodes", self._min_ready.run())
         self._serving.spawn("report progress", self._reports.run())
+        self._serving.spawn("drop stale progress records", self._drop_stale_reports())
         self._providers.listen(self)
+
+    async def _drop_stale_reports(self) -> None:
+        while True:
+            await self._reports.drop_stale()
+            await asyncio.sleep(self._intervals.upkeep)
 
     # --- the configuration -------------------------------------------------------------------
 
@@ -140,7 +157,14 @@ class SessionScope:
         self._min_ready.reconfigure(settings)
         limits = settings.tenant_limits
         contexts = [
-            LaunchContext(provider, pool, self._providers[provider.name], self._store, self._failed)
+            LaunchContext(
+                provider,
+                pool,
+                self._providers[provider.name],
+                self._store,
+                f"{socket.getfqdn()}-{pool.provider}-{pool.name}-{self._identity}",
+                self,
+            )
             for provider in settings.providers
             for pool in provider.pools
         ]
@@ -168,17 +192,14 @@ class SessionScope:
     async def _register(self, context: LaunchContext, limits: TenantLimits) -> PoolQueue:
         pool, launch_slots = context.pool, self._launch_slots(context.provider)
         component = Component(
-            id=f"{socket.getfqdn()}-{pool.provider}-{pool.name}-{self._identity}",
+            id=context.component_id,
             provider_name=pool.provider,
             supported_labels=frozenset(pool.labels),
             priority=pool.priority,
             pool=pool.name,
         )
-        hooks = QueueCallbacks(
-            self._on_claim, self._is_usable, self._deleter.remove_spare, self._reports.news
-        )
         queue = PoolQueue(
-            context, component, launch_slots, self._store, self._mirror, hooks, limits
+            context, component, launch_slots, self._store, self._mirror, self._deleter, self, limits
         )
         queue.component_path = await self._store.register(component)
         return queue
@@ -192,17 +213,13 @@ class SessionScope:
         name = f"serve pool {queue.pool.key}"
         self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
 
-    def _is_usable(self, context: LaunchContext, node: Node) -> bool:
-        # A node at the backend that the provider had before is of no use to a new request.
-        return self._providers.of(node) is context.driver and context.is_usable(node)
-
     async def _stop_serving(self, key: str) -> None:
         """Leave a pool's requests to others; those in flight go on."""
         queue = self._queues.pop(key)
         queue.stop()
         await asyncio.wait({self._runs.pop(key)})
         await self._store.deregister(queue.component_path)
-        queue.launch_slots.waiting.remove(queue)
+        queue.launch_slots.forget(queue)
 
     # --- what happens at the backends ---------------------------------------------------------
 
@@ -285,8 +302,11 @@ class SessionScope:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def _on_claim(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
-        fulfilment = Fulfilment(queue, claim, context, self._store, self._deleter.delete)
+    def claimed(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
+        """Fulfil a request that was claimed."""
+        fulfilment = Fulfilment(
+            claim, context, queue.launch_slots, queue.create_slots, self._mirror, self._deleter
+        )
         self._fulfilments[claim.request.id] = fulfilment
         self._fulfilling.spawn(
             f"fulfil {claim.request.id}", self._fulfil(claim.request.id, fulfilment)

@@ -16,7 +16,6 @@ from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import Conflict, SessionLost
 from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.intervals import Intervals
-from nodepool_k8s.launcher.progress import ProgressReporter
 from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep
 from nodepool_k8s.model import NodeRequest, RequestState
 from nodepool_k8s.policy import upkeep
@@ -38,7 +37,6 @@ class Upkeep:
         store: Store,
         mirror: Mirror,
         provider_upkeep: ProviderUpkeep,
-        reports: ProgressReporter,
         intervals: Intervals,
     ) -> None:
         self._settings = settings
@@ -46,7 +44,6 @@ class Upkeep:
         self._store = store
         self._mirror = mirror
         self._provider_upkeep = provider_upkeep
-        self._reports = reports
         self._intervals = intervals
         self._empty_before: set[str] = set()
         self._stale_before: set[str] = set()
@@ -68,7 +65,6 @@ class Upkeep:
         await self.drop_lost_drafts(time.time())
         await self.drop_empty_nodes()
         await self.drop_stale_locks()
-        await self._reports.drop_stale()
         await self.correct_ledgers()
         self.consider_nodes()
         await self.delete_unoffered_nodes()

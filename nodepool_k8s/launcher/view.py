@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from nodepool_k8s import __version__, presentation
 from nodepool_k8s.config.settings import Pool, Provider, Settings, TopLabel
 from nodepool_k8s.launcher.fulfil import Fulfilment
+from nodepool_k8s.launcher.launch_context import FailureObserver
 from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.provider_upkeep import Stuck
 from nodepool_k8s.launcher.providers import Providers
@@ -58,8 +59,8 @@ class Scope(Protocol):
     def stuck_deletions(self) -> Iterable[Stuck]:
         """Namespaces that stay Terminating, their nodes' records gone or not."""
 
-    on_failure: Callable[[NodeRequest, Node, str], None] | None
-    """To be told why an attempt to launch a node failed."""
+    def observe(self, observer: FailureObserver) -> None:
+        """Tell this one why launches fail."""
 
 
 class View:
@@ -96,7 +97,7 @@ class View:
     def serve(self, mirror: Mirror, scope: Scope) -> None:
         """The session's records are known, and its pools registered."""
         self._mirror, self._scope = mirror, scope
-        scope.on_failure = self._launch_failed
+        scope.observe(self)
         mirror.listen(self._on_change)
         for request_id in mirror.requests:
             self._on_change(Kind.REQUEST, request_id)
@@ -118,7 +119,7 @@ class View:
         for reason in reasons[known:]:
             self._remember(request, request.node_types, None, reason)
 
-    def _launch_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+    def attempt_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
         """An attempt to launch a node failed."""
         self._remember(request, node.type, node.id, reason)
 

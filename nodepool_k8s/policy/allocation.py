@@ -13,6 +13,8 @@ from typing import TypeAlias
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.model import Component, NodeRequest, RequestState, Resources
 from nodepool_k8s.policy import quota
+from nodepool_k8s.policy.lifecycle import move_request
+from nodepool_k8s.znodes.requests import with_reasons
 
 Order: TypeAlias = tuple[str, int, str]
 
@@ -163,3 +165,22 @@ def after_decline(
     declined_by = tuple(dict.fromkeys((*request.declined_by, me)))
     waiting = {component.id for component in components} - set(declined_by)
     return (RequestState.REQUESTED if waiting else RequestState.FAILED), declined_by
+
+
+def declined(
+    request: NodeRequest,
+    me: str,
+    pool: str,
+    reason: str,
+    components: Iterable[Component],
+    now: float,
+) -> NodeRequest:
+    """The request as the pool ``pool``, registered as ``me``, leaves it when it declines it."""
+    state, declined_by = after_decline(request, me, components)
+    return move_request(
+        request,
+        state,
+        now,
+        declined_by=declined_by,
+        extra=with_reasons(request, (f"{pool}: {reason}",)),
+    )

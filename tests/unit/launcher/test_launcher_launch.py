@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,6 +20,7 @@ from nodepool_k8s.drivers.outcomes import (
 from nodepool_k8s.errors import LaunchError, NotHeld
 from nodepool_k8s.launcher.launch import Launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
+from nodepool_k8s.launcher.launch_slots import CreateSlots
 from nodepool_k8s.model import LabelType, Node, NodeRequest, NodeState, RequestState
 from nodepool_k8s.znodes.nodes import driver_data_of
 from nodepool_k8s.zookeeper.store import HeldNode, Store
@@ -55,6 +55,25 @@ class Writes:
         return held.evolve(version=held.node.version + 1)
 
 
+class Observer:
+    """The pool's queue, and who wants to know of failures."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        self.refused: list[bool] = []
+        """Whether the backend's own quota refused launches, at each change of that."""
+        self.slots = CreateSlots(self)
+
+    def attempt_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+        self.failed.append(reason)
+
+    def progressed(self) -> None:
+        pass
+
+    def wake(self) -> None:
+        self.refused.append(self.slots.refused)
+
+
 @dataclass
 class Bench:
     """One launch and everything around it."""
@@ -62,9 +81,15 @@ class Bench:
     launch: Launch
     backend: FakeBackend
     store: Writes
-    failed: list[str]
-    refused: list[bool]
-    """What the pool's queue was told of the backend's own quota."""
+    observer: Observer
+
+    @property
+    def failed(self) -> list[str]:
+        return self.observer.failed
+
+    @property
+    def refused(self) -> list[bool]:
+        return self.observer.refused
 
     @property
     def node(self) -> Node:
@@ -79,36 +104,23 @@ class Bench:
         return ids
 
 
-def _teller(told: list[bool]) -> Callable[..., None]:
-    def tell(*, refused: bool) -> None:
-        told.append(refused)
-
-    return tell
-
-
 async def a_bench(retries: int = 3) -> Bench:
     backend, store = FakeBackend(delays=FakeDelays(ready=5.0)), Writes()
     provider = Provider("local", None, (POOL,), launch_retries=retries)
     driver = FakeDriver(provider, "deployment", backend)
     await driver.start(cast(Any, None))
-    failed: list[str] = []
-    refused: list[bool] = []
+    observer = Observer()
     context = LaunchContext(
         provider,
         POOL,
         driver,
         cast(Store, store),
-        lambda _request, _node, reason: failed.append(reason),
-    )
-    queue = SimpleNamespace(
-        pool=POOL,
-        create_slots=asyncio.Semaphore(1),
-        news=lambda: None,
-        refused_by_cluster=_teller(refused),
+        "component",
+        observer,
     )
     held = HeldNode(NODE, "/nodepool/nodes/0000000007/lock/x")
-    launch = Launch(context, cast(Any, queue), held, REQUEST)
-    return Bench(launch, backend, store, failed, refused)
+    launch = Launch(context, observer.slots, held, REQUEST)
+    return Bench(launch, backend, store, observer)
 
 
 def run(play: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,8 @@ from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.drivers.outcomes import Health
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
 from nodepool_k8s.launcher.launch_context import LaunchContext
-from nodepool_k8s.launcher.pool_queue import LaunchSlots, PoolQueue, QueueCallbacks
+from nodepool_k8s.launcher.launch_slots import LaunchSlots
+from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.model import (
     MIN_READY,
     Component,
@@ -138,6 +139,41 @@ class FakeDriver:
         return f"{pool.name}-{node_id}-{attempt}"
 
 
+class Unobserved:
+    """Nobody wants to know what happens."""
+
+    def claimed(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
+        pass
+
+    def progressed(self) -> None:
+        pass
+
+    def attempt_failed(self, request: NodeRequest, node: Node, reason: str) -> None:
+        pass
+
+
+@dataclass
+class FakeReadyNodes:
+    """Ready nodes that can be removed unless another launcher was faster."""
+
+    store: FakeStore
+    mirror: Mirror
+    unusable: set[str] = field(default_factory=set)
+    removed: list[str] = field(default_factory=list)
+
+    def is_usable(self, context: LaunchContext, node: Node) -> bool:
+        return node.id not in self.unusable
+
+    async def remove_spare(self, node: Node, reason: str) -> bool:
+        if node.id in self.store.faster:
+            self.mirror.put_node(replace(node, state=NodeState.DELETING))
+        if node.id in self.store.taken | self.store.faster:
+            return False
+        self.mirror.put_node(replace(node, state=NodeState.DELETING))
+        self.removed.append(node.id)
+        return True
+
+
 @dataclass
 class Bench:
     """A queue with everything around it."""
@@ -213,37 +249,30 @@ def a_bench(
     component = Component(ME, "local", frozenset(labels))
     mirror.components[ME] = component
     store = FakeStore()
-    launch_slots = LaunchSlots(Provider("local", None, (pool,), max_concurrency=max_concurrency))
-    unusable: set[str] = set()
-    removed: list[str] = []
-
-    async def remove_spare(node: Node, reason: str) -> bool:
-        if node.id in store.faster:
-            mirror.put_node(replace(node, state=NodeState.DELETING))
-        if node.id in store.taken | store.faster:
-            return False
-        mirror.put_node(replace(node, state=NodeState.DELETING))
-        removed.append(node.id)
-        return True
-
-    hooks = QueueCallbacks(
-        on_claim=lambda _queue, _site, _claim: None,
-        is_usable=lambda _site, node: node.id not in unusable,
-        remove_spare=remove_spare,
-    )
+    provider = Provider("local", None, (pool,), max_concurrency=max_concurrency)
+    launch_slots = LaunchSlots(provider)
+    ready = FakeReadyNodes(store, mirror)
     driver = cast(Driver, FakeDriver())
     site = LaunchContext(
-        launch_slots.provider,
+        provider,
         pool,
         driver,
         cast(Store, store),
-        lambda _request, _node, _reason: None,
+        ME,
+        Unobserved(),
     )
     queue = PoolQueue(
-        site, component, launch_slots, cast(Store, store), mirror, hooks, tenants or {}
+        site,
+        component,
+        launch_slots,
+        cast(Store, store),
+        mirror,
+        ready,
+        Unobserved(),
+        tenants or {},
     )
     queue.component_path = "/component"
-    return Bench(queue, store, mirror, rereads, unusable, removed)
+    return Bench(queue, store, mirror, rereads, ready.unusable, ready.removed)
 
 
 async def test_requests_are_claimed_in_order() -> None:
@@ -512,12 +541,11 @@ async def test_a_pool_that_lost_touch_with_its_cluster_goes_on_for_a_moment_then
 
 async def test_a_clusters_own_quota_holds_claims_back() -> None:
     bench = a_bench()
-    bench.queue.refused_by_cluster(refused=True)
-    bench.add("200-0000000001")
-    await bench.queue.step()
-    assert not bench.store.claimed
-    assert bench.queue.component.paused
-    bench.queue.refused_by_cluster(refused=False)
+    with bench.queue.create_slots.refusal():
+        bench.add("200-0000000001")
+        await bench.queue.step()
+        assert not bench.store.claimed
+        assert bench.queue.component.paused
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001"]
 

@@ -72,7 +72,7 @@ class Bench:
 async def a_bench() -> Bench:
     backend, records, known, mirror = FakeBackend(), Records(), Known(), still_mirror()
     tasks = Tasks(lambda task, error: pytest.fail(f"{task}: {error}"))
-    providers = Providers(FakeDriverFactory(backend), tasks)
+    providers = Providers(FakeDriverFactory(backend), tasks.spawn)
     await providers.begin("deployment")
     await providers.apply([LOCAL])
     await tasks.finished()

@@ -58,9 +58,15 @@ class LaunchSlots:
         """Wake this one, once, when launches have ended."""
         self._held_back.append(observer)
 
-    def reserve(self, launches: int) -> None:
-        """Count launches that are about to be claimed, for all pools from now on."""
+    @contextmanager
+    def reserved(self, launches: int) -> Iterator[None]:
+        """Count launches for all pools from now on, unless this raises: they are to be claimed."""
         self.launching += launches
+        try:
+            yield
+        except BaseException:
+            self.free(launches)
+            raise
 
     def free(self, launches: int) -> None:
         """Launches have ended, however they ended, or were not claimed after all."""

@@ -1,8 +1,8 @@
-"""One pool's queue: which request it takes next, and the claim.
+"""The queue of one pool: the requests that wait for it, in order, and their claims.
 
-Everything here is woken: by a request that comes, changes or goes, by a pool that
-pauses, by a change of the quota ledger. What to do with a request is decided by
-``policy.allocation``; that it fits is decided inside the claim's transaction.
+``policy.allocation`` decides whether a request belongs into the queue, ``policy.next_action``
+what the queue does next, and the claim's transaction whether the request fits. The queue
+sleeps until an event wakes it: a request, a ledger, a pool, a node, a slot, a backend.
 """
 
 from __future__ import annotations
@@ -11,42 +11,50 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from nodepool_k8s import telemetry
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
+from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
+from nodepool_k8s.launcher.ready_nodes import ReadyNodes, ids
 from nodepool_k8s.logs import bind_log_context
-from nodepool_k8s.model import (
-    EMPTY,
-    Component,
-    Node,
-    NodeRequest,
-    Resources,
+from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
+from nodepool_k8s.policy import allocation
+from nodepool_k8s.policy.next_action import (
+    Action,
+    AtPoolQuota,
+    AtTenantQuota,
+    ClaimRequest,
+    DeclineRequest,
+    Idle,
+    Park,
+    QueueView,
+    Quota,
+    RemoveSpare,
+    Skip,
+    Wait,
+    WaitReason,
+    WaitsForLaunchSlot,
+    WaitsForQuota,
+    is_away,
+    next_action,
+    patient_until,
 )
-from nodepool_k8s.policy import allocation, quota
 from nodepool_k8s.policy.request_queue import FairShare, Group, RequestQueue
 from nodepool_k8s.znodes.paths import node_path, request_path, tenant_ledger_path, tenant_of_ledger
-from nodepool_k8s.znodes.requests import wants_reuse
 from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
 
 log = logging.getLogger(__name__)
 
-CONNECTING_SECONDS = 5.0
-"""How long others of lower priority wait for a pool whose cluster is being connected to."""
-
-LOST_SECONDS = 3.0
-"""How long a pool goes on, and others wait for it, when it has lost touch with its cluster.
-A watch that is cut is back within that."""
-
 WAKE_LATE = 0.01
-"""A timer may go off a moment too early."""
+"""Seconds: a timer may go off a moment too early."""
 
 
 class PoolQueueObserver(Protocol):
@@ -54,16 +62,6 @@ class PoolQueueObserver(Protocol):
 
     def claimed(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
         """A request was claimed, under these settings."""
-
-
-class ReadyNodes(Protocol):
-    """What a queue asks about its pool's ready nodes."""
-
-    def is_usable(self, context: LaunchContext, node: Node) -> bool:
-        """Whether a ready node may be handed out."""
-
-    async def remove_spare(self, node: Node, reason: str) -> bool:
-        """Delete an unused ready node, for that reason; False if another launcher was faster."""
 
 
 class PoolQueue:
@@ -76,37 +74,41 @@ class PoolQueue:
         launch_slots: LaunchSlots,
         store: Store,
         mirror: Mirror,
-        ready_nodes: ReadyNodes,
+        deleter: Deleter,
         observer: PoolQueueObserver,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:
-        self.pool = context.pool
         self.component = component
-        self.launch_slots = launch_slots
         self.component_path = ""
-        self.waits_for = ""
-        """What the first request in the queue is waiting for; empty when nothing waits."""
-        self._pauses = False
-        """Whether that is a reason for others not to wait for this pool."""
-        self._patient_until = 0.0
-        """The loop's time at which it looks again whether its cluster is back."""
+        self.launch_slots = launch_slots
+        self.create_slots = CreateSlots(self)
         self._store = store
         self._mirror = mirror
-        self._ready = ready_nodes
+        self._deleter = deleter
         self._observer = observer
-        self._claims = Claims(context, tenant_limits, store, mirror)
-        self._shown = component
+        self._written = component
         """The component's record as it stands in ZooKeeper."""
-        self._queue = self._new_queue()
-        self._taken: set[str] = set()
-        """Ready nodes that others had taken when we asked, in this step."""
-        self._declines: dict[str, str] = {}
-        self.create_slots = CreateSlots(self)
-        self._stopped = False
+        self._waits: WaitReason | None = None
+        """Why the last action was to wait; None where it was another one."""
+        self._patient_until = 0.0
+        """The loop's time at which a timer is set, to see whether the backend is back."""
+        self._declines: dict[str, DeclineRequest] = {}
         self._yielded: set[str] = set()
         self._foreign_seen: dict[str, Resources] = {}
-        launch_slots.observe(self)
+        self._stopped = False
         self._wake = asyncio.Event()
+        self._apply(context, tenant_limits)
+        launch_slots.observe(self)
+
+    def _apply(self, context: LaunchContext, tenant_limits: TenantLimits) -> None:
+        self.pool = context.pool
+        self._claims = Claims(context, tenant_limits, self._store, self._mirror)
+        self._ready = ReadyNodes(context, self._mirror, self._deleter)
+        ledger = self._claims.ledger
+        fair_share = FairShare(
+            context.pool.limits, lambda tenant: self._mirror.held(ledger, tenant)
+        )
+        self._queue = RequestQueue(fair_share if context.pool.fair_share else None)
 
     def reconfigure(self, context: LaunchContext, tenant_limits: TenantLimits) -> None:
         """Serve under these settings from now on; what is claimed keeps those it began with.
@@ -115,34 +117,27 @@ class PoolQueue:
         """
         if context == self._claims.context and tenant_limits == self._claims.tenant_limits:
             return
-        self.pool = context.pool
-        self._claims = Claims(context, tenant_limits, self._store, self._mirror)
+        self._apply(context, tenant_limits)
         self.component = dataclasses.replace(
             self.component,
             supported_labels=frozenset(context.pool.labels),
             priority=context.pool.priority,
         )
-        self._queue = self._new_queue()
-        for request_id in list(self._mirror.requests):
-            self.offer(request_id)
+        self.offer_all()
         self.wake()
 
-    def _new_queue(self) -> RequestQueue:
-        if not self.pool.fair_share:
-            return RequestQueue()
-        ledger = self._claims.ledger
-        return RequestQueue(
-            FairShare(self.pool.limits, lambda tenant: self._mirror.held(ledger, tenant))
-        )
+    # --- events ---------------------------------------------------------------------------
 
-    # --- what wakes it --------------------------------------------------------------------
+    def offer_all(self) -> None:
+        """Look at every request that is known."""
+        for request_id, request in list(self._mirror.requests.items()):
+            self.request_changed(request_id, request)
 
-    def offer(self, request_id: str) -> None:
-        """Look at a request that came, changed, went, or was unlocked."""
+    def request_changed(self, request_id: str, request: NodeRequest | None) -> None:
+        """A request came, changed, went (None), or was locked or unlocked."""
         self._forget(request_id)
-        request = self._mirror.requests.get(request_id)
         if request is None or self._mirror.request_locked(request_id):
-            if self.waits_for:
+            if self._waits is not None:
                 # It may have been the one that waits: the next may fit, or nothing waits now.
                 self.wake()
             return
@@ -150,7 +145,7 @@ class PoolQueue:
             case allocation.Take(wanted):
                 self._enqueue(request, wanted)
             case allocation.Decline(reason):
-                self._declines[request_id] = reason
+                self._declines[request_id] = DeclineRequest(request, reason)
                 self.wake()
             case allocation.Yield(reason):
                 self._yielded.add(request_id)
@@ -163,9 +158,9 @@ class PoolQueue:
         )
 
     def components_changed(self) -> None:
-        """Pools came, went or paused: look anew at what was left to others."""
+        """Pools came, went or paused: look again at the requests that were left to others."""
         for request_id in list(self._yielded):
-            self.offer(request_id)
+            self.request_changed(request_id, self._mirror.requests.get(request_id))
 
     def wake(self) -> None:
         """There may be something to do: room in the quota, for instance."""
@@ -178,8 +173,8 @@ class PoolQueue:
             self.wake()
 
     def nodes_changed(self) -> None:
-        """Nodes came, changed or went: wake where what is in no ledger may have made room."""
-        if self.waits_for and self._foreign_changed(self._claims.ledger):
+        """Nodes came, changed or went: those that no ledger counts may have made room."""
+        if self._waits is not None and self._foreign_changed(self._claims.ledger):
             self.wake()
         for tenant in self._queue.parked_tenants:
             path = tenant_ledger_path(tenant)
@@ -208,7 +203,99 @@ class PoolQueue:
         self._yielded.discard(request_id)
         self._queue.discard(request_id)
 
-    # --- what it does -----------------------------------------------------------------------
+    # --- what it shows --------------------------------------------------------------------
+
+    @property
+    def waits_for(self) -> str:
+        """What the first request in the queue is waiting for; empty when nothing waits."""
+        return "" if self._waits is None else str(self._waits)
+
+    def why_waits(self, request: NodeRequest) -> str:
+        """What a request in the queue is waiting for, for a person."""
+        if self._queue.is_parked(request.id) and request.tenant_name is not None:
+            return str(WaitsForQuota(self._tenant_quota(request, request.tenant_name)))
+        return self.waits_for or "its turn"
+
+    def __contains__(self, request_id: object) -> bool:
+        """Whether a request is in the queue."""
+        return request_id in self._queue
+
+    @property
+    def waiting_count(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._queue)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Ids of the requests in the queue, in order."""
+        return self._queue.in_order()
+
+    # --- the view -------------------------------------------------------------------------
+
+    def _view(self) -> QueueView:
+        """The view before a claim."""
+        decline = next(iter(self._declines.values()), None)
+        request = self._head() if decline is None and not self._stopped else None
+        return QueueView(
+            provider=self.pool.provider,
+            health=self._claims.context.driver.health,
+            now=asyncio.get_running_loop().time(),
+            decline=decline,
+            request=request,
+            ready=self._ready.for_request(request) if request is not None else (),
+            backend_refuses=self.create_slots.refused,
+            launching=self.launch_slots.launching,
+            slots_full=self.launch_slots.full,
+        )
+
+    def _head(self) -> NodeRequest | None:
+        """The request whose turn it is, if the pool still takes it.
+
+        Other pools may have come or paused since it was queued. That is asked here, of one
+        request at a time: asking of the whole queue whenever a pool changes costs too much.
+        """
+        while (request_id := self._queue.first()) is not None:
+            request = self._mirror.requests[request_id]
+            if isinstance(self._answer(request), allocation.Take):
+                return request
+            self.request_changed(request_id, request)
+        return None
+
+    def _view_without_room(
+        self, request: NodeRequest, ready: Sequence[Node | None], path: str
+    ) -> QueueView:
+        """The view after the request did not fit into that ledger."""
+        at_quota: AtTenantQuota | AtPoolQuota | None = None
+        if request.id in self._queue:
+            tenant = tenant_of_ledger(path)
+            if tenant is not None:
+                at_quota = AtTenantQuota(self._tenant_quota(request, tenant))
+            else:
+                at_quota = self._pool_quota(request, ready)
+        return QueueView(
+            provider=self.pool.provider,
+            health=self._claims.context.driver.health,
+            now=asyncio.get_running_loop().time(),
+            request=request,
+            ready=ready,
+            at_quota=at_quota,
+            in_queue=at_quota is not None,
+        )
+
+    def _tenant_quota(self, request: NodeRequest, tenant: str) -> Quota:
+        limits = self._claims.tenant_limits.get(tenant, EMPTY)
+        used = self._claims.used(tenant_ledger_path(tenant))
+        return Quota(limits, used, self._claims.wanted(request.node_types))
+
+    def _pool_quota(self, request: NodeRequest, ready: Sequence[Node | None]) -> AtPoolQuota:
+        wanted = self._claims.wanted(labels_to_launch(request, ready))
+        return AtPoolQuota(
+            Quota(self.pool.limits, self._claims.used(), wanted),
+            self._mirror.usage(self._claims.ledger).leaving,
+            self._ready.unused(but=[node.id for node in ready if node is not None]),
+        )
+
+    # --- the loop -------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve the queue until stopped."""
@@ -223,259 +310,149 @@ class PoolQueue:
         self.wake()
 
     async def step(self) -> None:
-        """Decline what is to be declined, and claim what fits."""
-        while self._declines:
-            request_id, reason = next(iter(self._declines.items()))
-            del self._declines[request_id]
-            await self._decline(request_id, reason)
-        self._taken.clear()
-        while not self._stopped and (request := self._first()):
-            if not await self._serve(request):
-                break
-        else:
-            self._wait_for("", pauses=False)
+        """Act until there is nothing to do, or the pool has to wait."""
+        self._ready.begin_step()
+        while await self._act(next_action(self._view())):
+            pass
         self._claims.context.observer.progressed()
-        await self._show(paused=self._pauses or self._is_cluster_away())
+        await self._show()
 
-    def _wait_for(self, reason: str, *, pauses: bool) -> None:
-        self.waits_for, self._pauses = reason, pauses
+    async def _act(self, action: Action) -> bool:
+        """Act before a claim; whether to look for the next action at once."""
+        match action:
+            case ClaimRequest(request, ready):
+                return await self._claim(request, ready)
+            case DeclineRequest():
+                await self._decline(action)
+                return True
+            case Wait(reason):
+                self._waits = reason
+                if isinstance(reason, WaitsForLaunchSlot):
+                    self.launch_slots.hold_back(self)
+            case Idle():
+                self._waits = None
+        return False
 
-    def _first(self) -> NodeRequest | None:
-        """The request whose turn it is; who may have it can have changed while it waited."""
-        while (request_id := self._queue.first()) is not None:
-            request = self._mirror.requests[request_id]
-            if isinstance(self._answer(request), allocation.Take):
-                return request
-            self.offer(request_id)
-        return None
-
-    async def _serve(self, request: NodeRequest) -> bool:
-        """Claim the first request of the line; False where the pool has to wait."""
-        ready = self._ready_nodes(request)
-        if self._waits_for_cluster() or (None in ready and self._has_no_launch_slot()):
-            return False
-        # What is configured while it waits for ZooKeeper is for the next one.
+    async def _claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> bool:
+        # Settings that change while it waits for ZooKeeper apply to the next claim.
         claims = self._claims
         try:
-            claim = await self._claim(claims, request, ready)
+            # The provider's other pools claim while this one waits for ZooKeeper.
+            with self.launch_slots.reserved(ready.count(None)):
+                claim = await claims.claim(request, ready)
         except AtQuota as full:
-            return await self._without_room(request, ready, full)
+            return await self._without_room(request, ready, full.path)
         except NodeTaken as taken:
             telemetry.claim_conflicted(self.pool)
-            self._taken.add(taken.node_id)
+            self._ready.exclude(taken.node_id)
             self._mirror.reread(node_path(taken.node_id))
         except SessionLost:
             raise
         except ConnectionLost:
-            # Whether anything was made is unknown; upkeep removes drafts that nobody claims.
+            # Whether anything was created is unknown; upkeep deletes drafts without a claim.
             self.wake()
             return False
         except Conflict:
-            # It changed, went, or somebody holds it: the mirror is reading it, and offers it
-            # again when it may be had.
+            # It changed, went, or is locked: the mirror rereads it, and offers it again when
+            # it can be claimed.
             telemetry.claim_conflicted(self.pool)
             self._forget(request.id)
         else:
             self._forget(request.id)
-            self._wait_for("", pauses=False)
+            self._waits = None
             self._observer.claimed(self, claims.context, claim)
         return True
 
-    async def _claim(
-        self, claims: Claims, request: NodeRequest, ready: Sequence[Node | None]
-    ) -> Claim:
-        # The provider's other pools claim while we wait for ZooKeeper.
-        launches = ready.count(None)
-        self.launch_slots.reserve(launches)
-        try:
-            return await claims.claim(request, ready)
-        except BaseException:
-            self.launch_slots.free(launches)
-            raise
-
-    def _has_no_launch_slot(self) -> bool:
-        """Whether nothing may be launched now, quota or not."""
-        if self.create_slots.refused:
-            self._wait_for("a ResourceQuota of the cluster", pauses=True)
-        elif self.launch_slots.full:
-            # Busy and not full: whoever is to be served here is served here, and soon.
-            reason = f"max-concurrency: {self.launch_slots.launching} launches under way"
-            self._wait_for(reason, pauses=False)
-            self.launch_slots.hold_back(self)
-        else:
-            return False
-        return True
-
-    def _waits_for_cluster(self) -> bool:
-        if self._claims.context.driver.health.in_sync and not self._is_cluster_away():
-            return False
-        self._wait_for(f"the cluster of provider {self.pool.provider}", pauses=False)
-        return True
-
-    def _is_cluster_away(self) -> bool:
-        """Whether the cluster has not answered for so long that nobody shall wait for it."""
-        health = self._claims.context.driver.health
-        since = health.out_of_touch_since
-        if since is None:
-            return False
-        loop = asyncio.get_running_loop()
-        until = since + (LOST_SECONDS if health.in_sync else CONNECTING_SECONDS)
-        if loop.time() >= until:
-            return True
-        if until != self._patient_until:
-            self._patient_until = until
-            loop.call_at(until + WAKE_LATE, self.wake)
-        return False
-
-    # --- ready nodes -----------------------------------------------------------------------
-
-    def _ready_nodes(self, request: NodeRequest) -> list[Node | None]:
-        """For each label of the request a ready node to hand out, or None: one is launched."""
-        if not wants_reuse(request):
-            return [None] * len(request.node_types)
-        chosen: list[Node | None] = []
-        for label in request.node_types:
-            taken = {node.id for node in chosen if node is not None}
-            nodes = (node for node in self._unused((label,)) if node.id not in taken)
-            usable = (node for node in nodes if self._ready.is_usable(self._claims.context, node))
-            chosen.append(next(usable, None))
-        return chosen
-
-    def _unused(self, labels: Iterable[str]) -> Iterable[Node]:
-        """This pool's ready nodes that are nobody's, by label, each label's oldest first."""
-        for label in labels:
-            for node in self._mirror.unused(label):
-                free = node.id not in self._taken and not self._mirror.node_locked(node.id)
-                if self._is_ours(node) and free and node.claimed is not None:
-                    yield node
-
-    def _is_ours(self, node: Node) -> bool:
-        return (node.provider, node.pool) == (self.pool.provider, self.pool.name)
-
-    # --- without room ----------------------------------------------------------------------
+    # --- without room ---------------------------------------------------------------------
 
     async def _without_room(
-        self, request: NodeRequest, ready: Sequence[Node | None], full: AtQuota
+        self, request: NodeRequest, ready: Sequence[Node | None], path: str
     ) -> bool:
-        """Wait, or let others go first; whether the next in line may try."""
-        if request.id not in self._queue:
-            # It changed or went while we looked at the ledger.
-            return True
-        if full.path != self._claims.ledger:
-            self._foreign_seen[full.path] = self._mirror.usage(full.path).foreign
-            self._queue.park(request.id)
-            log.debug("Request %s waits for its tenant's %s", request.id, self.why_waits(request))
-            return True
-        wanted = self._claims.wanted(labels_to_launch(request, ready))
-        reason = quota.waits_for(self.pool.limits, self._claims.used(), wanted)
-        self._wait_for(reason, pauses=True)
-        self._foreign_seen[self._claims.ledger] = self._mirror.usage(self._claims.ledger).foreign
-        if request.for_spare:
-            # It is for whoever comes; making whoever is here wait for it helps nobody.
-            await self._decline(request.id, f"no room for a spare node: {self.waits_for}")
-            self._forget(request.id)
-            return True
-        log.debug("Request %s waits for %s", request.id, self.waits_for)
-        self._queue.pin(request.id)
-        await self._make_room(request, ready, wanted)
-        return False
+        """Act after a claim that did not fit; whether to look for the next action at once."""
+        action = next_action(self._view_without_room(request, ready, path))
+        if not isinstance(action, Skip):
+            self._foreign_seen[path] = self._mirror.usage(path).foreign
+        match action:
+            case Park(reason=reason):
+                self._queue.park(request.id)
+                log.debug("Request %s waits for its tenant's %s", request.id, reason)
+            case DeclineRequest():
+                await self._decline(action)
+            case Wait(reason=reason) | RemoveSpare(reason=reason):
+                self._waits = reason
+                log.debug("Request %s waits for %s", request.id, reason)
+                self._queue.pin(request.id)
+                await self._make_room(action, request, ready)
+                return False
+        return True
 
     async def _make_room(
-        self, request: NodeRequest, ready: Sequence[Node | None], wanted: Resources
+        self, action: Action, request: NodeRequest, ready: Sequence[Node | None]
     ) -> None:
         """Remove an unused ready node, if that serves the request.
 
-        Another launcher may be removing one for it just now. So one goes only where it is
-        still the one to go after everything that others have done by then was looked at.
+        Another launcher may be removing one for the same request. So the node is removed only
+        if it is still the one to remove after the mirror has caught up with all that others
+        have done.
         """
-        kept = {node.id for node in ready if node is not None}
-        while (spare := self._spare_to_remove(wanted, kept)) is not None:
-            await self._catch_up()
+        ledger = self._claims.ledger
+        while isinstance(action, RemoveSpare):
+            await self._store.catch_up(ledger, self._ready.contended())
             if request.id not in self._queue:
                 # It changed or went meanwhile.
                 return
-            if _ids(self._ready_nodes(request)) != _ids(ready):
-                # What became free meanwhile serves the request itself.
+            if ids(self._ready.for_request(request)) != ids(ready):
+                # A node that became free meanwhile serves the request itself.
                 self.wake()
                 return
-            if self._spare_to_remove(wanted, kept) != spare:
+            chosen = action
+            action = next_action(self._view_without_room(request, ready, ledger))
+            if not isinstance(action, RemoveSpare) or action.node != chosen.node:
                 continue
-            if await self._ready.remove_spare(spare, f"request {request.id} needs its room"):
+            if await self._deleter.remove_spare(
+                action.node, f"request {request.id} needs its room"
+            ):
                 return
-            self._taken.add(spare.id)
+            self._ready.exclude(action.node.id)
+            action = next_action(self._view_without_room(request, ready, ledger))
 
-    async def _catch_up(self) -> None:
-        """Have the mirror show what is leaving, and what has left the ledger, by now."""
-        contended = [
-            node.id
-            for label in self.pool.labels
-            for node in self._mirror.unused(label)
-            if self._is_ours(node) and self._mirror.node_locked(node.id)
-        ]
-        await self._store.catch_up(self._claims.ledger, contended)
+    # --- writing --------------------------------------------------------------------------
 
-    def _spare_to_remove(self, wanted: Resources, kept: set[str]) -> Node | None:
-        unused = [node for node in self._unused(self.pool.labels) if node.id not in kept]
-        unused.sort(key=lambda node: (node.state_time, node.id))
-        leaving = self._mirror.usage(self._claims.ledger).leaving
-        return quota.spare_to_remove(self.pool.limits, self._claims.used(), leaving, wanted, unused)
-
-    def why_waits(self, request: NodeRequest) -> str:
-        """What a request in this pool's line is waiting for, for a person."""
-        if self._queue.is_parked(request.id) and request.tenant_name is not None:
-            path = tenant_ledger_path(request.tenant_name)
-            limits = self._claims.tenant_limits[request.tenant_name]
-            return quota.waits_for(
-                limits, self._claims.used(path), self._claims.wanted(request.node_types)
-            )
-        return self.waits_for or "its turn"
-
-    def __contains__(self, request_id: object) -> bool:
-        """Whether a request is in line."""
-        return request_id in self._queue
-
-    @property
-    def waiting_count(self) -> int:
-        """How many requests are in line."""
-        return len(self._queue)
-
-    @property
-    def waiting(self) -> list[str]:
-        """Ids of the requests in line, in order."""
-        return self._queue.in_order()
-
-    # --- declining -------------------------------------------------------------------------
-
-    async def _decline(self, request_id: str, reason: str) -> None:
-        request = self._mirror.requests.get(request_id)
-        if request is None:
-            return
+    async def _decline(self, decline: DeclineRequest) -> None:
+        request = decline.request
+        # Before the write: what it changes is offered again.
+        self._forget(request.id)
         bind_log_context(request=request.id, event_id=request.event_id)
+        components = self._mirror.components.values()
         declined = allocation.declined(
-            request,
-            self.component.id,
-            self.pool.key,
-            reason,
-            self._mirror.components.values(),
-            time.time(),
+            request, self.component.id, self.pool.key, decline.reason, components, time.time()
         )
         try:
             written = await self._store.rewrite_request(declined)
         except SessionLost:
             raise
         except Conflict:
-            self._mirror.reread(request_path(request_id))
+            self._mirror.reread(request_path(request.id))
         else:
             telemetry.request_answered(written, self.pool)
-            log.info("Declined request %s of %s: %s", request.id, request.requestor, reason)
+            log.info("Declined request %s of %s: %s", request.id, request.requestor, decline.reason)
 
-    async def _show(self, *, paused: bool) -> None:
-        """Let other launchers know, who yield to a pool of higher priority unless it pauses."""
-        self.component = dataclasses.replace(self.component, paused=paused)
-        while self._shown != self.component and self.component_path:
-            self._shown = self.component
-            await self._store.update_component(self.component_path, self._shown)
+    async def _show(self) -> None:
+        """Tell other launchers, who yield to a pool of higher priority unless it pauses."""
+        paused = self._waits is not None and self._waits.pauses
+        self.component = dataclasses.replace(
+            self.component, paused=paused or self._is_backend_away()
+        )
+        while self._written != self.component and self.component_path:
+            self._written = self.component
+            await self._store.update_component(self.component_path, self._written)
 
-
-def _ids(nodes: Sequence[Node | None]) -> list[str | None]:
-    return [node.id if node is not None else None for node in nodes]
+    def _is_backend_away(self) -> bool:
+        """Whether the backend is away for too long; sets a timer for when that may be so."""
+        loop = asyncio.get_running_loop()
+        health = self._claims.context.driver.health
+        until = patient_until(health)
+        if until is not None and loop.time() < until and until != self._patient_until:
+            self._patient_until = until
+            loop.call_at(until + WAKE_LATE, self.wake)
+        return is_away(health, loop.time())

@@ -207,7 +207,7 @@ class SessionScope:
     def _run(self, queue: PoolQueue) -> None:
         self._queues[queue.pool.key] = queue
         for request_id in list(self._mirror.requests):
-            queue.offer(request_id)
+            queue.request_changed(request_id, self._mirror.requests.get(request_id))
         # Whether its cluster is there is to be shown also where nobody asks for anything.
         queue.wake()
         name = f"serve pool {queue.pool.key}"
@@ -298,7 +298,7 @@ class SessionScope:
 
     def _offer(self, request_id: str) -> None:
         for queue in self._queues.values():
-            queue.offer(request_id)
+            queue.request_changed(request_id, self._mirror.requests.get(request_id))
 
     # --- claims ---------------------------------------------------------------------------
 

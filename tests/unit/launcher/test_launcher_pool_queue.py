@@ -13,6 +13,7 @@ from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.drivers.outcomes import Health
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
+from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import LaunchSlots
 from nodepool_k8s.launcher.pool_queue import PoolQueue
@@ -153,8 +154,8 @@ class Unobserved:
 
 
 @dataclass
-class FakeReadyNodes:
-    """Ready nodes that can be removed unless another launcher was faster."""
+class FakeDeleter:
+    """Removes ready nodes unless another launcher was faster."""
 
     store: FakeStore
     mirror: Mirror
@@ -205,7 +206,7 @@ class Bench:
         fields: dict[str, Any] = {"state": RequestState.REQUESTED, **changes}
         request = NodeRequest(request_id, node_types=labels or ("pod",), **fields)
         self.mirror.requests[request_id] = request
-        self.queue.offer(request_id)
+        self.queue.request_changed(request_id, self.mirror.requests.get(request_id))
 
     def is_woken(self, by: Callable[[], None]) -> bool:
         """Whether that wakes the queue."""
@@ -215,7 +216,7 @@ class Bench:
 
     def remove(self, request_id: str) -> None:
         del self.mirror.requests[request_id]
-        self.queue.offer(request_id)
+        self.queue.request_changed(request_id, self.mirror.requests.get(request_id))
 
     def register(self, identity: str, *labels: str, **changes: Any) -> None:
         component = Component(identity, "theirs", frozenset(labels), **changes)
@@ -251,7 +252,7 @@ def a_bench(
     store = FakeStore()
     provider = Provider("local", None, (pool,), max_concurrency=max_concurrency)
     launch_slots = LaunchSlots(provider)
-    ready = FakeReadyNodes(store, mirror)
+    deleter = FakeDeleter(store, mirror)
     driver = cast(Driver, FakeDriver())
     site = LaunchContext(
         provider,
@@ -267,12 +268,12 @@ def a_bench(
         launch_slots,
         cast(Store, store),
         mirror,
-        ready,
+        cast(Deleter, deleter),
         Unobserved(),
         tenants or {},
     )
     queue.component_path = "/component"
-    return Bench(queue, store, mirror, rereads, ready.unusable, ready.removed)
+    return Bench(queue, store, mirror, rereads, deleter.unusable, deleter.removed)
 
 
 async def test_requests_are_claimed_in_order() -> None:
@@ -381,7 +382,7 @@ async def test_a_locked_request_waits_for_its_lock() -> None:
     await bench.queue.step()
     assert not bench.store.claimed
     del bench.mirror.request_locks["200-0000000001"]
-    bench.queue.offer("200-0000000001")
+    bench.queue.request_changed("200-0000000001", bench.mirror.requests["200-0000000001"])
     await bench.queue.step()
     assert bench.store.claimed == ["200-0000000001"]
 

@@ -54,8 +54,8 @@ class MinReady:
         """The loop's time until which a label's failure is waited out."""
         self._wake = asyncio.Event()
         self.reconfigure(settings)
-        for request_id in mirror.requests:
-            self.request_changed(request_id)
+        for request_id, request in mirror.requests.items():
+            self.request_changed(request_id, request)
 
     def reconfigure(self, settings: Settings) -> None:
         """Take up other labels, or other numbers."""
@@ -82,9 +82,8 @@ class MinReady:
         if self._wanted or self._owned:
             self._wake.set()
 
-    def request_changed(self, request_id: str) -> None:
-        """A request came, changed or went."""
-        request = self._mirror.requests.get(request_id)
+    def request_changed(self, request_id: str, request: NodeRequest | None) -> None:
+        """A request came, changed or went (None)."""
         if request is None:
             if self._asked.pop(request_id, None) is not None:
                 self._submitted.discard(request_id)

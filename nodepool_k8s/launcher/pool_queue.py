@@ -18,10 +18,9 @@ from nodepool_k8s import telemetry
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
-from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
-from nodepool_k8s.launcher.ready_nodes import ReadyNodes, ids
+from nodepool_k8s.launcher.ready_nodes import NodeDeleter, ReadyNodes, ids
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
 from nodepool_k8s.policy import allocation
@@ -74,7 +73,7 @@ class PoolQueue:
         launch_slots: LaunchSlots,
         store: Store,
         mirror: Mirror,
-        deleter: Deleter,
+        deleter: NodeDeleter,
         observer: PoolQueueObserver,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:

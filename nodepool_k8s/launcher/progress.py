@@ -60,9 +60,8 @@ class ProgressReporter:
 
     # --- what wakes it --------------------------------------------------------------------
 
-    def request_changed(self, request_id: str) -> None:
-        """A request came, changed, went, or was claimed or left by somebody."""
-        request = self._mirror.requests.get(request_id)
+    def request_changed(self, request_id: str, request: NodeRequest | None) -> None:
+        """A request came, changed, went (None), or was locked or unlocked."""
         if request is not None and wants_progress(request):
             self._reports.setdefault(request_id, ProgressReport())
         self.news()
@@ -83,8 +82,8 @@ class ProgressReporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
-        for request_id in list(self._mirror.requests):
-            self.request_changed(request_id)
+        for request_id, request in list(self._mirror.requests.items()):
+            self.request_changed(request_id, request)
         loop = asyncio.get_running_loop()
         due: float | None = None
         while True:

@@ -33,7 +33,7 @@ class ProvidersObserver(Observer, Protocol):
 class Providers:
     """The drivers of the providers that are configured, and of those that were.
 
-    Itself the observer of every driver, and passes on what it is told while somebody listens.
+    Itself the observer of every driver; passes on what it is told to its own observer, if any.
     """
 
     def __init__(self, factory: DriverFactory, spawn: Spawn) -> None:
@@ -72,7 +72,7 @@ class Providers:
 
     # --- observers ----------------------------------------------------------------------------
 
-    def listen(self, observer: ProvidersObserver | None) -> None:
+    def observe(self, observer: ProvidersObserver | None) -> None:
         """Tell this one from now on, first of each driver that has started; None: none."""
         self._observer = observer
         for driver in (*self._live.values(), *self._retired):

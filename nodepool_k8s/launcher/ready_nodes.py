@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
-from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.model import Node, NodeRequest
 from nodepool_k8s.znodes.requests import wants_reuse
 from nodepool_k8s.zookeeper.mirror import Mirror
 
 
+class NodeDeleter(Protocol):
+    """Knows which ready nodes will be deleted, and deletes those that are in the way."""
+
+    def is_usable(self, context: LaunchContext, node: Node) -> bool:
+        """Whether a ready node may be handed out."""
+
+    async def remove_spare(self, node: Node, reason: str) -> bool:
+        """Delete an unused ready node, for that reason; False if another launcher has it."""
+
+
 class ReadyNodes:
     """The pool's ready nodes, under one configuration of it."""
 
-    def __init__(self, context: LaunchContext, mirror: Mirror, deleter: Deleter) -> None:
+    def __init__(self, context: LaunchContext, mirror: Mirror, deleter: NodeDeleter) -> None:
         self._context = context
         self._mirror = mirror
         self._deleter = deleter

@@ -1,7 +1,6 @@
 """Everything that lives as long as one ZooKeeper session, wired together.
 
-Hears each change of the mirror and passes it to whom it concerns: a request to the
-pools' queues and to who is fulfilling it, a node to the deleter, a ledger to its pool.
+Creates the parts, applies the configuration to them, and ends them in order.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from nodepool_k8s.config.settings import Provider, Settings
-from nodepool_k8s.drivers.driver import Driver
-from nodepool_k8s.errors import NotHeld
 from nodepool_k8s.launcher.claim import TenantLimits
 from nodepool_k8s.launcher.delete import Deleter
+from nodepool_k8s.launcher.event_router import EventRouter
 from nodepool_k8s.launcher.fulfil import Fulfilment
+from nodepool_k8s.launcher.fulfilments import Fulfilments
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.launch_context import FailureObserver, LaunchContext
 from nodepool_k8s.launcher.launch_slots import LaunchSlots
@@ -28,11 +27,11 @@ from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep, Stuck
 from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.tasks import OnCrash, Tasks
 from nodepool_k8s.launcher.upkeep import Upkeep
-from nodepool_k8s.model import Component, Node, NodeRequest, RequestState
-from nodepool_k8s.zookeeper.mirror import Kind, Mirror
+from nodepool_k8s.model import Component, Node, NodeRequest
+from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
 from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
-from nodepool_k8s.zookeeper.store import Claim, Store
+from nodepool_k8s.zookeeper.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +74,13 @@ class SessionScope:
         """By ``provider/pool``."""
         self._runs: dict[str, asyncio.Task[None]] = {}
         """The queues' tasks."""
-        self._fulfilments: dict[str, Fulfilment] = {}
         self._observer: FailureObserver | None = None
         self._intervals = intervals
         self._deleter = Deleter(settings, providers, store, mirror, self._work)
-        self._reports = ProgressReporter(progress, mirror, self._queues, self._fulfilments)
+        self._fulfilments = Fulfilments(mirror, self._deleter, self._fulfilling)
+        self._reports = ProgressReporter(
+            progress, mirror, self._queues, self._fulfilments.by_request
+        )
         self.provider_upkeep = ProviderUpkeep(settings, providers, store, mirror, known, intervals)
         self.upkeep = Upkeep(
             settings,
@@ -99,7 +100,7 @@ class SessionScope:
     @property
     def fulfilments(self) -> Mapping[str, Fulfilment]:
         """The requests that are being served, by id."""
-        return self._fulfilments
+        return self._fulfilments.by_request
 
     @property
     def stuck(self) -> Mapping[str, str]:
@@ -129,13 +130,27 @@ class SessionScope:
     async def start(self, settings: Settings) -> None:
         """Begin to serve; each provider when its cluster is there."""
         self._min_ready = MinReady(settings, self._store, self._mirror)
-        self._mirror.listen(self._on_change)
+        router = EventRouter(
+            self._mirror,
+            self._store,
+            self._queues,
+            self._fulfilments.by_request,
+            self._deleter,
+            self.upkeep,
+            self.provider_upkeep,
+            self._min_ready,
+            self._reports,
+            self._serving,
+            self._work,
+        )
+        self._fulfilments.observe(router)
+        self._mirror.listen(router.record_changed)
         await self.apply(settings)
         self._serving.spawn("upkeep", self.upkeep.run())
         self._serving.spawn("ask for spare nodes", self._min_ready.run())
         self._serving.spawn("report progress", self._reports.run())
         self._serving.spawn("drop stale progress records", self._drop_stale_reports())
-        self._providers.listen(self)
+        self._providers.observe(router)
 
     async def _drop_stale_reports(self) -> None:
         while True:
@@ -184,7 +199,7 @@ class SessionScope:
             self._run(queue)
         for key in self._queues.keys() - {pool.key for pool in settings.pools}:
             await self._stop_serving(key)
-        self._consider_all()
+        self.upkeep.consider_nodes()
 
     def _launch_slots(self, provider: Provider) -> LaunchSlots:
         return self._launch_slots_by_provider.setdefault(provider.name, LaunchSlots(provider))
@@ -199,16 +214,22 @@ class SessionScope:
             pool=pool.name,
         )
         queue = PoolQueue(
-            context, component, launch_slots, self._store, self._mirror, self._deleter, self, limits
+            context,
+            component,
+            launch_slots,
+            self._store,
+            self._mirror,
+            self._deleter,
+            self._fulfilments,
+            limits,
         )
         queue.component_path = await self._store.register(component)
         return queue
 
     def _run(self, queue: PoolQueue) -> None:
         self._queues[queue.pool.key] = queue
-        for request_id in list(self._mirror.requests):
-            queue.request_changed(request_id, self._mirror.requests.get(request_id))
-        # Whether its cluster is there is to be shown also where nobody asks for anything.
+        queue.offer_all()
+        # Other launchers need to know whether its backend answers, even without any request.
         queue.wake()
         name = f"serve pool {queue.pool.key}"
         self._runs[queue.pool.key] = self._taking.spawn(name, queue.run())
@@ -220,109 +241,6 @@ class SessionScope:
         await asyncio.wait({self._runs.pop(key)})
         await self._store.deregister(queue.component_path)
         queue.launch_slots.forget(queue)
-
-    # --- what happens at the backends ---------------------------------------------------------
-
-    def driver_started(self, driver: Driver) -> None:
-        """Serve its pools, and begin its upkeep, when it knows what exists."""
-        self._serving.spawn(f"serve provider {driver.provider.name}", self._attend_to(driver))
-
-    def health_changed(self, driver: Driver) -> None:
-        """A driver is in touch again, or no longer: its pools look again."""
-        for queue in self._queues.values():
-            queue.health_changed(driver)
-
-    def node_lost(self, node_id: str, external_id: str) -> None:
-        """A node's objects went or ended: a ready one cannot be handed out any more."""
-        node = self._mirror.nodes.get(node_id)
-        if node is not None and node.external_id == external_id:
-            self._deleter.consider(node.id)
-
-    async def _attend_to(self, driver: Driver) -> None:
-        await driver.synced()
-        for queue in self._queues.values():
-            queue.wake()
-        self._consider_all()
-        await self.provider_upkeep.run_for(driver)
-
-    def _consider_all(self) -> None:
-        for node_id in list(self._mirror.nodes):
-            self._deleter.consider(node_id)
-
-    # --- what happens in ZooKeeper -----------------------------------------------------------
-
-    def _on_change(self, kind: Kind, name: str) -> None:
-        match kind:
-            case Kind.REQUEST | Kind.REQUEST_LOCK:
-                self._on_request(name)
-            case Kind.NODE | Kind.NODE_LOCK:
-                self._on_node(name)
-            case Kind.LEDGER:
-                for queue in self._queues.values():
-                    queue.ledger_changed(name)
-            case Kind.MIN_READY:
-                self._min_ready.owner_changed(name)
-            case Kind.PROGRESS:
-                self._reports.record_gone(name)
-            case Kind.COMPONENT:
-                for queue in self._queues.values():
-                    queue.components_changed()
-
-    def _on_node(self, node_id: str) -> None:
-        self._deleter.consider(node_id)
-        for queue in self._queues.values():
-            queue.nodes_changed()
-        self._min_ready.nodes_changed()
-
-    def _on_request(self, request_id: str) -> None:
-        self._min_ready.request_changed(request_id)
-        self._reports.request_changed(request_id)
-        request = self._mirror.requests.get(request_id)
-        fulfilment = self._fulfilments.get(request_id)
-        if fulfilment is not None:
-            if request is None:
-                fulfilment.abandon("the request is gone")
-            return
-        if request is None:
-            self._on_request_gone(request_id)
-        elif request.state is RequestState.PENDING and not self._mirror.request_locked(request_id):
-            self._work.spawn(f"reset {request_id}", self.upkeep.reset_request(request))
-        self._offer(request_id)
-
-    def _on_request_gone(self, request_id: str) -> None:
-        self._deleter.consider_nodes_of(request_id)
-        if not self._mirror.request_locked(request_id):
-            self._work.spawn(
-                f"drop the lock of {request_id}", self._store.drop_request_lock(request_id)
-            )
-
-    def _offer(self, request_id: str) -> None:
-        for queue in self._queues.values():
-            queue.request_changed(request_id, self._mirror.requests.get(request_id))
-
-    # --- claims ---------------------------------------------------------------------------
-
-    def claimed(self, queue: PoolQueue, context: LaunchContext, claim: Claim) -> None:
-        """Fulfil a request that was claimed."""
-        fulfilment = Fulfilment(
-            claim, context, queue.launch_slots, queue.create_slots, self._mirror, self._deleter
-        )
-        self._fulfilments[claim.request.id] = fulfilment
-        self._fulfilling.spawn(
-            f"fulfil {claim.request.id}", self._fulfil(claim.request.id, fulfilment)
-        )
-        if claim.request.id not in self._mirror.requests:
-            fulfilment.abandon("the request is gone")
-
-    async def _fulfil(self, request_id: str, fulfilment: Fulfilment) -> None:
-        try:
-            await fulfilment.run()
-        except NotHeld as error:
-            log.warning("Left request %s alone: %s", request_id, error)
-        finally:
-            del self._fulfilments[request_id]
-        # What happened to it meanwhile was not looked at.
-        self._on_request(request_id)
 
     # --- stopping --------------------------------------------------------------------------
 
@@ -337,8 +255,7 @@ class SessionScope:
             async with asyncio.timeout(max(timeout, GIVING_BACK_SECONDS)):
                 await self._take_no_more()
                 await self._finish_launches(timeout * LAUNCHES_SHARE)
-                for fulfilment in list(self._fulfilments.values()):
-                    fulfilment.abandon(why)
+                self._fulfilments.abandon_all(why)
                 await self._fulfilling.finished()
             async with asyncio.timeout_at(deadline):
                 await self._work.finished()
@@ -356,7 +273,7 @@ class SessionScope:
         for queue in self._queues.values():
             queue.stop()
         await self._taking.finished()
-        self._providers.listen(None)
+        self._providers.observe(None)
         await self._serving.cancel()
         await self._reports.close()
         for queue in self._queues.values():
@@ -372,7 +289,7 @@ class SessionScope:
 
     async def end(self) -> None:
         """End whatever still runs."""
-        self._providers.listen(None)
+        self._providers.observe(None)
         self._deleter.close()
         for tasks in (self._serving, self._taking, self._fulfilling, self._work):
             await tasks.cancel()

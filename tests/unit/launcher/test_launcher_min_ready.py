@@ -68,7 +68,7 @@ class Bench:
         (request,) = self.store.submitted
         answer = replace(request, state=RequestState.FULFILLED, nodes=(NODE.id,))
         self.mirror.requests[request.id] = answer
-        self.min_ready.request_changed(request.id)
+        self.min_ready.request_changed(request.id, answer)
 
 
 async def test_a_fulfilled_request_whose_node_is_not_heard_of_yet_is_not_made_again() -> None:

@@ -13,7 +13,6 @@ from nodepool_k8s.config.settings import Label, Pool, Provider
 from nodepool_k8s.drivers.driver import Driver
 from nodepool_k8s.drivers.outcomes import Health
 from nodepool_k8s.errors import ConnectionLost, Held, NodepoolK8sError, Outdated, SessionLost
-from nodepool_k8s.launcher.delete import Deleter
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import LaunchSlots
 from nodepool_k8s.launcher.pool_queue import PoolQueue
@@ -268,7 +267,7 @@ def a_bench(
         launch_slots,
         cast(Store, store),
         mirror,
-        cast(Deleter, deleter),
+        deleter,
         Unobserved(),
         tenants or {},
     )

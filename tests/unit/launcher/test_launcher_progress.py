@@ -112,12 +112,12 @@ class Bench:
         self.mirror.requests[request_id] = NodeRequest(request_id, node_types=("pod",), **fields)
         if fields["state"] is RequestState.REQUESTED:
             self.queue.waiting.append(request_id)
-        self.reports.request_changed(request_id)
+        self.reports.request_changed(request_id, self.mirror.requests.get(request_id))
 
     def launch(self, request_id: str, *launches: FakeLaunch) -> None:
         self.queue.waiting.remove(request_id)
         self.fulfilments[request_id] = SimpleNamespace(launches=launches, pool=self.queue.pool)
-        self.reports.request_changed(request_id)
+        self.reports.request_changed(request_id, self.mirror.requests.get(request_id))
 
     async def step(self, seconds: float = 0.0) -> float | None:
         self.now += seconds
@@ -174,7 +174,7 @@ async def test_from_the_line_to_the_launch_and_away() -> None:
     assert bench.records.there == {SECOND: queued(1)}
     del bench.mirror.requests[SECOND]
     bench.queue.waiting.clear()
-    bench.reports.request_changed(SECOND)
+    bench.reports.request_changed(SECOND, None)
     await bench.step()
     assert bench.records.there == {}
     bench.reports._wake.clear()

@@ -56,6 +56,16 @@ class OperationRefused(NodepoolK8sError):
     """What the operator asks for is not to be had; the text says why, and what is."""
 
 
+class _Crashes:
+    """Keeps the errors of crashed tasks until the connection ends."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+
+    def task_crashed(self, task: str, error: BaseException) -> None:
+        self.errors.append(error)
+
+
 class Admin(Viewer):
     """Someone who looks after nodes."""
 
@@ -69,14 +79,14 @@ class Admin(Viewer):
     @asynccontextmanager
     async def connected(cls, settings: ZooKeeperSettings) -> AsyncIterator[Admin]:
         """Connect to ZooKeeper for the length of the block. Raises ConnectionLost."""
-        crashes: list[BaseException] = []
-        tasks = Tasks(lambda _name, error: crashes.append(error))
+        crashes = _Crashes()
+        tasks = Tasks(crashes)
         async with connection(settings) as client:
             try:
                 yield cls(client, tasks)
             finally:
                 await tasks.cancel()
-        for error in crashes:
+        for error in crashes.errors:
             raise error
 
     # --- one node ----------------------------------------------------------------------------

@@ -74,12 +74,12 @@ class Launcher:
         self._notifier = notifier or SystemdNotifier({})
         self._reloader: Reloader | None = None
         if files is not None:
-            self._reloader = Reloader(files, settings, self._take, intervals.files, self._notifier)
+            self._reloader = Reloader(files, settings, self, intervals.files, self._notifier)
         self._said: set[str] = set()
         self._identity = uuid.uuid4().hex
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
-        self._tasks = Tasks(self._crashed)
+        self._tasks = Tasks(self)
         self.providers = Providers(drivers, self._tasks.spawn)
         self.scope: SessionScope | None = None
         """What is served in this ZooKeeper session; None while there is none."""
@@ -106,14 +106,16 @@ class Launcher:
         if self._reloader is not None:
             self._reloader.ask()
 
-    def _take(self, settings: Settings) -> None:
+    def settings_changed(self, settings: Settings) -> None:
+        """Serve this configuration from now on."""
         self._settings = settings
         self._say_what_to_know(settings)
         if self.web is not None:
             self.web.reconfigure(settings.webapp)
         self._changed.set()
 
-    def _crashed(self, task: str, error: BaseException) -> None:
+    def task_crashed(self, task: str, error: BaseException) -> None:
+        """Stop: a bug must not stay unnoticed."""
         log.critical("Task %r failed, which must not happen: %s", task, error, exc_info=error)
         self._crash = self._crash or (task, error)
         self._stopping.set()
@@ -140,7 +142,7 @@ class Launcher:
     @asynccontextmanager
     async def _shown(self) -> AsyncIterator[None]:
         """The web server comes first and goes last: it says what everything else waits for."""
-        tasks = Tasks(self._crashed)
+        tasks = Tasks(self)
         tasks.spawn("tell systemd", self._notifier.keep(self._summary))
         if self._webapp:
             # Not at the top: without a web server, nobody pays for it.
@@ -222,7 +224,7 @@ class Launcher:
 
     async def _serve_connected(self, client: ZooKeeperClient) -> None:
         session = client.session
-        tasks = Tasks(self._crashed)
+        tasks = Tasks(self)
         mirror = Mirror(client, tasks.spawn)
         store = Store(client, mirror)
         scope = SessionScope(
@@ -234,7 +236,7 @@ class Launcher:
             ProviderClusters(client),
             ProgressRecords(client),
             self._intervals,
-            self._crashed,
+            self,
         )
         try:
             deployment = await store.prepare()

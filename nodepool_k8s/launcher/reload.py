@@ -10,8 +10,8 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from nodepool_k8s import config
 from nodepool_k8s.config.settings import Settings
@@ -61,6 +61,13 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
+class ReloaderObserver(Protocol):
+    """Applies a changed configuration."""
+
+    def settings_changed(self, settings: Settings) -> None:
+        """The files were changed; these settings were checked whole."""
+
+
 class Reloader:
     """Looks for changes, and loads them."""
 
@@ -68,13 +75,13 @@ class Reloader:
         self,
         files: ConfigFiles,
         settings: Settings,
-        take: Callable[[Settings], None],
+        observer: ReloaderObserver,
         interval: float,
         notifier: SystemdNotifier,
     ) -> None:
         self._files = files
         self._settings = settings
-        self._take = take
+        self._observer = observer
         self._interval = interval
         self._notifier = notifier
         self._asked = asyncio.Event()
@@ -115,7 +122,7 @@ class Reloader:
         for change in changes(self._settings, settings):
             log.info("The configuration has changed: %s", change)
         self._settings = settings
-        self._take(settings)
+        self._observer.settings_changed(settings)
 
     def _report(self, error: ConfigError, *, asked: bool) -> None:
         if str(error) == self._reported and not asked:

@@ -25,7 +25,7 @@ from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.progress import ProgressReporter
 from nodepool_k8s.launcher.provider_upkeep import ProviderUpkeep, Stuck
 from nodepool_k8s.launcher.providers import Providers
-from nodepool_k8s.launcher.tasks import OnCrash, Tasks
+from nodepool_k8s.launcher.tasks import Tasks, TasksObserver
 from nodepool_k8s.launcher.upkeep import Upkeep
 from nodepool_k8s.model import Component, Node, NodeRequest
 from nodepool_k8s.zookeeper.mirror import Mirror
@@ -55,19 +55,19 @@ class SessionScope:
         known: ProviderClusters,
         progress: ProgressRecords,
         intervals: Intervals,
-        on_crash: OnCrash,
+        tasks_observer: TasksObserver,
     ) -> None:
         self._identity = identity
         self._store = store
         self._mirror = mirror
         self._providers = providers
-        self._serving = Tasks(on_crash)
+        self._serving = Tasks(tasks_observer)
         """Upkeep, and waiting for clusters."""
-        self._taking = Tasks(on_crash)
+        self._taking = Tasks(tasks_observer)
         """The pools' queues, which take work on; ended first when the launcher stops."""
-        self._fulfilling = Tasks(on_crash)
+        self._fulfilling = Tasks(tasks_observer)
         """Requests being fulfilled."""
-        self._work = Tasks(on_crash)
+        self._work = Tasks(tasks_observer)
         """Requests being fulfilled, nodes being deleted."""
         self._launch_slots_by_provider: dict[str, LaunchSlots] = {}
         self._queues: dict[str, PoolQueue] = {}

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from nodepool_k8s.errors import SessionLost
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-OnCrash = Callable[[str, BaseException], None]
+class TasksObserver(Protocol):
+    """Decides what an unexpected error means."""
+
+    def task_crashed(self, task: str, error: BaseException) -> None:
+        """A task of that name ended with an unexpected error."""
 
 
 class Tasks:
     """Tasks that live and end together.
 
-    One that ends with an unexpected error is handed to ``on_crash``, which stops the
-    daemon: an error that nobody foresaw is better loud than lived with. SessionLost is
-    foreseen everywhere: whoever serves the session ends all of its tasks.
+    The observer hears of each task that ends with an unexpected error; the daemon stops
+    then, as a bug must not stay unnoticed. SessionLost is expected everywhere: what serves
+    the session ends all of its tasks.
     """
 
-    def __init__(self, on_crash: OnCrash) -> None:
-        self._on_crash = on_crash
+    def __init__(self, observer: TasksObserver) -> None:
+        self._observer = observer
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -46,7 +49,7 @@ class Tasks:
         if isinstance(error, SessionLost):
             log.debug("%s ended with its session", task.get_name())
         elif error is not None:
-            self._on_crash(task.get_name(), error)
+            self._observer.task_crashed(task.get_name(), error)
 
     async def cancel(self) -> None:
         """Cancel all, and wait until the last has ended."""

@@ -14,6 +14,7 @@ from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.store import Store
+from tests.support.crashes import NoCrash
 from tests.support.zuul import Zuul
 
 
@@ -41,13 +42,9 @@ NewActor = Callable[[], Awaitable[Actor]]
 
 async def act(settings: ZooKeeperSettings) -> Actor:
     """Connect, and mirror what is there."""
-
-    def crash(task: str, error: BaseException) -> None:
-        raise AssertionError(f"{task} failed") from error
-
     client = ZooKeeperClient(settings)
     await client.start()
-    tasks = Tasks(crash)
+    tasks = Tasks(NoCrash())
     mirror = Mirror(client, tasks.spawn)
     store = Store(client, mirror)
     await store.prepare()

@@ -48,12 +48,15 @@ class Bench:
 
     def __init__(self, store: Any) -> None:
         self.crashed: list[tuple[str, BaseException]] = []
-        self.tasks = Tasks(lambda task, error: self.crashed.append((task, error)))
+        self.tasks = Tasks(self)
         self.mirror = still_mirror()
         self.mirror.put_node(NODE)
         settings = Settings(ZooKeeperSettings((ZooKeeperServer("localhost"),)), (), {})
         providers = cast(Providers, SimpleNamespace(of=lambda node: SimpleNamespace()))
         self.deleter = Deleter(settings, providers, cast(Store, store), self.mirror, self.tasks)
+
+    def task_crashed(self, task: str, error: BaseException) -> None:
+        self.crashed.append((task, error))
 
 
 async def test_a_node_that_goes_before_it_is_set_free_stops_nothing() -> None:

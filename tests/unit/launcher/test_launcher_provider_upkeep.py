@@ -21,6 +21,7 @@ from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
 from nodepool_k8s.zookeeper.store import Store
 from tests.fakes.driver import FakeBackend, FakeDriver, FakeDriverFactory
 from tests.support import virtualtime
+from tests.support.crashes import NoCrash
 from tests.support.mirrors import still_mirror
 
 LOCAL = Provider("local", None, pools=())
@@ -71,7 +72,7 @@ class Bench:
 
 async def a_bench() -> Bench:
     backend, records, known, mirror = FakeBackend(), Records(), Known(), still_mirror()
-    tasks = Tasks(lambda task, error: pytest.fail(f"{task}: {error}"))
+    tasks = Tasks(NoCrash())
     providers = Providers(FakeDriverFactory(backend), tasks.spawn)
     await providers.begin("deployment")
     await providers.apply([LOCAL])

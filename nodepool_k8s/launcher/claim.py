@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nodepool_k8s.errors import Conflict
 from nodepool_k8s.launcher.launch_context import LaunchContext
-from nodepool_k8s.model import Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.model import EMPTY, Node, NodeRequest, NodeState, RequestState, Resources
 from nodepool_k8s.policy import quota
 from nodepool_k8s.policy.lifecycle import move_node, move_request
+from nodepool_k8s.policy.next_action import Quota
 from nodepool_k8s.policy.usage import usage
 from nodepool_k8s.znodes.nodes import with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, tenant_ledger_path
@@ -61,6 +62,15 @@ class Claims:
         known = self._mirror.usage(path)
         ledger = self._mirror.ledgers.get(path)
         return (ledger.claimed if ledger else known.claimed) + known.foreign
+
+    def pool_quota(self, labels: Iterable[str]) -> Quota:
+        """What new nodes of those labels need of the pool's ledger, and what it has."""
+        return Quota(self._pool.limits, self.used(), self.wanted(labels))
+
+    def tenant_quota(self, request: NodeRequest, tenant: str) -> Quota:
+        """What the request needs of its tenant's ledger, and what that has."""
+        limits = self.tenant_limits.get(tenant, EMPTY)
+        return Quota(limits, self.used(tenant_ledger_path(tenant)), self.wanted(request.node_types))
 
     async def claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> Claim:
         """Claim the request: for each of its labels that ready node, or a new one for None.

@@ -20,6 +20,7 @@ from nodepool_k8s.errors import Conflict, ConnectionLost, SessionLost
 from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
+from nodepool_k8s.launcher.offered_requests import OfferedRequests
 from nodepool_k8s.launcher.ready_nodes import NodeDeleter, ReadyNodes, ids
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
@@ -33,7 +34,6 @@ from nodepool_k8s.policy.next_action import (
     Idle,
     Park,
     QueueView,
-    Quota,
     RemoveSpare,
     Skip,
     Wait,
@@ -44,7 +44,6 @@ from nodepool_k8s.policy.next_action import (
     next_action,
     patient_until,
 )
-from nodepool_k8s.policy.request_queue import FairShare, Group, RequestQueue
 from nodepool_k8s.znodes.paths import node_path, request_path, tenant_ledger_path, tenant_of_ledger
 from nodepool_k8s.zookeeper.ledger import AtQuota
 from nodepool_k8s.zookeeper.mirror import Mirror
@@ -91,8 +90,6 @@ class PoolQueue:
         """Why the last action was to wait; None where it was another one."""
         self._patient_until = 0.0
         """The loop's time at which a timer is set, to see whether the backend is back."""
-        self._declines: dict[str, DeclineRequest] = {}
-        self._yielded: set[str] = set()
         self._foreign_seen: dict[str, Resources] = {}
         self._stopped = False
         self._wake = asyncio.Event()
@@ -103,11 +100,8 @@ class PoolQueue:
         self.pool = context.pool
         self._claims = Claims(context, tenant_limits, self._store, self._mirror)
         self._ready = ReadyNodes(context, self._mirror, self._deleter)
-        ledger = self._claims.ledger
-        fair_share = FairShare(
-            context.pool.limits, lambda tenant: self._mirror.held(ledger, tenant)
-        )
-        self._queue = RequestQueue(fair_share if context.pool.fair_share else None)
+        self._offered = OfferedRequests(context, self._claims.usage, tenant_limits, self._mirror)
+        self._queue = self._offered.queue
 
     def reconfigure(self, context: LaunchContext, tenant_limits: TenantLimits) -> None:
         """Serve under these settings from now on; what is claimed keeps those it began with.
@@ -134,31 +128,18 @@ class PoolQueue:
 
     def request_changed(self, request_id: str, request: NodeRequest | None) -> None:
         """A request came, changed, went (None), or was locked or unlocked."""
-        self._forget(request_id)
+        self._offered.forget(request_id)
         if request is None or self._mirror.request_locked(request_id):
             if self._waits is not None:
                 # It may have been the one that waits: the next may fit, or nothing waits now.
                 self.wake()
             return
-        match self._answer(request):
-            case allocation.Take(wanted):
-                self._enqueue(request, wanted)
-            case allocation.Decline(reason):
-                self._declines[request_id] = DeclineRequest(request, reason)
-                self.wake()
-            case allocation.Yield(reason):
-                self._yielded.add(request_id)
-                log.debug("Pool %s yields request %s: %s", self.pool.key, request_id, reason)
-
-    def _answer(self, request: NodeRequest) -> allocation.Answer:
-        components = self._mirror.components.values()
-        return allocation.answer(
-            request, self.pool, self.component.id, components, self._claims.usage
-        )
+        if self._offered.offer(request):
+            self.wake()
 
     def components_changed(self) -> None:
         """Pools came, went or paused: look again at the requests that were left to others."""
-        for request_id in list(self._yielded):
+        for request_id in self._offered.yielded:
             self.request_changed(request_id, self._mirror.requests.get(request_id))
 
     def wake(self) -> None:
@@ -191,17 +172,6 @@ class PoolQueue:
         if driver is self._claims.context.driver:
             self.wake()
 
-    def _enqueue(self, request: NodeRequest, wanted: Resources) -> None:
-        limited = self._claims.counted_for(request)
-        group: Group = None if limited is None else (limited, wanted)
-        self._queue.add(request.id, allocation.order(request), group, request.tenant_name, wanted)
-        self.wake()
-
-    def _forget(self, request_id: str) -> None:
-        self._declines.pop(request_id, None)
-        self._yielded.discard(request_id)
-        self._queue.discard(request_id)
-
     # --- what it shows --------------------------------------------------------------------
 
     @property
@@ -212,7 +182,7 @@ class PoolQueue:
     def why_waits(self, request: NodeRequest) -> str:
         """What a request in the queue is waiting for, for a person."""
         if self._queue.is_parked(request.id) and request.tenant_name is not None:
-            return str(WaitsForQuota(self._tenant_quota(request, request.tenant_name)))
+            return str(WaitsForQuota(self._claims.tenant_quota(request, request.tenant_name)))
         return self.waits_for or "its turn"
 
     def __contains__(self, request_id: object) -> bool:
@@ -233,8 +203,8 @@ class PoolQueue:
 
     def _view(self) -> QueueView:
         """The view before a claim."""
-        decline = next(iter(self._declines.values()), None)
-        request = self._head() if decline is None and not self._stopped else None
+        decline = self._offered.decline
+        request = self._offered.head() if decline is None and not self._stopped else None
         return QueueView(
             provider=self.pool.provider,
             health=self._claims.context.driver.health,
@@ -247,19 +217,6 @@ class PoolQueue:
             slots_full=self.launch_slots.full,
         )
 
-    def _head(self) -> NodeRequest | None:
-        """The request whose turn it is, if the pool still takes it.
-
-        Other pools may have come or paused since it was queued. That is asked here, of one
-        request at a time: asking of the whole queue whenever a pool changes costs too much.
-        """
-        while (request_id := self._queue.first()) is not None:
-            request = self._mirror.requests[request_id]
-            if isinstance(self._answer(request), allocation.Take):
-                return request
-            self.request_changed(request_id, request)
-        return None
-
     def _view_without_room(
         self, request: NodeRequest, ready: Sequence[Node | None], path: str
     ) -> QueueView:
@@ -268,9 +225,13 @@ class PoolQueue:
         if request.id in self._queue:
             tenant = tenant_of_ledger(path)
             if tenant is not None:
-                at_quota = AtTenantQuota(self._tenant_quota(request, tenant))
+                at_quota = AtTenantQuota(self._claims.tenant_quota(request, tenant))
             else:
-                at_quota = self._pool_quota(request, ready)
+                at_quota = AtPoolQuota(
+                    self._claims.pool_quota(labels_to_launch(request, ready)),
+                    self._mirror.usage(self._claims.ledger).leaving,
+                    self._ready.unused(but=[node.id for node in ready if node is not None]),
+                )
         return QueueView(
             provider=self.pool.provider,
             health=self._claims.context.driver.health,
@@ -279,19 +240,6 @@ class PoolQueue:
             ready=ready,
             at_quota=at_quota,
             in_queue=at_quota is not None,
-        )
-
-    def _tenant_quota(self, request: NodeRequest, tenant: str) -> Quota:
-        limits = self._claims.tenant_limits.get(tenant, EMPTY)
-        used = self._claims.used(tenant_ledger_path(tenant))
-        return Quota(limits, used, self._claims.wanted(request.node_types))
-
-    def _pool_quota(self, request: NodeRequest, ready: Sequence[Node | None]) -> AtPoolQuota:
-        wanted = self._claims.wanted(labels_to_launch(request, ready))
-        return AtPoolQuota(
-            Quota(self.pool.limits, self._claims.used(), wanted),
-            self._mirror.usage(self._claims.ledger).leaving,
-            self._ready.unused(but=[node.id for node in ready if node is not None]),
         )
 
     # --- the loop -------------------------------------------------------------------------
@@ -355,9 +303,9 @@ class PoolQueue:
             # It changed, went, or is locked: the mirror rereads it, and offers it again when
             # it can be claimed.
             telemetry.claim_conflicted(self.pool)
-            self._forget(request.id)
+            self._offered.forget(request.id)
         else:
-            self._forget(request.id)
+            self._offered.forget(request.id)
             self._waits = None
             self._observer.claimed(self, claims.context, claim)
         return True
@@ -420,7 +368,7 @@ class PoolQueue:
     async def _decline(self, decline: DeclineRequest) -> None:
         request = decline.request
         # Before the write: what it changes is offered again.
-        self._forget(request.id)
+        self._offered.forget(request.id)
         bind_log_context(request=request.id, event_id=request.event_id)
         components = self._mirror.components.values()
         declined = allocation.declined(

@@ -12,8 +12,8 @@ import pathlib
 import urllib.parse
 import urllib.request
 
-from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from nodepool_k8s.errors import KubernetesError
 
@@ -41,9 +41,9 @@ async def load(context: str | None) -> Configuration:
     path = kube_config_path()
     try:
         if context is None and not _any_exists(path):
-            kube_config.load_incluster_config(client_configuration=configuration)
+            load_incluster_config(client_configuration=configuration)
         else:
-            await kube_config.load_kube_config(
+            await load_kube_config(
                 config_file=path,
                 context=context,
                 client_configuration=configuration,

@@ -9,8 +9,7 @@ from typing import Any
 from nodepool_k8s.config import labels, options, schema
 from nodepool_k8s.config.options import profiles, resources
 from nodepool_k8s.config.problems import Path
-from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.settings import DRIVER
+from nodepool_k8s.config.review import DRIVER, Review
 from nodepool_k8s.errors import ConfigError
 from nodepool_k8s.model import CORES, INSTANCES, RAM
 

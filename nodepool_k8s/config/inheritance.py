@@ -2,7 +2,8 @@
 
 Nearest first: the label's own options, those of its profiles (a later one before an earlier one,
 a profile's own before those of the profiles that it names), the pool's ``default-label-*``. An
-option is taken whole from where it stands nearest, except for the mappings in ``BY_NAME``.
+option is taken whole from where it stands nearest, except for the mappings in ``options.MERGED``,
+which are taken name by name.
 """
 
 from __future__ import annotations
@@ -10,13 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nodepool_k8s.config import options
-from nodepool_k8s.config.labels import WITH_NAMESPACE
 from nodepool_k8s.config.options import profiles
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
-
-BY_NAME = frozenset({"extra-resources", "resources"})
-"""Mappings that are taken name by name."""
 
 Layer = Mapping[str, Path]
 """Options, and where each is written."""
@@ -41,7 +38,7 @@ def _inherit(review: Review, label: Path, defaults: Layer) -> None:
     own = review.document.get(label)
     if not review.sound(label, "type") or "spec" in own:
         return
-    taken = WITH_NAMESPACE if own.get("type") == "namespace" else None
+    taken = options.IN_NAMESPACE if own.get("type") == "namespace" else None
     for distance, layer in enumerate(_layers(review, label, own, defaults), 1):
         for key, source in layer.items():
             if taken is None or key in taken:
@@ -62,7 +59,7 @@ def _take(review: Review, path: Path, source: Path, distance: int) -> None:
     there, found = document.get(path), document.get(source)
     if document.entry(path) is None:
         document.inherit(path, source, distance=distance)
-    elif path[-1] in BY_NAME and isinstance(there, dict) and isinstance(found, dict):
+    elif path[-1] in options.MERGED and isinstance(there, dict) and isinstance(found, dict):
         for name in found:
             if name not in there:
                 document.inherit((*path, name), (*source, name), distance=distance)

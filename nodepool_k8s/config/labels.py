@@ -5,27 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from nodepool_k8s.config import options, schema
+from nodepool_k8s.config import options
 from nodepool_k8s.config.names import is_dns_label, is_subdomain, template_fields
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 
 Listed = frozenset[str] | None
 """Names of the top-level labels; None where that list itself is malformed."""
-
-WITH_SPEC = frozenset(
-    {"name", "type", "spec", "annotations", "labels", "dynamic-labels", *schema.LAUNCH_KEYS}
-)
-"""What a label with a raw spec may have."""
-
-WITH_NAMESPACE = frozenset(
-    {
-        *("name", "type", "labels", "dynamic-labels", "python-path", "shell-type"),
-        *options.IN_NAMESPACE,
-        *schema.LAUNCH_KEYS,
-    }
-)
-"""What has an effect on a namespace label."""
 
 REQUEST_FIELDS = frozenset(
     {
@@ -88,10 +74,10 @@ def _names_request(field: str) -> bool:
 
 
 def _namespace(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
-    idle = [key for key in label if key in schema.LABEL.keys and key not in WITH_NAMESPACE]
+    idle = [key for key in label if key in options.KEYS and key not in options.IN_NAMESPACE]
     if idle:
         review.note(path, f"no effect on a namespace label: {', '.join(idle)}")
-    kept = {key: label[key] for key in label if key in WITH_NAMESPACE}
+    kept = {key: label[key] for key in label if key in options.IN_NAMESPACE}
     options.check(review, path, kept, pool)
 
 
@@ -112,7 +98,7 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
 
 
 def _unsecured(review: Review, path: Path, pool: dict[str, Any]) -> None:
-    """Tell whoever relies on a pool's defaults that a raw spec takes none."""
+    """Note that a raw spec takes none of the pool's defaults that secure a pod."""
     for key in ("network-policy", "pod-security"):
         if f"default-label-{key}" in pool:
             review.note(path, f"the pool's {key} does not hold for a label with a spec")
@@ -120,7 +106,7 @@ def _unsecured(review: Review, path: Path, pool: dict[str, Any]) -> None:
 
 def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
     for key in label:
-        if key in schema.LABEL.keys and key not in WITH_SPEC:
+        if key in options.KEYS and key not in options.BESIDE_SPEC:
             review.say((*path, key), "cannot be given together with spec: write it into the spec")
     if review.sound(path, "name") and not is_subdomain(label["name"]):
         review.wrong(

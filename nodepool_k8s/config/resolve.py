@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nodepool_k8s.config import options
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.labels import WITH_NAMESPACE
-from nodepool_k8s.config.options import (
-    copies,
-    network,
-    placement,
-    replicas,
-    resources,
-    security,
-    volumes,
-    workload,
-)
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import seconds, thousandths, whole
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.schema import LAUNCH_KEYS
 from nodepool_k8s.config.settings import (
-    AccessTokenSettings,
     Label,
-    LaunchSettings,
     Pool,
     Provider,
     Settings,
@@ -34,7 +21,7 @@ from nodepool_k8s.config.settings import (
     ZooKeeperSettings,
     ZooKeeperTLS,
 )
-from nodepool_k8s.model import CORES, INSTANCES, RAM, LabelType
+from nodepool_k8s.model import CORES, INSTANCES, RAM
 
 Section = Mapping[str, Any]
 
@@ -130,7 +117,7 @@ def _provider(document: Document, path: Path, provider: Section) -> Provider:
 def _pool(document: Document, path: Path, provider: Section, pool: Section) -> Pool:
     both = {**provider, **pool}
     labels = [
-        _label(document, (*path, "labels", place), provider, pool)
+        Label(**options.resolve(document, (*path, "labels", place)))
         for place in range(len(_list(pool, "labels")))
     ]
     return Pool(
@@ -151,80 +138,6 @@ def _limits(provider: Section, pool: Section) -> Mapping[str, int]:
     limits = {name: max(0, both[key]) for name, key in named if key in both}
     limits |= provider.get("max-resources", {}) | pool.get("max-resources", {})
     return {name: thousandths(limit) for name, limit in limits.items()}
-
-
-def _label(document: Document, path: Path, provider: Section, pool: Section) -> Label:
-    label = document.get(path)
-    common = {
-        "name": label["name"],
-        "type": LabelType(label["type"]),
-        "labels": _texts(document, (*path, "labels")),
-        "dynamic_labels": _texts(document, (*path, "dynamic-labels")),
-        "launch": _launch(provider, pool, label),
-    }
-    if label["type"] == LabelType.NAMESPACE:
-        label = {key: label[key] for key in label if key in WITH_NAMESPACE}
-        return Label(**common, **_shell(label), **_in_namespace(document, path, label))
-    common["annotations"] = _texts(document, (*path, "annotations"))
-    if "spec" in label:
-        return Label(**common, spec=label["spec"])
-    return Label(**common, **_shell(label), **_pod(document, path))
-
-
-def _shell(label: Section) -> dict[str, Any]:
-    return {
-        "python_path": label.get("python-path", "auto"),
-        "shell_type": label.get("shell-type"),
-    }
-
-
-def _in_namespace(document: Document, path: Path, label: Section) -> dict[str, Any]:
-    """Resolve the topics that a namespace is concerned with, too."""
-    return {
-        "volumes": volumes.resolve(document, path, label),
-        "security": security.resolve(document, path, label),
-        "network": network.resolve(document, path, label),
-        "copies": copies.resolve(document, path, label),
-    }
-
-
-def _pod(document: Document, path: Path) -> dict[str, Any]:
-    label = document.get(path)
-    return {
-        "image": label["image"],
-        "image_pull": label.get("image-pull", "IfNotPresent"),
-        **resources.resolve(document, path, label),
-        "placement": placement.resolve(document, path, label),
-        "workload": workload.resolve(document, path, label),
-        **_in_namespace(document, path, label),
-        "replicas": replicas.resolve(document, path, label),
-    }
-
-
-def _launch(provider: Section, pool: Section, label: Section) -> LaunchSettings:
-    given: dict[str, Any] = {}
-    token: dict[str, Any] = {}
-    for section in (provider, pool, label):
-        given |= {key: section[key] for key in LAUNCH_KEYS if key in section}
-        token |= section.get("access-token", {})
-    default = LaunchSettings()
-    return LaunchSettings(
-        launch_timeout=seconds(given.get("launch-timeout")) or default.launch_timeout,
-        image_pull_timeout=seconds(given.get("image-pull-timeout")) or default.image_pull_timeout,
-        unschedulable_timeout=seconds(given.get("unschedulable-timeout")),
-        deletion_grace=seconds(given.get("deletion-grace")) or default.deletion_grace,
-        ready_when=given.get("ready-when", default.ready_when),
-        ready_check=given.get("ready-check", default.ready_check),
-        access_token=AccessTokenSettings(
-            kind=token.get("type", default.access_token.kind),
-            lifetime=seconds(token.get("lifetime")) or default.access_token.lifetime,
-        ),
-    )
-
-
-def _texts(document: Document, path: Path) -> dict[str, str]:
-    """Read a mapping with its values as they are written: ``1.10`` is not ``1.1``."""
-    return {key: document.written((*path, key)) for key in document.get(path) or {}}
 
 
 def _positive(value: Any) -> float | None:

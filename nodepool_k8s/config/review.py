@@ -9,8 +9,9 @@ from typing import Any
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.problems import Path, Wrong, path_text
 from nodepool_k8s.config.sections import Section, errors_of, respell
-from nodepool_k8s.config.settings import DRIVER
 from nodepool_k8s.errors import Problem
+
+DRIVER = "kubernetes"
 
 
 @dataclass(slots=True)

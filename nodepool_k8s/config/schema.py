@@ -1,6 +1,6 @@
 """The shape of nodepool.yaml: every option there is, and what its value must look like.
 
-What concerns several options at once is in ``checks``.
+The options of labels are in ``options``; what concerns several options at once is in ``checks``.
 """
 
 from __future__ import annotations
@@ -8,22 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from voluptuous import Invalid, MultipleInvalid
-
 from nodepool_k8s.config import options, values
-from nodepool_k8s.config.freeform import (
-    Entries,
-    Validator,
-    any_key,
-    json_value,
-    named,
-    with_key,
-)
-from nodepool_k8s.config.options import copies, placement, resources, workload
-from nodepool_k8s.config.options.placement import LABEL_MAP
+from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
+from nodepool_k8s.config.options import copies, launch, placement, resources, workload
 from nodepool_k8s.config.problems import Wrong, nearest
+from nodepool_k8s.config.review import DRIVER
 from nodepool_k8s.config.sections import Form, Items, Section
-from nodepool_k8s.config.settings import DRIVER
 
 OTHER_DRIVERS = (
     *("aws", "azure", "fake", "gce", "ibmvpc", "metastatic", "openshift", "openshiftpods"),
@@ -37,86 +27,13 @@ def _or_nothing(check: Validator) -> Validator:
     return Form(expected, lambda value: any_key if value is None else check)
 
 
-ANNOTATION_MAP = Entries(
-    "a mapping of names to texts", values.label_key(), values.scalar("text, a number or a boolean")
-)
-TEMPLATE_MAP = Entries(
-    "a mapping of names to format strings", values.label_key(), values.template()
-)
 LIMIT_MAP = Entries(
     "a mapping of resource names to numbers", values.text("a resource's name"), values.amount()
-)
-ACCESS_TOKEN = Section(
-    "a mapping with type and lifetime",
-    {
-        "type": values.one_of("request", "secret"),
-        "lifetime": values.duration(minimum=600, because="the least that Kubernetes grants"),
-    },
-)
-
-LAUNCH_KEYS: Mapping[str, Validator] = {
-    "launch-timeout": values.duration(),
-    "image-pull-timeout": values.duration(),
-    "unschedulable-timeout": values.duration(),
-    "deletion-grace": values.duration(
-        minimum=1, because="0 would be a forced delete, which hides containers that still run"
-    ),
-    "ready-when": values.one_of("ready", "running"),
-    "ready-check": values.one_of("running", "exec"),
-    "access-token": ACCESS_TOKEN,
-}
-
-
-def _container(value: Any) -> Any:
-    return named("a Kubernetes container", values.dns_label("a container's name"), value)
-
-
-def pod_spec(value: Any) -> Any:
-    """Check of a raw spec what the launcher relies on; the rest is the API server's."""
-    if not isinstance(value, dict):
-        raise Wrong("a Kubernetes pod spec: a mapping with containers")
-    with_key("containers", values.Value(CONTAINERS.expected, _is_list), value)
-    errors: list[Invalid] = []
-    for path, check, part in (((), json_value, value), (("containers",), CONTAINERS, None)):
-        try:
-            check(value["containers"] if part is None else part)
-        except Invalid as error:
-            error.prepend(list(path))
-            errors += error.errors if isinstance(error, MultipleInvalid) else [error]
-    if errors:
-        raise MultipleInvalid(_once(errors))
-    return value
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value)
-
-
-def _once(errors: list[Invalid]) -> list[Invalid]:
-    """Keep the first error of each place: two validators may have looked at it."""
-    return list({tuple(error.path): error for error in reversed(errors)}.values())
-
-
-CONTAINERS = Items(
-    "a list of at least one container, of which the first is long-running", _container, empty=False
 )
 
 LABEL = Section(
     "a label: a mapping with name and type",
-    {
-        "name": values.text("the name of an entry of the top-level labels"),
-        "type": values.one_of("namespace", "pod"),
-        "image": values.word("the name of a container image"),
-        "image-pull": values.one_of("Always", "IfNotPresent", "Never"),
-        "labels": LABEL_MAP,
-        "dynamic-labels": TEMPLATE_MAP,
-        "annotations": ANNOTATION_MAP,
-        "python-path": values.text("a path, or auto"),
-        "shell-type": values.word("a shell type of Ansible, like sh, csh or powershell"),
-        "spec": pod_spec,
-        **options.KEYS,
-        **LAUNCH_KEYS,
-    },
+    options.KEYS,
     required=("name", "type"),
     snake_case=True,
     aliases={"envs": "env", "profiles": "profile"},
@@ -124,7 +41,7 @@ LABEL = Section(
 
 PROFILE = Section(
     "a profile: a mapping with a name and options of labels",
-    {key: check for key, check in LABEL.keys.items() if key not in ("type", "spec")},
+    options.IN_PROFILE,
     required=("name",),
     snake_case=True,
     aliases={"envs": "env", "profiles": "profile"},
@@ -147,7 +64,7 @@ POOL = Section(
         **LIMIT_KEYS,
         **{f"{options.DEFAULT}{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
         "labels": Items("a list of labels", LABEL),
-        **LAUNCH_KEYS,
+        **options.LAUNCH,
     },
     required=("name",),
 )
@@ -168,7 +85,7 @@ PROVIDER = Section(
         "max-concurrency": values.whole_number(-1, else_="0 and -1 mean no limit"),
         **LIMIT_KEYS,
         "pools": Items("a list of pools", POOL),
-        **LAUNCH_KEYS,
+        **options.LAUNCH,
     },
     required=("name",),
 )
@@ -292,6 +209,6 @@ SECTIONS: Mapping[str, Mapping[str, Validator]] = {
     "label": LABEL.keys,
     "env": workload.ENV.keys,
     "resources": resources.RESOURCES.keys,
-    "access-token": ACCESS_TOKEN.keys,
+    "access-token": launch.ACCESS_TOKEN.keys,
 }
-"""Every option by where it stands, for whoever must be complete: the documentation's test."""
+"""Every option by the section that has it; the test of the documentation compares them."""

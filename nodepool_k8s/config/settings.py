@@ -1,7 +1,8 @@
 """What an admin configured, checked and resolved: the only form the launcher reads.
 
 Everything inherited (provider to pool, pool default to label) is already filled in,
-so that nobody downstream has to know where a value came from. Durations are seconds.
+so that other modules do not have to know where a value came from. Durations are seconds.
+The records of a label's topics are defined beside their options, in ``config.options``.
 """
 
 from __future__ import annotations
@@ -10,47 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.config.label_settings import (
-    Copies,
-    Network,
-    Placement,
-    Security,
-    Volumes,
-    Workload,
-)
+from nodepool_k8s.config.options.copies import Copies as Copies
+from nodepool_k8s.config.options.copies import CopySource as CopySource
+from nodepool_k8s.config.options.launch import AccessTokenSettings as AccessTokenSettings
+from nodepool_k8s.config.options.launch import LaunchSettings as LaunchSettings
+from nodepool_k8s.config.options.network import Network as Network
+from nodepool_k8s.config.options.network import ServicePort as ServicePort
+from nodepool_k8s.config.options.placement import Placement as Placement
+from nodepool_k8s.config.options.security import Security as Security
+from nodepool_k8s.config.options.volume_forms import VolumeKind as VolumeKind
+from nodepool_k8s.config.options.volumes import Volume as Volume
+from nodepool_k8s.config.options.volumes import VolumeClaim as VolumeClaim
+from nodepool_k8s.config.options.volumes import Volumes as Volumes
+from nodepool_k8s.config.options.workload import Workload as Workload
 from nodepool_k8s.model import LabelType, empty
 from nodepool_k8s.zookeeper_settings import DEFAULT_CONFIG_FILE as DEFAULT_CONFIG_FILE
 from nodepool_k8s.zookeeper_settings import ZooKeeperServer as ZooKeeperServer
 from nodepool_k8s.zookeeper_settings import ZooKeeperSettings as ZooKeeperSettings
 from nodepool_k8s.zookeeper_settings import ZooKeeperTLS as ZooKeeperTLS
-
-DRIVER = "kubernetes"
-
-UNLIMITED = None
-
-
-@dataclass(frozen=True, slots=True)
-class AccessTokenSettings:
-    """``access-token``. ``kind`` is ``request`` or ``secret``; ``lifetime`` in seconds."""
-
-    kind: str = "request"
-    lifetime: float = 7 * 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSettings:
-    """How a node is launched and removed; set on provider, pool or label, the nearest wins."""
-
-    launch_timeout: float = 300.0
-    image_pull_timeout: float = 120.0
-    unschedulable_timeout: float | None = None
-    """None: the same as ``launch_timeout``."""
-    deletion_grace: float = 1.0
-    ready_when: str = "ready"
-    """``ready`` (the pod's condition) or ``running`` (its phase, as Nodepool had it)."""
-    access_token: AccessTokenSettings = AccessTokenSettings()
-    ready_check: str = "running"
-    """``running`` (nothing is tried) or ``exec`` (a command is run in each pod first)."""
 
 
 @dataclass(frozen=True, slots=True)

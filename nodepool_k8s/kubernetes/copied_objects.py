@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodepool_k8s.config.label_settings import CopySource
+from nodepool_k8s.config.settings import CopySource
 from nodepool_k8s.errors import (
     ApiError,
     ClusterUnreachable,

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from nodepool_k8s.aio import gather_all, gather_first
-from nodepool_k8s.config.label_settings import CopySource
-from nodepool_k8s.config.settings import AccessTokenSettings
+from nodepool_k8s.config.settings import AccessTokenSettings, CopySource
 from nodepool_k8s.errors import (
     ApiError,
     ClusterUnreachable,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nodepool_k8s.config.label_settings import SECRET, Copies, CopySource
+from nodepool_k8s.config.options.copies import SECRET
+from nodepool_k8s.config.settings import Copies, CopySource
 from nodepool_k8s.manifests.object_labels import Manifest
 from nodepool_k8s.model import SourceContent
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nodepool_k8s.config.label_settings import CopySource
-from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.config.settings import CopySource, Label, Pool, Provider
 from nodepool_k8s.manifests import copies, network, security, volumes
 from nodepool_k8s.manifests.access import (
     ACCESS_RULES,

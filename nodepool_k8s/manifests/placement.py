@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from nodepool_k8s.config.label_settings import Placement
+from nodepool_k8s.config.settings import Placement
 from nodepool_k8s.manifests.object_labels import Manifest
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

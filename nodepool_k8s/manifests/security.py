@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodepool_k8s.config.label_settings import Security
+from nodepool_k8s.config.settings import Security
 from nodepool_k8s.manifests.object_labels import Manifest
 
 LEVEL_LABEL = "pod-security.kubernetes.io/"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodepool_k8s.config.label_settings import Workload
+from nodepool_k8s.config.settings import Workload
 from nodepool_k8s.manifests.object_labels import Manifest
 
 # `wait` returns as soon as TERM arrives, where a shell waiting for `sleep` itself would

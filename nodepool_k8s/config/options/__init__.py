@@ -1,31 +1,36 @@
-"""A label's options by topic: one module for each, and here what they have in common.
+"""A label's options by topic: one module for each, and here all of them together.
 
-A topic module exports
+A topic module has
 
-- ``KEYS``: its options, each with its validator; they become options of labels and profiles;
-- ``DEFAULTS``: those of them that a pool may give as ``default-label-<key>``;
-- ``IN_NAMESPACE``: those that have an effect on a label of the type ``namespace``;
-- ``check(review, path, label, pool)``: what its options mean to one another and to others;
-- ``resolve(document, path, label)``: its frozen record of ``settings``; nothing can fail
-  there. It is called by ``config.resolve`` by name, because each returns a type of its own.
+- ``OPTIONS``: a row for each option, see ``config.option.Option``;
+- the frozen record that the options become, a field of ``config.settings.Label``;
+- ``check(review, path, label, pool)``: reports options that contradict each other;
+- ``resolve(document, path, label, resolved)``: returns fields of ``Label``; called once for each
+  label. ``resolved`` has the fields of the topics before it in ``TOPICS``;
+- ``TOPIC``: all of these.
 
 ``label`` is what applies to the label: its own options, then those of its profiles, then
 the pool's defaults (``config.inheritance`` has put them there, and ``path`` + key finds each,
 with the line and the path where it was written; ``document.distance`` tells how near that is,
-which decides between two options that say the same). Check and resolve are not called for
-labels with a raw spec; for namespace labels ``label`` has only what ``IN_NAMESPACE`` allows.
+which decides between two options that say the same). ``check`` is not called for labels with a
+raw spec; on a namespace label only the options whose row says ``in_namespace`` are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, validators
 from nodepool_k8s.config.options import (
+    common,
     copies,
+    launch,
     network,
     placement,
+    pod_spec,
     profiles,
     replicas,
     resources,
@@ -39,42 +44,53 @@ from nodepool_k8s.config.review import Review
 DEFAULT = "default-label-"
 """What a pool puts before the options that it gives to its labels."""
 
-
-class Topic(Protocol):
-    """A module of this package."""
-
-    KEYS: Mapping[str, Validator]
-    DEFAULTS: frozenset[str]
-    IN_NAMESPACE: frozenset[str]
-
-    def check(
-        self, review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
-    ) -> None:
-        """Report what is wrong with the topic's options together, adding to the review."""
-
-
 TOPICS: tuple[Topic, ...] = (
-    profiles,
-    resources,
-    placement,
-    workload,
-    volumes,
-    security,
-    network,
-    copies,
-    replicas,
+    common.TOPIC,
+    pod_spec.TOPIC,
+    profiles.TOPIC,
+    resources.TOPIC,
+    placement.TOPIC,
+    workload.TOPIC,
+    volumes.TOPIC,
+    security.TOPIC,
+    network.TOPIC,
+    copies.TOPIC,
+    replicas.TOPIC,
+    launch.TOPIC,
 )
 
-KEYS: Mapping[str, Validator] = {
-    key: check for topic in TOPICS for key, check in topic.KEYS.items()
-}
+OPTIONS: tuple[Option, ...] = tuple(option for topic in TOPICS for option in topic.options)
 
-DEFAULTS: frozenset[str] = frozenset().union(*(topic.DEFAULTS for topic in TOPICS))
+KEYS: Mapping[str, Validator] = validators(OPTIONS)
+IN_PROFILE: Mapping[str, Validator] = validators(row for row in OPTIONS if row.in_profile)
+LAUNCH: Mapping[str, Validator] = launch.TOPIC.keys
+"""Options that providers and pools have, too."""
+DEFAULTS = frozenset(option.key for option in OPTIONS if option.pool_default)
+IN_NAMESPACE = frozenset(option.key for option in OPTIONS if option.in_namespace)
+BESIDE_SPEC = frozenset(option.key for option in OPTIONS if option.beside_spec)
+MERGED = frozenset(option.key for option in OPTIONS if option.merged)
 
-IN_NAMESPACE: frozenset[str] = frozenset().union(*(topic.IN_NAMESPACE for topic in TOPICS))
 
-
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Check one label's options, topic by topic."""
     for topic in TOPICS:
         topic.check(review, path, label, pool)
+
+
+def effective(label: RawLabel) -> frozenset[str]:
+    """The options that have an effect on a label of its type, with or without a raw spec."""
+    if label["type"] == "namespace":
+        return IN_NAMESPACE
+    return BESIDE_SPEC if "spec" in label else frozenset(KEYS)
+
+
+def resolve(document: Document, path: Path) -> Fields:
+    """Return the fields of the ``Label`` at ``path``, by each topic that concerns its type."""
+    written = document.get(path)
+    keys = effective(written)
+    label = {key: written[key] for key in written if key in keys}
+    resolved: dict[str, Any] = {}
+    for topic in TOPICS:
+        if not keys.isdisjoint(topic.keys):
+            resolved |= topic.resolve(document, path, label, resolved)
+    return resolved

@@ -16,10 +16,46 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.label_settings import CONFIG_MAP, SECRET, Copies, CopySource, VolumeKind
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
+from nodepool_k8s.config.options.volume_forms import VolumeKind
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Form, Items, Section
+
+SECRET = "Secret"
+CONFIG_MAP = "ConfigMap"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CopySource:
+    """A Secret or ConfigMap that is copied, under its own name, into a node's namespace."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What a node's namespace brings along.
+
+    ``env`` are the sources that become environment variables, later ones over earlier;
+    ``service_account`` is None where the pods run under the namespace's own.
+    """
+
+    env: tuple[CopySource, ...] = ()
+    image_pull: tuple[CopySource, ...] = ()
+    mounted: tuple[CopySource, ...] = ()
+    service_account: str | None = None
+
+    @property
+    def sources(self) -> tuple[CopySource, ...]:
+        """All that is copied, each once."""
+        return tuple(dict.fromkeys((*self.env, *self.image_pull, *self.mounted)))
+
 
 SOURCE_NAMESPACE = "source-namespace"
 """The provider's option: where those are that name no namespace."""
@@ -52,14 +88,23 @@ def _list(kind: str, what: str) -> Items:
     return Items(f"a list of {what}: of each {_REFERENCE}", _form(kind))
 
 
-KEYS: Mapping[str, Validator] = {
-    "secrets": _list(SECRET, "Secrets"),
-    "config-maps": _list(CONFIG_MAP, "ConfigMaps"),
-    "image-pull-secrets": _list(SECRET, "Secrets for registries"),
-    "service-account": values.subdomain("the name of a service account"),
-}
-DEFAULTS = frozenset(KEYS)
-IN_NAMESPACE = frozenset(KEYS)
+OPTIONS = (
+    Option("secrets", _list(SECRET, "Secrets"), pool_default=True, in_namespace=True),
+    Option("config-maps", _list(CONFIG_MAP, "ConfigMaps"), pool_default=True, in_namespace=True),
+    Option(
+        "image-pull-secrets",
+        _list(SECRET, "Secrets for registries"),
+        pool_default=True,
+        in_namespace=True,
+    ),
+    Option(
+        "service-account",
+        values.subdomain("the name of a service account"),
+        field="service_account",
+        pool_default=True,
+        in_namespace=True,
+    ),
+)
 
 _LISTS: Mapping[str, str] = {
     "config-maps": CONFIG_MAP,
@@ -90,7 +135,7 @@ class _Asked:
     namespace: str | None
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse what cannot be found, or cannot be beside something else in one namespace."""
     first: dict[tuple[str, str], _Asked] = {}
     for asked in _all(review.document, path, label):
@@ -131,18 +176,22 @@ def _check_pair(review: Review, first: _Asked, asked: _Asked) -> None:
         )
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Copies:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Build the record."""
     sources: dict[str, list[CopySource]] = {}
     for asked in _all(document, path, label):
         source = CopySource(asked.kind, asked.namespace or "", asked.name)
         sources.setdefault(str(asked.place[len(path)]), []).append(source)
-    return Copies(
+    copies = Copies(
         env=(*sources.get("config-maps", ()), *sources.get("secrets", ())),
         image_pull=tuple(sources.get("image-pull-secrets", ())),
         mounted=tuple(sources.get("volumes", ())),
-        service_account=label.get("service-account"),
+        **fields(OPTIONS, document, path, label),
     )
+    return {"copies": copies}
+
+
+TOPIC = Topic(OPTIONS, resolve, check)
 
 
 def _all(document: Document, path: Path, label: Mapping[str, Any]) -> list[_Asked]:

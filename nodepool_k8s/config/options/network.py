@@ -5,16 +5,41 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Validator, json_value
-from nodepool_k8s.config.label_settings import Network, ServicePort
+from nodepool_k8s.config.freeform import json_value
 from nodepool_k8s.config.names import is_subdomain
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Items, Section
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of the node's Service, and the pod's port behind it."""
+
+    port: int
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Ports of the pod, the Service in front of it, and who may talk to it.
+
+    ``service_type`` is None where there is no Service, ``policy`` where there is no
+    NetworkPolicy; it is the policy's spec.
+    """
+
+    ports: tuple[int, ...] = ()
+    service_type: str | None = None
+    service_ports: tuple[ServicePort, ...] = ()
+    external_name: str | None = None
+    policy: Mapping[str, Any] | None = None
+
 
 EXTERNAL = "ExternalName"
 
@@ -117,18 +142,20 @@ def policy(value: Any) -> Any:
     return POLICY_SPEC(value)
 
 
-KEYS: Mapping[str, Validator] = {
-    "port": _PORT,
-    "service-ports": Items("a list of mappings with port and target-port", SERVICE_PORT),
-    "service-type": values.one_of("ClusterIP", "NodePort", "LoadBalancer", EXTERNAL),
-    "external-name": values.Value("the DNS name of a host", is_subdomain),
-    "network-policy": policy,
-}
-DEFAULTS = frozenset({"network-policy"})
-IN_NAMESPACE = frozenset({"network-policy"})
+OPTIONS = (
+    Option("port", _PORT),
+    Option("service-ports", Items("a list of mappings with port and target-port", SERVICE_PORT)),
+    Option("service-type", values.one_of("ClusterIP", "NodePort", "LoadBalancer", EXTERNAL)),
+    Option(
+        "external-name",
+        values.Value("the DNS name of a host", is_subdomain),
+        field="external_name",
+    ),
+    Option("network-policy", policy, pool_default=True, in_namespace=True),
+)
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse a Service that Kubernetes would refuse, or that leads nowhere."""
     _external(review, path, label)
     _ports(review, path)
@@ -136,7 +163,7 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
         _service_name(review, path, label)
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Network:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Build the record; a ``service-type`` without ``service-ports`` offers ``port``."""
     port = label.get("port")
     offered = [
@@ -147,13 +174,17 @@ def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Network
     if not offered and "service-type" in label:
         offered = [ServicePort(number, number) for number in ports]
     ports += [entry.target_port for entry in offered]
-    return Network(
+    network = Network(
         ports=tuple(dict.fromkeys(ports)),
         service_type=label.get("service-type", "ClusterIP") if _has_service(label) else None,
         service_ports=tuple(offered),
-        external_name=label.get("external-name"),
         policy=_policy(label.get("network-policy", "none")),
+        **fields(OPTIONS, document, path, label),
     )
+    return {"network": network}
+
+
+TOPIC = Topic(OPTIONS, resolve, check)
 
 
 def _policy(given: str | Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -166,7 +197,7 @@ def _has_service(label: Mapping[str, Any]) -> bool:
     return bool(label.get("service-ports")) or "service-type" in label
 
 
-def _external(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _external(review: Review, path: Path, label: RawLabel) -> None:
     if not review.sound(path, "service-type", "external-name", "service-ports", "port"):
         return
     kind, place = label.get("service-type"), (*path, "service-type")
@@ -190,7 +221,7 @@ def _ports(review: Review, path: Path) -> None:
             review.wrong(here, "a port that the Service does not offer yet", hint)
 
 
-def _service_name(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _service_name(review: Review, path: Path, label: RawLabel) -> None:
     name = label.get("name")
     if review.sound(path, "name") and not _SERVICE_NAME.fullmatch(str(name)):
         review.wrong(

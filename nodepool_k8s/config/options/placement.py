@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Entries, Validator
-from nodepool_k8s.config.label_settings import Placement
 from nodepool_k8s.config.names import is_label_key, is_label_value
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Form, Items, Section
+from nodepool_k8s.model import empty
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a pod may run. ``tolerations`` and ``affinity`` are Kubernetes' own definitions."""
+
+    node_selector: Mapping[str, str] = field(default_factory=empty)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    affinity: Mapping[str, Any] = field(default_factory=empty)
+    without: tuple[str, ...] = ()
+    """Labels that the Kubernetes node must not have."""
+    runtime_class: str | None = None
+    priority_class: str | None = None
+    scheduler_name: str | None = None
+
 
 COMPUTE_POOL_KEY = "compute-pool-key"
 """A provider's option: which label of Kubernetes nodes names their compute pool."""
@@ -213,25 +230,13 @@ AFFINITY = _kubernetes(
     },
 )
 
-KEYS: Mapping[str, Validator] = {
-    "node-selector": Form(_SELECTOR, _selector),
-    "compute-pool": values.Value(
-        "the name of a compute pool: at most 63 letters, digits, '-', '_' and '.'",
-        lambda value: isinstance(value, str) and bool(value) and is_label_value(value),
-    ),
-    "tolerations": Items("a list of Kubernetes tolerations", _TOLERATION),
-    "affinity": AFFINITY,
-    "runtime-class": values.subdomain("the name of a RuntimeClass"),
-    "priority-class": values.subdomain("the name of a PriorityClass"),
-    "scheduler-name": values.word("the name of a scheduler"),
-}
-
-DEFAULTS = frozenset(KEYS)
-
-IN_NAMESPACE: frozenset[str] = frozenset()
+_COMPUTE_POOL = values.Value(
+    "the name of a compute pool: at most 63 letters, digits, '-', '_' and '.'",
+    lambda value: isinstance(value, str) and bool(value) and is_label_value(value),
+)
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report a label that is selected twice, or otherwise by ``compute-pool``."""
     if not review.sound(path, "node-selector", "compute-pool"):
         return
@@ -244,20 +249,17 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
         review.wrong((*path, "compute-pool"), said, "leave one of them out")
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Placement:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Put the ways to select Kubernetes nodes together."""
     selector = _node_selector(document, (*path, "node-selector"))
     if "compute-pool" in label:
         selector[_compute_pool_key(document, path)] = label["compute-pool"]
-    return Placement(
+    placement = Placement(
         node_selector=selector,
-        tolerations=tuple(_texts(document, (*path, "tolerations")) or ()),
-        affinity=_texts(document, (*path, "affinity")) or {},
-        without=resources.gpu_marks(document, path, label),
-        runtime_class=label.get("runtime-class"),
-        priority_class=label.get("priority-class"),
-        scheduler_name=label.get("scheduler-name"),
+        without=resources.gpu_marks(resolved["gpu"], resolved["gpu_resource"]),
+        **fields(OPTIONS, document, path, label),
     )
+    return {"placement": placement}
 
 
 def _compute_pool_key(document: Document, path: Path) -> str:
@@ -293,3 +295,41 @@ def _texts(document: Document, place: Path) -> Any:
     if value is None or isinstance(value, str):
         return value
     return whole(value) if place[-1] in _NUMBERS else document.written(place)
+
+
+def _tolerations(document: Document, place: Path) -> tuple[Mapping[str, Any], ...]:
+    return tuple(_texts(document, place))
+
+
+OPTIONS = (
+    Option("node-selector", Form(_SELECTOR, _selector), pool_default=True),
+    Option("compute-pool", _COMPUTE_POOL, pool_default=True),
+    Option(
+        "tolerations",
+        Items("a list of Kubernetes tolerations", _TOLERATION),
+        field="tolerations",
+        read=_tolerations,
+        pool_default=True,
+    ),
+    Option("affinity", AFFINITY, field="affinity", read=_texts, pool_default=True),
+    Option(
+        "runtime-class",
+        values.subdomain("the name of a RuntimeClass"),
+        field="runtime_class",
+        pool_default=True,
+    ),
+    Option(
+        "priority-class",
+        values.subdomain("the name of a PriorityClass"),
+        field="priority_class",
+        pool_default=True,
+    ),
+    Option(
+        "scheduler-name",
+        values.word("the name of a scheduler"),
+        field="scheduler_name",
+        pool_default=True,
+    ),
+)
+
+TOPIC = Topic(OPTIONS, resolve, check)

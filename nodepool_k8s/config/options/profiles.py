@@ -9,6 +9,7 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Form, Items
@@ -25,11 +26,7 @@ def _one_or_more(value: Any) -> Validator:
     return NAME
 
 
-KEYS: Mapping[str, Validator] = {"profile": Form(EXPECTED, _one_or_more)}
-
-DEFAULTS = frozenset(KEYS)
-
-IN_NAMESPACE = frozenset(KEYS)
+OPTIONS = (Option("profile", Form(EXPECTED, _one_or_more), pool_default=True, in_namespace=True),)
 
 
 def layers(review: Review, named: Any) -> Iterator[Mapping[str, Path]]:
@@ -49,7 +46,7 @@ def _flat(found: Mapping[str, Any], named: Any, seen: set[str]) -> Iterator[str]
             yield from _flat(found, found[name][1].get("profile"), seen)
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report names that no profile has."""
     _known(review, path, label)
 
@@ -105,5 +102,9 @@ def _names(named: Any) -> list[str]:
     return [name for name in listed if isinstance(name, str)]
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> None:
-    """Nothing is left of the names once their options are taken."""
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
+    """Return no fields: ``config.inheritance`` has put the profiles' options into the label."""
+    return {}
+
+
+TOPIC = Topic(OPTIONS, resolve, check)

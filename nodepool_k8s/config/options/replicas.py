@@ -7,18 +7,21 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Validator
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.naming import NAME_LENGTH
 
-KEYS: Mapping[str, Validator] = {"replicas": values.whole_number(1, of="pods")}
-DEFAULTS: frozenset[str] = frozenset()
-IN_NAMESPACE: frozenset[str] = frozenset()
+
+def _count(document: Document, place: Path) -> int | None:
+    return whole(document.get(place))
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+OPTIONS = (Option("replicas", values.whole_number(1, of="pods"), field="replicas", read=_count),)
+
+
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse replicas whose names would not fit: a pod's host name is cut after 63."""
     name, count = label.get("name"), label.get("replicas")
     if count is None or not review.sound(path, "replicas", "name") or not isinstance(name, str):
@@ -32,6 +35,9 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
         )
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> int:
-    """Tell how many."""
-    return whole(label.get("replicas")) or 1
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
+    """Return the number of pods."""
+    return fields(OPTIONS, document, path, label)
+
+
+TOPIC = Topic(OPTIONS, resolve, check)

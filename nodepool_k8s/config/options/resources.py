@@ -16,6 +16,7 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Entries, Validator
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import MB, MIB, kubernetes_quantity, number, whole
 from nodepool_k8s.config.review import Review
@@ -79,24 +80,20 @@ RESOURCES = Section(
 
 VENDORS = ("nvidia", "amd")
 
-KEYS: Mapping[str, Validator] = {
-    "cpu": values.cores(zero=False),
-    "memory": values.mebibytes(1),
-    "storage": values.megabytes(1),
-    "cpu-limit": values.cores(zero=False),
-    "memory-limit": values.mebibytes(1),
-    "storage-limit": values.megabytes(1),
-    "resources": RESOURCES,
-    "extra-resources": COUNT_MAP,
-    "gpu": values.gpu_count(),
-    "gpu-resource": values.word("a resource name like nvidia.com/gpu"),
-    "gpu-vendor": values.one_of(*VENDORS),
-    "qos": values.one_of("Guaranteed", "Burstable", "BestEffort"),
-}
-
-DEFAULTS = frozenset(KEYS)
-
-IN_NAMESPACE: frozenset[str] = frozenset()
+OPTIONS = (
+    Option("cpu", values.cores(zero=False), pool_default=True),
+    Option("memory", values.mebibytes(1), pool_default=True),
+    Option("storage", values.megabytes(1), pool_default=True),
+    Option("cpu-limit", values.cores(zero=False), pool_default=True),
+    Option("memory-limit", values.mebibytes(1), pool_default=True),
+    Option("storage-limit", values.megabytes(1), pool_default=True),
+    Option("resources", RESOURCES, pool_default=True, merged=True),
+    Option("extra-resources", COUNT_MAP, pool_default=True, merged=True),
+    Option("gpu", values.gpu_count(), pool_default=True),
+    Option("gpu-resource", values.word("a resource name like nvidia.com/gpu"), pool_default=True),
+    Option("gpu-vendor", values.one_of(*VENDORS), pool_default=True),
+    Option("qos", values.one_of("Guaranteed", "Burstable", "BestEffort"), pool_default=True),
+)
 
 _COMPUTED = ("cpu", "memory")
 """What decides a pod's quality of service."""
@@ -171,7 +168,7 @@ def _amount(document: Document, place: Path | None, name: str) -> Any:
     return amount if name == "cpu" or amount is None else math.ceil(amount)
 
 
-def check_apart(review: Review, path: Path, section: dict[str, Any], prefix: str = "") -> None:
+def check_apart(review: Review, path: Path, section: RawLabel, prefix: str = "") -> None:
     """Check what a pool (its ``default-label-*``), or a profile, says without any label."""
     for key in _LIMITED:
         request, limit = f"{prefix}{key}", f"{prefix}{key}-limit"
@@ -186,7 +183,7 @@ def check_apart(review: Review, path: Path, section: dict[str, Any], prefix: str
     _together(review, path, section, prefix)
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report limits below requests, GPUs without a name, and a qos that says otherwise."""
     if not review.sound(path, "resources", "qos"):
         return
@@ -200,7 +197,7 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
         _qos(review, path, label)
 
 
-def _together(review: Review, path: Path, section: dict[str, Any], prefix: str = "") -> None:
+def _together(review: Review, path: Path, section: RawLabel, prefix: str = "") -> None:
     document = review.document
     form = f"{prefix}resources"
     if form not in section or not isinstance(section[form], dict):
@@ -241,7 +238,7 @@ def _compare(review: Review, request: Path, limit: Path, name: str) -> None:
         review.wrong(request, said, f"or give the label a {limit[-1]} of its own")
 
 
-def _gpu(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _gpu(review: Review, path: Path, label: RawLabel) -> None:
     gpu = _places(review.document, path, label, "gpu")
     wanted = gpu.request or gpu.limit
     named = "gpu-resource" in label or "gpu-vendor" in label
@@ -256,11 +253,11 @@ def _gpu(review: Review, path: Path, label: dict[str, Any]) -> None:
             review.note((*path, key), "no effect without gpu")
 
 
-def _own(review: Review, path: Path, label: dict[str, Any], key: str) -> bool:
+def _own(review: Review, path: Path, label: RawLabel, key: str) -> bool:
     return key in label and review.document.distance((*path, key)) == 0
 
 
-def _qos(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _qos(review: Review, path: Path, label: RawLabel) -> None:
     level = label.get("qos")
     if level is None:
         return
@@ -308,30 +305,41 @@ _CONTRADICTIONS: Mapping[str, Callable[[Amounts], str]] = {
 }
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Fill in what is requested and what the limit is.
 
     A limit without a request is requested too, as Kubernetes would have it: so quota
     counts what the pod really takes. A request without a limit is the limit too, unless
     ``resources`` gives requests alone, or the pod is to be Burstable.
     """
-    amounts: dict[str, Any] = {}
+    amounts: Fields = {}
     for name in _LIMITED:
-        places = _places(document, path, label, name)
-        request, limit = (_amount(document, place, name) for place in _pair(places))
-        amounts[name] = request if request is not None else limit
-        amounts[f"{name}_limit"] = request if limit is None and places.follows else limit
+        amounts[name], amounts[f"{name}_limit"] = request_and_limit(document, path, label, name)
     extra = label.get("extra-resources", {})
     amounts["extra_resources"] = {name: int(amount) for name, amount in extra.items()}
     gpu = _gpus(document, path, label)
     return {**amounts, "gpu": gpu, "gpu_resource": _gpu_resource(label)}
 
 
-def gpu_marks(document: Document, path: Path, label: Mapping[str, Any]) -> tuple[str, ...]:
+TOPIC = Topic(OPTIONS, resolve, check)
+
+
+def request_and_limit(
+    document: Document, path: Path, label: RawLabel, name: str
+) -> tuple[Any, Any]:
+    """What is requested of cpu, memory or storage, and its limit; None for either without one."""
+    places = _places(document, path, label, name)
+    request, limit = (_amount(document, place, name) for place in _pair(places))
+    return (
+        request if request is not None else limit,
+        request if limit is None and places.follows else limit,
+    )
+
+
+def gpu_marks(gpu: int | None, resource: str | None) -> tuple[str, ...]:
     """Labels of Kubernetes nodes that have GPUs, which a pod with ``gpu: 0`` is to be kept off."""
-    if _gpus(document, path, label) != 0:
+    if gpu != 0:
         return ()
-    resource = _gpu_resource(label)
     domains = [f"{vendor}.com" for vendor in VENDORS]
     return tuple(
         f"{domain}/gpu.present"

@@ -7,38 +7,66 @@ is refused with them, so that no launch has to find out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.label_settings import Security
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, validators
 from nodepool_k8s.config.options.volume_forms import is_short
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Section
 
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """``security-context`` with its single options, and ``pod-security``.
+
+    None where nothing is asked for.
+    """
+
+    privileged: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    fs_group: int | None = None
+    pod_security: str | None = None
+
+
 LEVEL_PREFIX = "pod-security.kubernetes.io/"
 
-CONTEXT_KEYS: Mapping[str, Validator] = {
-    "privileged": values.switch(),
-    "allow-privilege-escalation": values.switch(),
-    "run-as-user": values.identity("user"),
-    "run-as-group": values.identity("group"),
-    "run-as-non-root": values.switch(),
-    "fs-group": values.identity("group"),
-}
+
+def _id(document: Document, place: Path) -> int | None:
+    return whole(document.get(place))
+
+
+CONTEXT_OPTIONS = (
+    Option("privileged", values.switch(), pool_default=True),
+    Option("allow-privilege-escalation", values.switch(), pool_default=True),
+    Option("run-as-user", values.identity("user"), read=_id, pool_default=True),
+    Option("run-as-group", values.identity("group"), read=_id, pool_default=True),
+    Option("run-as-non-root", values.switch(), pool_default=True),
+    Option("fs-group", values.identity("group"), read=_id, pool_default=True),
+)
+"""The keys of ``security-context``; each is an option by itself, too."""
+CONTEXT_KEYS = validators(CONTEXT_OPTIONS)
 
 CONTEXT = Section(f"a mapping with any of {', '.join(CONTEXT_KEYS)}", CONTEXT_KEYS, snake_case=True)
 
-KEYS: Mapping[str, Validator] = {
-    "security-context": CONTEXT,
-    **CONTEXT_KEYS,
-    "pod-security": values.one_of("privileged", "baseline", "restricted"),
-}
-DEFAULTS = frozenset({*CONTEXT_KEYS, "pod-security"})
-IN_NAMESPACE = frozenset({"pod-security"})
+OPTIONS = (
+    Option("security-context", CONTEXT),
+    *CONTEXT_OPTIONS,
+    Option(
+        "pod-security",
+        values.one_of("privileged", "baseline", "restricted"),
+        field="pod_security",
+        pool_default=True,
+        in_namespace=True,
+    ),
+)
 
 _BASELINE_BARS = frozenset({"hostPath"})
 _RESTRICTED_ALLOWS = frozenset(
@@ -50,7 +78,7 @@ _RESTRICTED_ALLOWS = frozenset(
 """The kinds of volume that the level ``restricted`` lets a pod have."""
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse what contradicts itself, and what the label's own ``pod-security`` forbids."""
     _twice(review, path, label)
     _escalation(review, path, label)
@@ -60,22 +88,17 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
         _level_labels(review, path, label)
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Security:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Build the record; an option by itself and in ``security-context`` say the same."""
     context = {
-        key: document.get(place)
-        for key in CONTEXT_KEYS
-        if (place := _nearest(document, path, label, key)) is not None
+        option.key.replace("-", "_"): option.read(document, place)
+        for option in CONTEXT_OPTIONS
+        if (place := _nearest(document, path, label, option.key)) is not None
     }
-    return Security(
-        privileged=context.get("privileged"),
-        allow_privilege_escalation=context.get("allow-privilege-escalation"),
-        run_as_user=whole(context.get("run-as-user")),
-        run_as_group=whole(context.get("run-as-group")),
-        run_as_non_root=context.get("run-as-non-root"),
-        fs_group=whole(context.get("fs-group")),
-        pod_security=label.get("pod-security"),
-    )
+    return {"security": Security(**context, **fields(OPTIONS, document, path, label))}
+
+
+TOPIC = Topic(OPTIONS, resolve, check)
 
 
 def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str) -> Path | None:
@@ -89,18 +112,18 @@ def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str)
     return (*context, key)
 
 
-def _given(review: Review, path: Path, label: dict[str, Any], key: str) -> Path | None:
+def _given(review: Review, path: Path, label: RawLabel, key: str) -> Path | None:
     """Where the value of ``key`` stands that counts, if it is sound."""
     place = _nearest(review.document, path, label, key)
     return place if place is not None and review.sound(place) else None
 
 
-def _value(review: Review, path: Path, label: dict[str, Any], key: str) -> Any:
+def _value(review: Review, path: Path, label: RawLabel, key: str) -> Any:
     place = _given(review, path, label, key)
     return None if place is None else review.document.get(place)
 
 
-def _twice(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _twice(review: Review, path: Path, label: RawLabel) -> None:
     """Refuse an option that stands in one place by itself and otherwise in the context."""
     outer, context = (*path, "security-context"), label.get("security-context")
     if not isinstance(context, dict):
@@ -114,7 +137,7 @@ def _twice(review: Review, path: Path, label: dict[str, Any]) -> None:
             review.wrong(inner, f"what {review.place(alone)} says", "give it once")
 
 
-def _escalation(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _escalation(review: Review, path: Path, label: RawLabel) -> None:
     place = _given(review, path, label, "allow-privilege-escalation")
     if place is None or review.document.get(place) is not False:
         return
@@ -122,7 +145,7 @@ def _escalation(review: Review, path: Path, label: dict[str, Any]) -> None:
         review.wrong(place, "true, or nothing: the label is privileged, and that is the most")
 
 
-def _root(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _root(review: Review, path: Path, label: RawLabel) -> None:
     place = _given(review, path, label, "run-as-user")
     if place is None or review.document.get(place) != 0:
         return
@@ -130,7 +153,7 @@ def _root(review: Review, path: Path, label: dict[str, Any]) -> None:
         review.wrong(place, "1 or more: run-as-non-root is true, and 0 is root")
 
 
-def _level(review: Review, path: Path, label: dict[str, Any], level: str) -> None:
+def _level(review: Review, path: Path, label: RawLabel, level: str) -> None:
     because = f"because pod-security is {level}"
     for key, allowed, expected in _barred(level):
         place = _given(review, path, label, key)
@@ -158,7 +181,7 @@ def _is_barred(kind: str, level: str) -> bool:
     return level == "baseline" and kind in _BASELINE_BARS
 
 
-def _level_labels(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _level_labels(review: Review, path: Path, label: RawLabel) -> None:
     """What ``pod-security`` labels the namespace with, no other option may."""
     for option in ("labels", "dynamic-labels"):
         labels = label.get(option)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.freeform import Validator, named, with_key
-from nodepool_k8s.config.label_settings import VolumeKind
 from nodepool_k8s.config.quantities import kubernetes_quantity
 from nodepool_k8s.config.sections import Form, Items, Section
+
+
+class VolumeKind(StrEnum):
+    """The kinds of volume that have a short form, by the short form's names."""
+
+    CLAIM = "persistent_volume_claim"
+    EMPTY_DIR = "empty_dir"
+    EPHEMERAL = "ephemeral"
+    CONFIG_MAP = "config_map"
+    SECRET = "secret"
+
 
 MEMORY = "Memory"
 """The medium of a volume in memory."""

@@ -10,20 +10,66 @@ import itertools
 import math
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Entries, Validator
-from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
+from nodepool_k8s.config.freeform import Entries
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
 from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.options import volume_forms as forms
-from nodepool_k8s.config.options.volume_forms import MEMORY, ONE_POD, is_short
+from nodepool_k8s.config.options.volume_forms import MEMORY, ONE_POD, VolumeKind, is_short
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import MIB, kubernetes_quantity, whole
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Items
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeClaim:
+    """A claim of storage that is made with the node. ``size`` is a Kubernetes quantity."""
+
+    size: str
+    name: str = ""
+    """Empty for an ephemeral volume's: Kubernetes names it after pod and volume."""
+    access_modes: tuple[str, ...] = ("ReadWriteOnce",)
+    storage_class: str | None = None
+    """None: the cluster's default; empty: none, a volume that is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume that was given by a short form, and where it is mounted."""
+
+    name: str
+    kind: VolumeKind
+    mount_path: str
+    source: str = ""
+    """The name of the claim, config map or secret in the node's namespace."""
+    size_limit: str | None = None
+    """Of an ``emptyDir``, a Kubernetes quantity."""
+    medium: str = ""
+    template: VolumeClaim | None = None
+    """Of an ephemeral volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """``raw`` and ``mounts`` are Kubernetes' own definitions; ``short`` are the others."""
+
+    raw: tuple[Mapping[str, Any], ...] = ()
+    mounts: tuple[Mapping[str, Any], ...] = ()
+    short: tuple[Volume, ...] = ()
+    claims: tuple[VolumeClaim, ...] = ()
+    """Made in the node's namespace."""
+    memory: int = 0
+    """MiB that volumes in memory may hold."""
+    unbounded_memory: bool = False
+    """Whether a volume in memory has no size of its own."""
+    tempdir: str | None = None
+    """What TMPDIR is set to."""
+
 
 SHARED_MEMORY_PATH = "/dev/shm"
 TMPFS_PATH = "/metaflow_temp"
@@ -32,25 +78,28 @@ TEMPDIR = "TMPDIR"
 
 DEFAULT_MODES = ("ReadWriteOnce",)
 
-KEYS: Mapping[str, Validator] = {
-    "volumes": Items(
-        "a list of volumes: Kubernetes' own definitions, or with volume-type",
-        forms.VOLUME,
+OPTIONS = (
+    Option(
+        "volumes",
+        Items("a list of volumes: Kubernetes' own definitions, or with volume-type", forms.VOLUME),
     ),
-    "volume-mounts": Items("a list of Kubernetes volume mounts", forms.mount),
-    "persistent-volume-claims": Entries(
-        "a mapping of claims to paths",
-        values.subdomain("the name of a claim"),
-        forms.CLAIM_MOUNT,
+    Option("volume-mounts", Items("a list of Kubernetes volume mounts", forms.mount)),
+    Option(
+        "persistent-volume-claims",
+        Entries(
+            "a mapping of claims to paths",
+            values.subdomain("the name of a claim"),
+            forms.CLAIM_MOUNT,
+        ),
+        pool_default=True,
+        in_namespace=True,
     ),
-    "shared-memory": values.mebibytes(1),
-    "tmpfs": forms.TMPFS_MOUNT,
-}
-DEFAULTS = frozenset({"persistent-volume-claims", "shared-memory", "tmpfs"})
-IN_NAMESPACE = frozenset({"persistent-volume-claims"})
+    Option("shared-memory", values.mebibytes(1), pool_default=True),
+    Option("tmpfs", forms.TMPFS_MOUNT, pool_default=True),
+)
 
 
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse what Kubernetes could not mount, or not make."""
     _claims(review, path, label)
     if label.get("type") == "namespace":
@@ -62,16 +111,16 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
     _tempdir(review, path, label)
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Volumes:
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
     """Build the record, with a name for each volume that was given none."""
     raw = tuple(volume for volume in label.get("volumes", ()) if not is_short(volume))
     named_volumes = [_given(volume) for volume in label.get("volumes", ()) if is_short(volume)]
-    memory = resources.resolve(document, path, label)["memory"] or 0
+    memory = resolved.get("memory") or 0
     unnamed = [volume for volume in _unnamed(label, memory) if volume.mount_path]
     taken = {volume["name"] for volume in raw} | {volume.name for volume in named_volumes}
     short = (*named_volumes, *_with_names(unnamed, taken))
     amounts = [*map(_memory, raw), *map(_short_memory, short)]
-    return Volumes(
+    volumes = Volumes(
         raw=raw,
         mounts=tuple(label.get("volume-mounts", ())),
         short=short,
@@ -86,6 +135,10 @@ def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Volumes
         unbounded_memory=None in amounts,
         tempdir=_tmpfs_path(label) if _sets_tempdir(label) else None,
     )
+    return {"volumes": volumes}
+
+
+TOPIC = Topic(OPTIONS, resolve, check)
 
 
 # --- claims ------------------------------------------------------------------------------------
@@ -126,7 +179,7 @@ def _made(name: str, options: Mapping[str, Any]) -> VolumeClaim:
     )
 
 
-def _claims(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _claims(review: Review, path: Path, label: RawLabel) -> None:
     made: dict[str, tuple[Path, VolumeClaim]] = {}
     for place, name, options in _claims_asked_for(path, label):
         if not review.sound(place):
@@ -144,9 +197,7 @@ def _claims(review: Review, path: Path, label: dict[str, Any]) -> None:
             review.wrong(inside, f"the claim {name} as {review.place(first)} has it made")
 
 
-def _access_modes(
-    review: Review, place: Path, options: Mapping[str, Any], label: dict[str, Any]
-) -> None:
+def _access_modes(review: Review, place: Path, options: Mapping[str, Any], label: RawLabel) -> None:
     modes = options.get("access-modes", ())
     if ONE_POD not in modes:
         return
@@ -193,7 +244,7 @@ def _names(review: Review, path: Path) -> None:
             review.wrong((*item_path, "name"), "the name of one of the label's volumes")
 
 
-def _paths(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _paths(review: Review, path: Path, label: RawLabel) -> None:
     first: dict[str, Path] = {}
     for place, mounted in _mounted(review, path, label):
         if not review.sound(place) or not isinstance(mounted, str):
@@ -209,7 +260,7 @@ def _paths(review: Review, path: Path, label: dict[str, Any]) -> None:
                 review.wrong(place, said, hint)
 
 
-def _mounted(review: Review, path: Path, label: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
+def _mounted(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path, Any]]:
     """Where each volume is mounted, and where that is said."""
     for place, mount in review.mappings((*path, "volume-mounts")):
         yield (*place, "mountPath"), mount.get("mountPath")
@@ -233,12 +284,11 @@ def _mounted(review: Review, path: Path, label: dict[str, Any]) -> Iterator[tupl
 # --- what is in memory ---------------------------------------------------------------------------
 
 
-def _memory_volumes(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _memory_volumes(review: Review, path: Path, label: RawLabel) -> None:
     """Refuse what the memory limit would never let be filled."""
-    if not review.sound(path, *resources.KEYS):
+    if not review.sound(path, *resources.TOPIC.keys):
         return
-    taken = resources.resolve(review.document, path, label)
-    memory, limit = taken["memory"], taken["memory_limit"]
+    memory, limit = resources.request_and_limit(review.document, path, label, "memory")
     for place, size in _sizes_in_memory(review, path, label):
         if limit is not None and review.sound(place) and size > limit:
             review.wrong(place, f"the memory limit ({limit} MiB) or less, which it counts towards")
@@ -260,9 +310,7 @@ def _note_unbounded(review: Review, path: Path) -> None:
             )
 
 
-def _sizes_in_memory(
-    review: Review, path: Path, label: dict[str, Any]
-) -> Iterator[tuple[Path, int]]:
+def _sizes_in_memory(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path, int]]:
     """MiB of each volume in memory whose size is its own, and where that is said."""
     if (size := whole(label.get("shared-memory"))) is not None:
         yield (*path, "shared-memory"), size
@@ -273,7 +321,7 @@ def _sizes_in_memory(
             yield (*place, "spec", "size-limit"), size
 
 
-def _tempdir(review: Review, path: Path, label: dict[str, Any]) -> None:
+def _tempdir(review: Review, path: Path, label: RawLabel) -> None:
     if not _sets_tempdir(label):
         return
     for place, variable in review.mappings((*path, "env")):

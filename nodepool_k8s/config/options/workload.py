@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Validator
-from nodepool_k8s.config.label_settings import Workload
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, written_list
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Items, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a pod runs; where neither command nor arguments are given, it sleeps."""
+
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    pod_info_env: bool = True
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    working_dir: str | None = None
+
 
 ENV = Section(
     "a mapping with name and value (anything else needs the label's own spec)",
@@ -24,23 +36,37 @@ ENV = Section(
 
 _WORD = values.scalar("text")
 
-KEYS: Mapping[str, Validator] = {
-    "env": Items("a list of mappings with name and value", ENV),
-    "pod-info-env": values.switch(),
-    "command": Items(
-        "a list of at least one text: a program and its arguments", _WORD, empty=False
+
+def _env(document: Document, place: Path) -> tuple[tuple[str, str], ...]:
+    """Take texts as they are written: ``1.10`` is not ``1.1``."""
+    return tuple(
+        (variable["name"], document.written((*place, number, "value")))
+        for number, variable in enumerate(document.get(place))
+    )
+
+
+OPTIONS = (
+    Option(
+        "env",
+        Items("a list of mappings with name and value", ENV),
+        field="env",
+        read=_env,
+        pool_default=True,
     ),
-    "args": Items("a list of texts: arguments", _WORD),
-    "working-dir": values.absolute_path(),
-}
+    Option("pod-info-env", values.switch(), field="pod_info_env", pool_default=True),
+    # No pool default for a command: it depends on the image, which is the label's.
+    Option(
+        "command",
+        Items("a list of at least one text: a program and its arguments", _WORD, empty=False),
+        field="command",
+        read=written_list,
+    ),
+    Option("args", Items("a list of texts: arguments", _WORD), field="args", read=written_list),
+    Option("working-dir", values.absolute_path(), field="working_dir", pool_default=True),
+)
 
-DEFAULTS = frozenset({"env", "pod-info-env", "working-dir"})
-"""Not a command: what an image can run is the image's, and the label's, matter."""
 
-IN_NAMESPACE: frozenset[str] = frozenset()
-
-
-def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
+def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report variables that are there twice, and tell of values that become text."""
     place = (*path, "env")
     review.unique(place, "name", "variable")
@@ -49,23 +75,9 @@ def check(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any
             review.note((*item_path, "value"), "becomes text as it is written; quote it to say so")
 
 
-def resolve(document: Document, path: Path, label: Mapping[str, Any]) -> Workload:
-    """Take texts as they are written: ``1.10`` is not ``1.1``."""
-    return Workload(
-        env=tuple(
-            (variable["name"], document.written((*path, "env", place, "value")))
-            for place, variable in enumerate(label.get("env", ()))
-        ),
-        pod_info_env=label.get("pod-info-env", True),
-        command=_list(document, path, label, "command"),
-        args=_list(document, path, label, "args"),
-        working_dir=label.get("working-dir"),
-    )
+def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
+    """Build the record."""
+    return {"workload": Workload(**fields(OPTIONS, document, path, label))}
 
 
-def _list(
-    document: Document, path: Path, label: Mapping[str, Any], key: str
-) -> tuple[str, ...] | None:
-    if key not in label:
-        return None
-    return tuple(document.written((*path, key, place)) for place in range(len(label[key])))
+TOPIC = Topic(OPTIONS, resolve, check)

@@ -8,8 +8,14 @@ import pytest
 from cluster import ClusterError, LocalCluster
 
 from nodepool_k8s import manifests
-from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
-from nodepool_k8s.config.settings import AccessTokenSettings, LaunchSettings
+from nodepool_k8s.config.settings import (
+    AccessTokenSettings,
+    LaunchSettings,
+    Placement,
+    Security,
+    Volumes,
+    Workload,
+)
 from nodepool_k8s.errors import ApiError
 from nodepool_k8s.kubernetes.client import ApiClient
 from nodepool_k8s.kubernetes.cluster import Cluster

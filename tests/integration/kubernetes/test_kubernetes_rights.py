@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nodepool_k8s import manifests
-from nodepool_k8s.config.label_settings import Copies, CopySource
+from nodepool_k8s.config.settings import Copies, CopySource
 from nodepool_k8s.errors import ApiError, MissingRights, SourceUnusable
 from nodepool_k8s.kubernetes import rights
 from nodepool_k8s.kubernetes.client import ApiClient

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Copies, CopySource
-from nodepool_k8s.config.settings import Label
+from nodepool_k8s.config.settings import Copies, CopySource, Label
 
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Site

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nodepool_k8s.config import load, schema
 from nodepool_k8s.config.document import compose
-from nodepool_k8s.config.label_settings import VolumeKind
 from nodepool_k8s.config.options import network, security, volumes
+from nodepool_k8s.config.settings import VolumeKind
 from nodepool_k8s.errors import ConfigError
 
 KEYS = st.sampled_from(sorted({key for keys in schema.SECTIONS.values() for key in keys}))
@@ -83,7 +83,7 @@ def test_any_structure(tmp_path: Path, data: Any, other: Any) -> None:
 
 
 TOPICS = (volumes, security, network)
-TOPIC_KEYS = sorted({key for topic in TOPICS for key in topic.KEYS})
+TOPIC_KEYS = sorted({key for topic in TOPICS for key in topic.TOPIC.keys})
 TOPIC_WORDS = [
     *map(str, VolumeKind),
     *("name", "spec", "path", "size", "1Gi", "volume_type", "volume-type", "mount_path"),

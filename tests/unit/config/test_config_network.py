@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Network, ServicePort
+from nodepool_k8s.config.settings import Network, ServicePort
 
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Site

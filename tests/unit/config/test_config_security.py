@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Security
+from nodepool_k8s.config.settings import Security
 
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Site

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
 from nodepool_k8s.config.settings import (
     AccessTokenSettings,
     Label,
     LaunchSettings,
+    Placement,
     Pool,
     Provider,
+    Security,
     Settings,
     TopLabel,
+    Volumes,
     WebAppSettings,
+    Workload,
     ZooKeeperServer,
     ZooKeeperTLS,
 )

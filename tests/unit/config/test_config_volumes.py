@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
+from nodepool_k8s.config.settings import Volume, VolumeClaim, VolumeKind, Volumes
 
 if TYPE_CHECKING:
     from tests.unit.config.conftest import Site

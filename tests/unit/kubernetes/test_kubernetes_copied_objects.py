@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from nodepool_k8s.config.label_settings import CopySource
+from nodepool_k8s.config.settings import CopySource
 from nodepool_k8s.errors import ClusterUnreachable, SourceUnusable
 from nodepool_k8s.kubernetes import copied_objects
 from nodepool_k8s.kubernetes.client import ApiClient

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_k8s import manifests, naming
-from nodepool_k8s.config.label_settings import Placement, Security, Volumes, Workload
-from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.config.settings import (
+    Label,
+    Placement,
+    Pool,
+    Provider,
+    Security,
+    Volumes,
+    Workload,
+)
 from nodepool_k8s.manifests import NodeObjects
 from nodepool_k8s.model import LabelType
 

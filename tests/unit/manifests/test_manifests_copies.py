@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Copies, CopySource
-from nodepool_k8s.config.settings import Label, Pool, Provider
+from nodepool_k8s.config.settings import Copies, CopySource, Label, Pool, Provider
 from nodepool_k8s.manifests import NodeObjects, outlives_pods, unfit
 from nodepool_k8s.manifests.copies import REGISTRY_TYPES
 from nodepool_k8s.model import LabelType, SourceContent

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Network, ServicePort
+from nodepool_k8s.config.settings import Network, ServicePort
 from nodepool_k8s.manifests import network
 from nodepool_k8s.manifests.object_labels import Manifest
 

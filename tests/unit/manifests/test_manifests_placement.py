@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Placement, Workload
+from nodepool_k8s.config.settings import Placement, Workload
 from nodepool_k8s.manifests import placement, workload
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Security
+from nodepool_k8s.config.settings import Security
 from nodepool_k8s.manifests import security
 from nodepool_k8s.manifests.object_labels import Manifest
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_k8s.config.label_settings import Volume, VolumeClaim, VolumeKind, Volumes
+from nodepool_k8s.config.settings import Volume, VolumeClaim, VolumeKind, Volumes
 from nodepool_k8s.manifests import volumes
 from nodepool_k8s.manifests.object_labels import Manifest
 

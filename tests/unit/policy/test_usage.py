@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodepool_k8s.config.label_settings import Volumes
-from nodepool_k8s.config.settings import Label
+from nodepool_k8s.config.settings import Label, Volumes
 from nodepool_k8s.model import LabelType
 from nodepool_k8s.policy.usage import pod_requests, usage
 

@@ -1,0 +1,1 @@
+"""The launcher under virtual time: an ensemble in memory, seeded faults, a judge."""

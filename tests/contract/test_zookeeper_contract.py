@@ -27,8 +27,9 @@ from simulation.ensemble import (
     Sync,
     WatchEvent,
 )
-from simulation.tree import Check, Create, Delete, Multi, MultiFailed, RequestFailed, SetData, Stat
+from simulation.tree import CreateSequence, Multi, MultiFailed, RequestFailed, SingleWrite, Stat
 
+from nodepool_k8s.zookeeper.operations import Check, Create, Delete, SetData
 from nodepool_k8s.zookeeper.recursive_watch import RecursiveWatchClient
 from tests.support.waiting import eventually
 
@@ -118,10 +119,12 @@ class Real:
             case _:
                 return self._write_one(request)
 
-    def _write_one(self, request: Create | SetData | Delete | Check) -> Any:
+    def _write_one(self, request: SingleWrite) -> Any:
         match request:
-            case Create(path, data, ephemeral, sequence):
-                return self._kazoo.create(path, data, ephemeral=ephemeral, sequence=sequence)
+            case Create(path, data, ephemeral):
+                return self._kazoo.create(path, data, ephemeral=ephemeral)
+            case CreateSequence(path, data, ephemeral):
+                return self._kazoo.create(path, data, ephemeral=ephemeral, sequence=True)
             case SetData(path, data, version):
                 self._kazoo.set(path, data, version)
             case Delete(path, version):
@@ -133,10 +136,12 @@ class Real:
         await asyncio.to_thread(self._kazoo.close)
 
 
-def _write(transaction: Any, operation: Create | SetData | Delete | Check) -> None:
+def _write(transaction: Any, operation: SingleWrite) -> None:
     match operation:
-        case Create(path, data, ephemeral, sequence):
-            transaction.create(path, data, None, ephemeral, sequence)
+        case Create(path, data, ephemeral):
+            transaction.create(path, data, None, ephemeral)
+        case CreateSequence(path, data, ephemeral):
+            transaction.create(path, data, None, ephemeral, True)
         case SetData(path, data, version):
             transaction.set_data(path, data, version)
         case Delete(path, version):
@@ -170,37 +175,45 @@ def _stat(stat: Any) -> Stat:
     )
 
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.integration)])
-async def new_connection(request: pytest.FixtureRequest) -> AsyncIterator[NewConnection]:
+@pytest.fixture
+async def simulated_connections() -> AsyncIterator[NewConnection]:
+    delays = Delays(network=0.001, commit=0.001)
+    ensemble = Ensemble(asyncio.get_running_loop(), random.Random(1), servers=3, delays=delays)
     opened: list[Connection] = []
 
-    if request.param == "simulated":
-        delays = Delays(network=0.001, commit=0.001)
-        ensemble = Ensemble(asyncio.get_running_loop(), random.Random(1), servers=3, delays=delays)
-
-        async def connect() -> Connection:
-            opened.append(Simulated(ensemble))
-            return opened[-1]
-
-    else:
-        cluster: LocalCluster = request.getfixturevalue("fake_cluster")
-        chroot: str = request.getfixturevalue("chroot")
-        hosts = f"{cluster.zookeeper}{chroot}"
-        bare = RecursiveWatchClient(hosts=cluster.zookeeper)
-        await asyncio.to_thread(bare.start)
-        await asyncio.to_thread(bare.ensure_path, chroot)
-        await asyncio.to_thread(bare.stop)
-        await asyncio.to_thread(bare.close)
-
-        async def connect() -> Connection:
-            real = Real(hosts)
-            await real.start()
-            opened.append(real)
-            return real
+    async def connect() -> Connection:
+        opened.append(Simulated(ensemble))
+        return opened[-1]
 
     yield connect
     for connection in opened:
         await connection.close()
+
+
+@pytest.fixture
+async def real_connections(fake_cluster: LocalCluster, chroot: str) -> AsyncIterator[NewConnection]:
+    bare = RecursiveWatchClient(hosts=fake_cluster.zookeeper)
+    await asyncio.to_thread(bare.start)
+    await asyncio.to_thread(bare.ensure_path, chroot)
+    await asyncio.to_thread(bare.stop)
+    await asyncio.to_thread(bare.close)
+    opened: list[Connection] = []
+
+    async def connect() -> Connection:
+        real = Real(f"{fake_cluster.zookeeper}{chroot}")
+        await real.start()
+        opened.append(real)
+        return real
+
+    yield connect
+    for connection in opened:
+        await connection.close()
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.integration)])
+def new_connection(request: pytest.FixtureRequest) -> NewConnection:
+    found: NewConnection = request.getfixturevalue(f"{request.param}_connections")
+    return found
 
 
 @pytest.fixture
@@ -232,13 +245,13 @@ async def test_setting_counts_the_version(zookeeper: Connection) -> None:
     assert (data, stat.version) == (b"two", 1)
     assert stat.modified_zxid > stat.created_zxid
     await fails_with("BadVersion", zookeeper.request(SetData("/a", b"three", 0)))
-    await zookeeper.request(SetData("/a", b"any"))
+    await zookeeper.request(SetData("/a", b"any", -1))
 
 
 async def test_what_is_missing(zookeeper: Connection) -> None:
     await fails_with("NoNode", zookeeper.request(Get("/a")))
     await fails_with("NoNode", zookeeper.request(Children("/a")))
-    await fails_with("NoNode", zookeeper.request(SetData("/a", b"")))
+    await fails_with("NoNode", zookeeper.request(SetData("/a", b"", -1)))
     await fails_with("NoNode", zookeeper.request(Delete("/a")))
     await fails_with("NoNode", zookeeper.request(Create("/a/b")))
     assert await zookeeper.request(Exists("/a")) is None
@@ -261,11 +274,11 @@ async def test_a_path_can_exist_once(zookeeper: Connection) -> None:
 
 async def test_sequences_count_creations_only(zookeeper: Connection) -> None:
     await zookeeper.request(Create("/a"))
-    assert await zookeeper.request(Create("/a/x-", sequence=True)) == "/a/x-0000000000"
+    assert await zookeeper.request(CreateSequence("/a/x-")) == "/a/x-0000000000"
     await zookeeper.request(Create("/a/plain"))
     await zookeeper.request(Delete("/a/plain"))
-    await zookeeper.request(SetData("/a", b"changed"))
-    assert await zookeeper.request(Create("/a/y-", sequence=True)) == "/a/y-0000000002"
+    await zookeeper.request(SetData("/a", b"changed", -1))
+    assert await zookeeper.request(CreateSequence("/a/y-")) == "/a/y-0000000002"
     await fails_with("NodeExists", zookeeper.request(Create("/a/y-0000000002")))
     assert await zookeeper.request(Children("/a")) == ["x-0000000000", "y-0000000002"]
 
@@ -273,7 +286,7 @@ async def test_sequences_count_creations_only(zookeeper: Connection) -> None:
 async def test_sequences_begin_again_with_a_new_parent(zookeeper: Connection) -> None:
     for _ in range(2):
         await zookeeper.request(Create("/a"))
-        path = await zookeeper.request(Create("/a/", sequence=True))
+        path = await zookeeper.request(CreateSequence("/a/"))
         assert path == "/a/0000000000"
         await zookeeper.request(Delete(path))
         await zookeeper.request(Delete("/a"))
@@ -321,7 +334,7 @@ async def test_a_multi_applies_in_order(zookeeper: Connection) -> None:
                 Create("/a/b", ephemeral=True),
                 SetData("/a", b"y", 0),
                 Check("/a", 1),
-                Create("/a/n-", sequence=True),
+                CreateSequence("/a/n-"),
             )
         )
     )
@@ -336,7 +349,7 @@ async def test_a_multi_applies_in_order(zookeeper: Connection) -> None:
     ("last", "error"),
     [
         (Check("/kept", 5), "BadVersion"),
-        (SetData("/missing", b""), "NoNode"),
+        (SetData("/missing", b"", -1), "NoNode"),
         (Create("/kept"), "NodeExists"),
         (Delete("/kept"), "NotEmpty"),
         (Create("/e/child"), "NoChildrenForEphemerals"),
@@ -364,7 +377,7 @@ async def test_a_failed_multi_changes_nothing(
     assert (data, stat.version) == (b"before", 0)
     assert await zookeeper.request(Get("/kept/child")) == (b"", stat_of_new_child(stat))
     assert (await zookeeper.request(Get("/e")))[1].owner == zookeeper.session_id
-    assert await zookeeper.request(Create("/kept/", sequence=True)) == "/kept/0000000001"
+    assert await zookeeper.request(CreateSequence("/kept/")) == "/kept/0000000001"
 
 
 class stat_of_new_child:  # noqa: N801
@@ -405,9 +418,9 @@ async def test_a_watch_tells_all_below_in_order(new_connection: NewConnection) -
     await reader.request(AddWatch("/a"))
     await writer.request(Create("/a/b"))
     await writer.request(Create("/a/b/c", ephemeral=True))
-    await writer.request(SetData("/a/b", b"x"))
-    await writer.request(SetData("/ab", b"not watched"))
-    await writer.request(Multi((Delete("/a/b/c"), Delete("/a/b"), SetData("/a", b"y"))))
+    await writer.request(SetData("/a/b", b"x", -1))
+    await writer.request(SetData("/ab", b"not watched", -1))
+    await writer.request(Multi((Delete("/a/b/c"), Delete("/a/b"), SetData("/a", b"y", -1))))
     await reader.request(Sync("/"))
     # An event comes before the answer to whatever is asked after it.
     assert reader.events == [

@@ -17,17 +17,14 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
+from nodepool_k8s.zookeeper.operations import Create, SetData
 from simulation.tree import (
-    Check,
-    Create,
     Created,
-    Delete,
+    CreateSequence,
     Deleted,
     Effect,
     Multi,
-    MultiFailed,
     RequestFailed,
-    SetData,
     Tree,
     Write,
 )
@@ -402,22 +399,21 @@ class Link:
         for pending in self._queue:
             if pending.proposed:
                 continue
-            if isinstance(pending.request, Create | SetData | Delete | Check | Multi):
-                self._propose(pending)
+            if not isinstance(pending.request, Get | Children | Exists | Sync | AddWatch):
+                self._propose(pending, pending.request)
             elif pending is self._queue[0]:
                 self._read(pending)
             else:
                 break  # A read waits for the session's own writes before it.
         self._answer_in_order()
 
-    def _propose(self, pending: _Pending) -> None:
+    def _propose(self, pending: _Pending, write: Write) -> None:
         pending.proposed = True
         self._count(pending.request)
         try:
             if self._ensemble.chance(self._ensemble.throttled):
                 raise RequestFailed("ThrottledOp")
-            assert not isinstance(pending.request, Get | Children | Exists | Sync | AddWatch)
-            transaction = self._ensemble.propose(pending.request, self._client.session_id)
+            transaction = self._ensemble.propose(write, self._client.session_id)
         except (RequestFailed, SessionExpired) as error:
             pending.error = error
             self._count_failure(error)
@@ -666,7 +662,7 @@ def _is_below(path: str, watched: str) -> bool:
 def _created_path(request: Request, transaction: Transaction) -> Any:
     """What a write answers: a create its path, a multi the path of each create in it."""
     created = [effect.path for effect in transaction.effects if isinstance(effect, Created)]
-    if isinstance(request, Create):
+    if isinstance(request, Create | CreateSequence):
         return created[0]
     return created if isinstance(request, Multi) else None
 
@@ -675,23 +671,5 @@ def _size(request: Request) -> int:
     """Bytes of a request on the wire, near enough."""
     if isinstance(request, Multi):
         return sum(9 + _size(operation) for operation in request.operations)
-    data = len(request.data) if isinstance(request, Create | SetData) else 0
+    data = len(request.data) if isinstance(request, Create | CreateSequence | SetData) else 0
     return data + len(request.path) + 40
-
-
-__all__ = [
-    "AddWatch",
-    "Children",
-    "Client",
-    "ConnectionBroke",
-    "Delays",
-    "Ensemble",
-    "Exists",
-    "Get",
-    "MultiFailed",
-    "Server",
-    "SessionExpired",
-    "State",
-    "Sync",
-    "WatchEvent",
-]

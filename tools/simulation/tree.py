@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
+
 SEQUENCE_DIGITS = 10
 
 
@@ -38,48 +40,26 @@ class MultiFailed(RequestFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
-    """Create a znode; its name gets a sequence number behind it with ``sequence``."""
+class CreateSequence:
+    """Create a znode whose name ends in the next sequence number of its parent."""
 
     path: str
     data: bytes = b""
     ephemeral: bool = False
-    sequence: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetData:
-    """Replace the data at that version; -1 is any version."""
-
-    path: str
-    data: bytes
-    version: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete a znode without children at that version; -1 is any version."""
-
-    path: str
-    version: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Require that version; only in a multi."""
-
-    path: str
-    version: int = -1
+SingleWrite: TypeAlias = Operation | CreateSequence
+"""The launcher's own operations, and the one that is in none of its transactions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Multi:
     """All of it or nothing."""
 
-    operations: tuple[Create | SetData | Delete | Check, ...]
+    operations: tuple[SingleWrite, ...]
 
 
-Write: TypeAlias = Create | SetData | Delete | Check | Multi
+Write: TypeAlias = SingleWrite | Multi
 
 
 # --- effects -----------------------------------------------------------------------------------
@@ -217,7 +197,7 @@ class Tree:
         return effects
 
     def _perform_one(
-        self, operation: Create | SetData | Delete | Check, session: int, zxid: int, now_ms: int
+        self, operation: SingleWrite, session: int, zxid: int, now_ms: int
     ) -> list[Effect]:
         effect = self._prepare(operation, session)
         if effect is None:
@@ -225,10 +205,13 @@ class Tree:
         self.apply(effect, zxid, now_ms)
         return [effect]
 
-    def _prepare(self, operation: Create | SetData | Delete | Check, session: int) -> Effect | None:
+    def _prepare(self, operation: SingleWrite, session: int) -> Effect | None:
         match operation:
-            case Create(path, data, ephemeral, sequence):
-                return Created(self._new_path(path, sequence), data, session if ephemeral else 0)
+            case Create(path, data, ephemeral):
+                return Created(self._new_path(path), data, session if ephemeral else 0)
+            case CreateSequence(path, data, ephemeral):
+                path = self._with_sequence(path)
+                return Created(self._new_path(path), data, session if ephemeral else 0)
             case SetData(path, data, version):
                 self._require_version(path, version)
                 return Changed(path, data)
@@ -240,10 +223,11 @@ class Tree:
                 self._require_version(path, version)
                 return None
 
-    def _new_path(self, path: str, sequence: bool) -> str:
+    def _with_sequence(self, path: str) -> str:
+        return f"{path}{self._existing(_parent(path)).creations:0{SEQUENCE_DIGITS}d}"
+
+    def _new_path(self, path: str) -> str:
         parent = self._existing(_parent(path))
-        if sequence:
-            path = f"{path}{parent.creations:0{SEQUENCE_DIGITS}d}"
         if path in self._znodes:
             raise RequestFailed("NodeExists")
         if parent.owner:
@@ -288,12 +272,12 @@ class Tree:
 
     # --- undoing a multi ------------------------------------------------------------------------
 
-    def _snapshot(self, operation: Create | SetData | Delete | Check) -> _Undo:
+    def _snapshot(self, operation: SingleWrite) -> _Undo:
         """What the operation may change: the znode (or, with a sequence, its parent's children)."""
         parent = self._znodes.get(_parent(operation.path))
         path = operation.path
-        if isinstance(operation, Create) and operation.sequence and parent is not None:
-            path = f"{path}{parent.creations:0{SEQUENCE_DIGITS}d}"
+        if isinstance(operation, CreateSequence) and parent is not None:
+            path = self._with_sequence(path)
         return _Undo(
             path,
             _copied(self._znodes.get(path)),

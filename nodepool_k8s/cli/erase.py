@@ -9,7 +9,7 @@ from nodepool_k8s.cli import common, progress
 from nodepool_k8s.config.settings import ZooKeeperSettings
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.manifests import DEPLOYMENT_LABEL, PROVIDER_LABEL
-from nodepool_k8s.naming import valid_label_value
+from nodepool_k8s.names import valid_label_value
 from nodepool_k8s.znodes import paths
 
 

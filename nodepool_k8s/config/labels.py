@@ -6,9 +6,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from nodepool_k8s.config import options
-from nodepool_k8s.config.names import is_dns_label, is_subdomain, template_fields
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
+from nodepool_k8s.config.values import template_fields
+from nodepool_k8s.names import is_dns_label, is_subdomain
 
 Listed = frozenset[str] | None
 """Names of the top-level labels; None where that list itself is malformed."""

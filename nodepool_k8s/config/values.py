@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from nodepool_k8s.config.names import (
-    MAX_POOL_NAME,
-    as_dns_label,
-    is_dns_label,
-    is_env_name,
-    is_label_key,
-    is_label_value,
-    is_subdomain,
-    template_fields,
-)
 from nodepool_k8s.config.problems import Wrong
 from nodepool_k8s.config.quantities import (
     MB,
@@ -28,8 +19,18 @@ from nodepool_k8s.config.quantities import (
     seconds,
     whole,
 )
+from nodepool_k8s.names import (
+    is_dns_label,
+    is_env_name,
+    is_label_key,
+    is_label_value,
+    is_subdomain,
+)
 
 _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?\]?", re.ASCII)
+
+MAX_POOL_NAME = 48
+"""A namespace's 63 characters, less a node's id, an attempt's number and two hyphens."""
 
 LARGEST_ID = 2**31 - 1
 """The largest number of a user or a group that Kubernetes accepts."""
@@ -206,6 +207,11 @@ def url() -> Value:
     return Value("an address like https://kubernetes.example.org:6443", accepts)
 
 
+def _as_pool_name(text: str) -> str:
+    """The nearest valid name of a text; '' where nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_POOL_NAME].strip("-")
+
+
 def pool_name() -> Value:
     """A name that namespaces can begin with."""
     return Value(
@@ -213,8 +219,8 @@ def pool_name() -> Value:
         "because namespaces are named <pool>-<node id>-<attempt>",
         lambda value: is_dns_label(value) and len(value) <= MAX_POOL_NAME,
         lambda value: (
-            f"for example '{as_dns_label(value)}'"
-            if isinstance(value, str) and as_dns_label(value)
+            f"for example '{_as_pool_name(value)}'"
+            if isinstance(value, str) and _as_pool_name(value)
             else ""
         ),
     )
@@ -271,6 +277,14 @@ def label_value() -> Value:
             is_label_value(value) if isinstance(value, str) else isinstance(value, (int, float))
         ),
     )
+
+
+def template_fields(value: str) -> list[str] | None:
+    """The fields that a format string names; None where it is not well-formed."""
+    try:
+        return [field for _, field, _, _ in string.Formatter().parse(value) if field is not None]
+    except ValueError:
+        return None
 
 
 def template() -> Value:

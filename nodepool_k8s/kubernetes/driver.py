@@ -28,7 +28,7 @@ from nodepool_k8s.manifests import (
     valid_dynamic_labels,
 )
 from nodepool_k8s.model import LabelType, Namespace, Node, NodeRequest, Pod
-from nodepool_k8s.naming import valid_label_value
+from nodepool_k8s.names import valid_label_value
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
 from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, replicas_of, token_times
 

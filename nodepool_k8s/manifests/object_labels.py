@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nodepool_k8s.naming import NAME_LENGTH, valid_name
+from nodepool_k8s.names import NAME_LENGTH, valid_name
 
 Manifest = dict[str, Any]
 

@@ -29,7 +29,7 @@ from nodepool_k8s.manifests.object_labels import (
 )
 from nodepool_k8s.manifests.pod import pod_spec
 from nodepool_k8s.model import EMPTY, LabelType, SourceContent, empty
-from nodepool_k8s.naming import NAME_LENGTH, valid_label_value, valid_name
+from nodepool_k8s.names import NAME_LENGTH, valid_label_value, valid_name
 
 DEFAULT_ACCOUNT = "default"
 ROOT_CA = "kube-root-ca.crt"

@@ -13,7 +13,7 @@ from string import Formatter
 from typing import Any
 
 from nodepool_k8s.model import NodeRequest
-from nodepool_k8s.naming import is_label_key, valid_label_value
+from nodepool_k8s.names import is_label_key, valid_label_value
 
 LONGEST_WIDTH = 256
 """More than a label can hold; without a bound, a width could ask for all the memory."""

@@ -11,11 +11,11 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import json_value
-from nodepool_k8s.config.names import is_subdomain
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.problems import Path, Wrong
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Items, Section
+from nodepool_k8s.names import is_subdomain
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Any
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Entries, Validator
-from nodepool_k8s.config.names import is_label_key, is_label_value
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.problems import Path, Wrong
@@ -17,6 +16,7 @@ from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
 from nodepool_k8s.config.sections import Form, Items, Section
 from nodepool_k8s.model import empty
+from nodepool_k8s.names import is_label_key, is_label_value
 
 
 @dataclass(frozen=True, slots=True)

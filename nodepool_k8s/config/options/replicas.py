@@ -11,7 +11,7 @@ from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.naming import NAME_LENGTH
+from nodepool_k8s.names import NAME_LENGTH
 
 
 def _count(document: Document, place: Path) -> int | None:

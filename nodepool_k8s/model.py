@@ -93,10 +93,7 @@ class Resources(Mapping[str, int]):
 
     def numbers(self) -> dict[str, int | float]:
         """Whole units, as JSON numbers: integers where they are whole."""
-        return {
-            name: milli // MILLI if milli % MILLI == 0 else milli / MILLI
-            for name, milli in self._milli.items()
-        }
+        return {name: whole_units(milli) for name, milli in self._milli.items()}
 
     def amount(self, name: str) -> int:
         """Thousandths of ``name``; 0 where it is not mentioned."""
@@ -127,6 +124,11 @@ class Resources(Mapping[str, int]):
 
     def __repr__(self) -> str:
         return f"Resources({self.numbers()})"
+
+
+def whole_units(milli: int) -> int | float:
+    """Thousandths as a JSON number of whole units: an integer where it is whole."""
+    return milli // MILLI if milli % MILLI == 0 else milli / MILLI
 
 
 def _to_milli(amount: float) -> int:

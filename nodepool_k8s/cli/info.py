@@ -13,7 +13,7 @@ from nodepool_k8s.cli.list import row
 from nodepool_k8s.client import Viewer, connection
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import NodepoolK8sError
-from nodepool_k8s.model import MILLI
+from nodepool_k8s.model import whole_units
 
 LEDGER_COLUMNS = {"pool": "Pool", "resource": "Resource", "used": "Used", "limit": "Limit"}
 
@@ -71,12 +71,8 @@ async def _quota(viewer: Viewer, settings: Settings, provider: str) -> list[pres
                 "pool": name,
                 "resource": resource,
                 "used": used.get(resource, 0),
-                "limit": _whole(limits[resource]) if resource in limits else None,
+                "limit": whole_units(limits[resource]) if resource in limits else None,
             }
             for resource in sorted({*used, *limits})
         ]
     return rows
-
-
-def _whole(milli: int) -> int | float:
-    return milli / MILLI if milli % MILLI else milli // MILLI

@@ -21,7 +21,14 @@ from nodepool_k8s.launcher.launch_context import FailureObserver
 from nodepool_k8s.launcher.pool_queue import PoolQueue
 from nodepool_k8s.launcher.provider_upkeep import Stuck
 from nodepool_k8s.launcher.providers import Providers
-from nodepool_k8s.model import MILLI, Node, NodeRequest, NodeState, RequestState, Resources
+from nodepool_k8s.model import (
+    Node,
+    NodeRequest,
+    NodeState,
+    RequestState,
+    Resources,
+    whole_units,
+)
 from nodepool_k8s.redaction import redact_record
 from nodepool_k8s.znodes.paths import ledger_path
 from nodepool_k8s.znodes.requests import refusal_reasons
@@ -210,8 +217,8 @@ class View:
         names = dict.fromkeys([*pool.limits, *used])
         return {
             name: {
-                "used": _whole(used.amount(name)),
-                "limit": _whole(pool.limits[name]) if name in pool.limits else None,
+                "used": whole_units(used.amount(name)),
+                "limit": whole_units(pool.limits[name]) if name in pool.limits else None,
             }
             for name in names
         }
@@ -300,10 +307,6 @@ class View:
             if stuck.external_id not in known
         ]
         return rows
-
-
-def _whole(milli: int) -> int | float:
-    return milli // MILLI if milli % MILLI == 0 else milli / MILLI
 
 
 def _waiting_row(queue: PoolQueue, request: NodeRequest, now: float) -> Row:

@@ -26,7 +26,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from nodepool_k8s import __version__
-from nodepool_k8s.model import RAM, STORAGE, RequestState
+from nodepool_k8s.model import MILLI, RAM, STORAGE, RequestState
 from nodepool_k8s.telemetry.state import Source, State, nodes_by
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -255,7 +255,7 @@ def _add_amounts(
 
 
 def _units(name: str, milli: int) -> float:
-    return milli * UNITS.get(name, 1) / 1000
+    return milli * UNITS.get(name, 1) / MILLI
 
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:

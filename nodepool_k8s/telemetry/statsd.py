@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import NodepoolK8sError
-from nodepool_k8s.model import INSTANCES, Component, Node, NodeState
+from nodepool_k8s.model import INSTANCES, Component, Node, NodeState, whole_units
 from nodepool_k8s.telemetry.state import State
 
 if TYPE_CHECKING:
@@ -193,14 +193,10 @@ def limit_gauges(settings: Settings) -> Gauges:
         limits = [0 if p.disabled else p.limits.get(INSTANCES) for p in provider.pools]
         known = [limit for limit in limits if limit is not None]
         if len(known) == len(limits):
-            yield f"nodepool.provider.{part(provider.name)}.max_servers", _units(sum(known))
+            yield f"nodepool.provider.{part(provider.name)}.max_servers", whole_units(sum(known))
     for tenant, amounts in settings.tenant_limits.items():
         for name, milli in amounts.items():
-            yield f"nodepool.tenant_limits.{part(tenant)}.{part(name)}", _units(milli)
-
-
-def _units(milli: int) -> float:
-    return milli // 1000 if milli % 1000 == 0 else milli / 1000
+            yield f"nodepool.tenant_limits.{part(tenant)}.{part(name)}", whole_units(milli)
 
 
 def launcher_gauges(queued: int) -> Gauges:

@@ -159,7 +159,7 @@ class Launcher:
         return summary(self.view.status(time.time()))
 
     async def _run(self) -> None:
-        self._client = ZooKeeperClient(self._settings.zookeeper)
+        self._client = self._new_client()
         try:
             if self._reloader is not None:
                 self._tasks.spawn("look for a changed configuration", self._reloader.run())
@@ -186,6 +186,9 @@ class Launcher:
                 log.warning("The ZooKeeper session is over; starting anew")
             await self._or_stopping(self._connect_anew())
 
+    def _new_client(self) -> ZooKeeperClient:
+        return ZooKeeperClient(self._settings.zookeeper, telemetry.ZooKeeperFigures())
+
     def _has_moved(self) -> bool:
         """Whether ZooKeeper is to be reached in another way than it is."""
         return self._settings.zookeeper != self._client.settings
@@ -197,7 +200,7 @@ class Launcher:
         it ended may have slipped into it: a lock, say, of which nobody knows. It ends here.
         """
         await self._client.close()
-        self._client = ZooKeeperClient(self._settings.zookeeper)
+        self._client = self._new_client()
         await self._connect()
 
     async def _connect(self) -> None:
@@ -211,7 +214,7 @@ class Launcher:
                 if not self._has_moved():
                     return
             await self._client.close()
-            self._client = ZooKeeperClient(self._settings.zookeeper)
+            self._client = self._new_client()
 
     async def _moved(self) -> None:
         while not self._has_moved():

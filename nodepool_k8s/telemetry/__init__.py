@@ -6,6 +6,7 @@ OpenTelemetry when the environment asks for them.
 
 from nodepool_k8s.telemetry.events import (
     LaunchFigures,
+    ZooKeeperFigures,
     api_called,
     claim_conflicted,
     leak_deleted,
@@ -21,9 +22,6 @@ from nodepool_k8s.telemetry.events import (
     statsd_server,
     stop,
     watch_opened,
-    zookeeper_asked,
-    zookeeper_connected,
-    zookeeper_lost,
 )
 from nodepool_k8s.telemetry.metrics import CONTENT_TYPE, forget, observe, render
 from nodepool_k8s.telemetry.state import PoolState, Source, State, TenantState
@@ -37,6 +35,7 @@ __all__ = [
     "State",
     "Statsd",
     "TenantState",
+    "ZooKeeperFigures",
     "api_called",
     "claim_conflicted",
     "forget",
@@ -58,7 +57,4 @@ __all__ = [
     "statsd_server",
     "stop",
     "watch_opened",
-    "zookeeper_asked",
-    "zookeeper_connected",
-    "zookeeper_lost",
 ]

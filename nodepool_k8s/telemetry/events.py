@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from nodepool_k8s import heard
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import LaunchError, SessionLost, describe
@@ -230,22 +229,20 @@ def verb_and_resource(method: str, path: str) -> tuple[str, str]:
     return verb, rest[0] if len(rest) == 2 else f"{rest[0]}/{rest[2]}"
 
 
-def zookeeper_asked(operation: str, seconds: float) -> None:
-    """ZooKeeper answered, or the connection broke."""
-    metrics.ZOOKEEPER.labels(operation).observe(seconds)
+class ZooKeeperFigures:
+    """Counts what a ZooKeeper client reports; its ``ZooKeeperObserver``."""
 
+    def answered(self, operation: str, seconds: float) -> None:
+        """Time an operation that was answered, or whose connection broke."""
+        metrics.ZOOKEEPER.labels(operation).observe(seconds)
 
-def zookeeper_connected(connected: bool) -> None:
-    """The connection to ZooKeeper came or went."""
-    metrics.ZOOKEEPER_CONNECTED.set(connected)
+    def connection_changed(self, connected: bool) -> None:
+        """Show whether there is a connection."""
+        metrics.ZOOKEEPER_CONNECTED.set(connected)
 
-
-def zookeeper_lost() -> None:
-    """The ZooKeeper session ended under us."""
-    metrics.ZOOKEEPER_LOST.inc()
-
-
-heard.asked, heard.connected, heard.lost = zookeeper_asked, zookeeper_connected, zookeeper_lost
+    def session_lost(self) -> None:
+        """Count a session that ended although the client was not closed."""
+        metrics.ZOOKEEPER_LOST.inc()
 
 
 def loop_lagged(seconds: float) -> None:

@@ -20,7 +20,6 @@ from kazoo import exceptions as kazoo_errors
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
-from nodepool_k8s import heard
 from nodepool_k8s.aio import race
 from nodepool_k8s.errors import (
     AlreadyExists,
@@ -33,6 +32,7 @@ from nodepool_k8s.errors import (
     ZooKeeperError,
 )
 from nodepool_k8s.znodes import paths
+from nodepool_k8s.zookeeper.observer import SilentObserver, ZooKeeperObserver
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
 from nodepool_k8s.zookeeper.recursive_watch import RecursiveWatchClient
 from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
@@ -102,8 +102,11 @@ class ZooKeeperSession:
 class ZooKeeperClient:
     """A connection to ZooKeeper for one event loop."""
 
-    def __init__(self, settings: ZooKeeperSettings) -> None:
+    def __init__(
+        self, settings: ZooKeeperSettings, observer: ZooKeeperObserver | None = None
+    ) -> None:
         self.settings = settings
+        self._observer = observer or SilentObserver()
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.Event()
         self._news = asyncio.Event()
@@ -229,8 +232,8 @@ class ZooKeeperClient:
             if state == KazooState.LOST:
                 self.session.end()
                 if not self._closing:
-                    heard.lost()
-        heard.connected(self.connected)
+                    self._observer.session_lost()
+        self._observer.connection_changed(self.connected)
         level = logging.DEBUG if self._closing else logging.INFO
         log.log(level, "ZooKeeper connection is %s", state.lower())
         self._news.set()
@@ -326,7 +329,7 @@ class ZooKeeperClient:
         except Exception as error:
             _translate(error)
         finally:
-            heard.asked(_name(function), time.monotonic() - began)
+            self._observer.answered(_name(function), time.monotonic() - began)
 
     async def _reconnected(self, session: ZooKeeperSession) -> None:
         """Wait for the connection to come back. Raises SessionLost when the session is over."""

@@ -17,6 +17,7 @@ from nodepool_k8s.launcher import daemon
 from nodepool_k8s.launcher.daemon import Launcher
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper.observer import ZooKeeperObserver
 from tests.support.admin import Admin
 from tests.support.site import Site
 from tests.support.waiting import PATIENCE_S, eventually
@@ -106,8 +107,8 @@ class Launchers:
     def start_unready(self, site: Site, intervals: Intervals = NORMAL) -> RunningLauncher:
         clients: list[ZooKeeperClient] = []
 
-        def connect(settings: ZooKeeperSettings) -> ZooKeeperClient:
-            clients.append(ZooKeeperClient(settings))
+        def connect(settings: ZooKeeperSettings, observer: ZooKeeperObserver) -> ZooKeeperClient:
+            clients.append(ZooKeeperClient(settings, observer))
             return clients[-1]
 
         self._monkeypatch.setattr(daemon, "ZooKeeperClient", connect)

@@ -302,8 +302,9 @@ def test_what_else_is_counted(readings: Readings) -> None:
     telemetry.leak_deleted("cloud")
     telemetry.relisted("cloud", "/api/v1/pods")
     telemetry.watch_opened("cloud", "/api/v1/pods")
-    telemetry.zookeeper_asked("transaction", 0.25)
-    telemetry.zookeeper_lost()
+    zookeeper = telemetry.ZooKeeperFigures()
+    zookeeper.answered("transaction", 0.25)
+    zookeeper.session_lost()
     telemetry.loop_lagged(0.25)
     assert readings.grown("claim_conflicts_total", **HERE) == 1
     assert readings.grown("node_deletion_seconds_sum", **cloud) == 1.5

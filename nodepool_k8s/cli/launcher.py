@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import os
 import signal
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,4 +209,4 @@ def _exit_at_once(pid_path: Path | None, number: int, _frame: FrameType | None) 
 
 
 def _log_dump(launcher: Launcher) -> None:
-    log.info("%s", dump(launcher.view.status(time.time())))
+    log.info("%s", dump(launcher.snapshots.snapshot()))

@@ -58,10 +58,7 @@ class Claims:
 
     def used(self, path: str | None = None) -> Resources:
         """What a claim is decided from: the ledger (the pool's), which the records lag behind."""
-        path = path or self.ledger
-        known = self._mirror.usage(path)
-        ledger = self._mirror.ledgers.get(path)
-        return (ledger.claimed if ledger else known.claimed) + known.foreign
+        return self._mirror.used(path or self.ledger)
 
     def pool_quota(self, labels: Iterable[str]) -> Quota:
         """What new nodes of those labels need of the pool's ledger, and what it has."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -22,14 +21,14 @@ from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.drivers.driver import DriverFactory
 from nodepool_k8s.errors import ConnectionLost, NodepoolK8sError, SessionLost, describe
 from nodepool_k8s.launcher.dump import summary
-from nodepool_k8s.launcher.figures import Figures
 from nodepool_k8s.launcher.intervals import NORMAL, Intervals
+from nodepool_k8s.launcher.metrics_reports import MetricsReporter
 from nodepool_k8s.launcher.providers import Providers
 from nodepool_k8s.launcher.reload import ConfigFiles, Reloader
 from nodepool_k8s.launcher.session import SessionScope
+from nodepool_k8s.launcher.snapshot import SnapshotBuilder
 from nodepool_k8s.launcher.systemd import SystemdNotifier
 from nodepool_k8s.launcher.tasks import Tasks
-from nodepool_k8s.launcher.view import View
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
@@ -85,7 +84,7 @@ class Launcher:
         """What is served in this ZooKeeper session; None while there is none."""
         self._client: ZooKeeperClient
         self._webapp = webapp
-        self.view = View(lambda: self._settings, self.providers, self._stopping)
+        self.snapshots = SnapshotBuilder(lambda: self._settings, self.providers, self._stopping)
         self.web: WebServer | None = None
         """The web server; None with ``webapp=False``."""
         self.ready = asyncio.Event()
@@ -148,7 +147,7 @@ class Launcher:
             # Not at the top: without a web server, nobody pays for it.
             from nodepool_k8s.web.server import WebServer
 
-            self.web = WebServer(self.view, self._settings.webapp)
+            self.web = WebServer(self.snapshots, self._settings.webapp)
             tasks.spawn("web server", self.web.run())
         try:
             yield
@@ -156,7 +155,7 @@ class Launcher:
             await tasks.cancel()
 
     def _summary(self) -> str:
-        return summary(self.view.status(time.time()))
+        return summary(self.snapshots.snapshot(shown=0))
 
     async def _run(self) -> None:
         self._client = self._new_client()
@@ -222,7 +221,7 @@ class Launcher:
             await self._changed.wait()
 
     async def _serve_session(self, client: ZooKeeperClient) -> None:
-        with self.view.session(client):
+        with self.snapshots.connected(client):
             await self._serve_connected(client)
 
     async def _serve_connected(self, client: ZooKeeperClient) -> None:
@@ -263,8 +262,8 @@ class Launcher:
         """Serve what is configured until the session is over, or ZooKeeper is another."""
         session, applied = client.session, self._settings
         await scope.start(applied)
-        self.view.serve(mirror, scope)
-        Figures(lambda: self._settings, self.providers, client, mirror, scope).start(tasks.spawn)
+        self.snapshots.serve(mirror, scope)
+        MetricsReporter(lambda: self._settings, client, self.snapshots).start(tasks.spawn)
         self.ready.set()
         self._notifier.ready()
         while True:

@@ -1,7 +1,7 @@
-"""The launcher's state in words: a line for systemd, and on SIGUSR2 all of it for the log.
+"""The launcher's state in words: a line for systemd, and on SIGUSR2 a dump for the log.
 
-The latter is what the launcher waits for, and where each task and each thread stands. Names,
-files and lines only, and the words that the status page has: no values, so no secrets.
+The dump says what the launcher waits for, and where each task and each thread stands. It has
+names, files and lines, and the texts of the snapshot: no values, so no secrets.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-Status = Mapping[str, Any]
-"""What ``View.status`` gives."""
+from nodepool_k8s.model import NodeState
+from nodepool_k8s.snapshot import LauncherSnapshot, LaunchingNode
 
 
-def summary(status: Status) -> str:
+def summary(snapshot: LauncherSnapshot) -> str:
     """The state in a line."""
-    if status["obstacles"]:
-        return f"Cannot serve: {status['obstacles'][0]}"
-    states = ", ".join(f"{count} {state}" for state, count in status["nodes"].items())
+    if snapshot.obstacles:
+        return f"Cannot serve: {snapshot.obstacles[0]}"
+    nodes = snapshot.records.nodes_by_state()
+    states = ", ".join(f"{count} {state}" for state, count in nodes.items())
     return (
-        f"pools: {len(status['pools'])}, nodes: {sum(status['nodes'].values())}"
-        f"{f' ({states})' if states else ''}, requests: {status['waiting_count']} waiting, "
-        f"{status['in_flight_count']} being served"
+        f"pools: {len(snapshot.pools)}, nodes: {sum(nodes.values())}"
+        f"{f' ({states})' if states else ''}, requests: {snapshot.waiting_count} waiting, "
+        f"{snapshot.in_flight_count} being served"
     )
 
 
-def dump(status: Status) -> str:
-    """The whole dump, of the event loop that runs. Call it on that loop."""
+def dump(snapshot: LauncherSnapshot) -> str:
+    """The whole dump, with the tasks of the running event loop."""
     sections = {
-        "What it waits for": list(_waits(status)),
+        "What it waits for": list(_waits(snapshot)),
         "Tasks": list(_tasks(asyncio.all_tasks())),
         "Threads": list(_threads()),
     }
@@ -46,26 +47,26 @@ def dump(status: Status) -> str:
 # --- in words --------------------------------------------------------------------------------
 
 
-def _waits(status: Status) -> Iterator[str]:
-    for obstacle in status["obstacles"]:
+def _waits(snapshot: LauncherSnapshot) -> Iterator[str]:
+    for obstacle in snapshot.obstacles:
         yield f"Cannot serve: {obstacle}"
-    for pool in status["pools"]:
-        why = f"; the first waits for {pool['waits_for']}" if pool["waits_for"] else ""
-        yield f"Pool {pool['pool']}: waiting requests: {pool['waiting']}{why}"
-    for entry in status["waiting"]:
-        yield f"Request {entry['request']} in pool {entry['pool']}: waits for {entry['waits_for']}"
-    for entry in status["in_flight"]:
-        yield f"Request {entry['request']} in pool {entry['pool']}: being served"
-        for node in entry["nodes"]:
+    for pool in snapshot.pools:
+        why = f"; the first waits for {pool.waits_for}" if pool.waits_for else ""
+        yield f"Pool {pool.key}: waiting requests: {pool.waiting}{why}"
+    for waiting in snapshot.waiting:
+        yield f"Request {waiting.id} in pool {waiting.pool}: waits for {waiting.waits_for}"
+    for served in snapshot.in_flight:
+        yield f"Request {served.id} in pool {served.pool}: being served"
+        for node in served.nodes:
             yield f"  {_launch(node)}"
     for node_id in _deletions(asyncio.all_tasks()):
         yield f"Node {node_id}: being deleted"
 
 
-def _launch(node: Mapping[str, Any]) -> str:
-    text = f"Node {node['node']} ({node['label']}): "
-    text += "ready" if node["state"] == "ready" else f"waits for {node['waits_for']}"
-    return f"{text}; its last attempt failed: {node['failure']}" if node["failure"] else text
+def _launch(node: LaunchingNode) -> str:
+    text = f"Node {node.id} ({node.label}): "
+    text += "ready" if node.state is NodeState.READY else f"waits for {node.waits_for}"
+    return f"{text}; its last attempt failed: {node.failure}" if node.failure else text
 
 
 def _deletions(tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
@@ -111,7 +112,7 @@ def _place(frame: FrameType) -> str:
 
 def _awaited(task: asyncio.Task[Any]) -> str:
     """What wakes the task next: another task by its name, or the kind of a future."""
-    # CPython's, documented nowhere, and the only one who knows.
+    # Undocumented in CPython, but nothing else says it.
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None:
         return ""

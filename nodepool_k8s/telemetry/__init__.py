@@ -1,7 +1,7 @@
-"""Figures: Prometheus, statsd and traces. Counts and times what others tell it; decides nothing.
+"""Metrics and traces: Prometheus, statsd and OpenTelemetry. Counts and times; decides nothing.
 
-Alone imports the three client libraries, and only where they are used: statsd and
-OpenTelemetry when the environment asks for them.
+The only package that imports the three client libraries: statsd and OpenTelemetry only
+when the environment asks for them.
 """
 
 from nodepool_k8s.telemetry.events import (
@@ -24,17 +24,12 @@ from nodepool_k8s.telemetry.events import (
     watch_opened,
 )
 from nodepool_k8s.telemetry.metrics import CONTENT_TYPE, forget, observe, render
-from nodepool_k8s.telemetry.state import PoolState, Source, State, TenantState
 from nodepool_k8s.telemetry.statsd import Statsd, launcher_gauges, limit_gauges, record_gauges
 
 __all__ = [
     "CONTENT_TYPE",
     "LaunchFigures",
-    "PoolState",
-    "Source",
-    "State",
     "Statsd",
-    "TenantState",
     "ZooKeeperFigures",
     "api_called",
     "claim_conflicted",

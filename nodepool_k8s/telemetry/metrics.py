@@ -1,15 +1,15 @@
 """Every Prometheus metric there is, and how they are written out.
 
 Times are in seconds, sizes in bytes. A label's values are always from a closed or a
-configured set: never an id, a requestor or free text. What is counted as it happens
-stands here as an object; what is looked up when somebody asks comes from ``state``.
+configured set: never an id, a requestor or free text. What is counted as it happens is an
+object here; everything else comes from a snapshot, taken when the metrics are fetched.
 """
 
 from __future__ import annotations
 
 import platform
 from collections import Counter as Count
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -27,13 +27,19 @@ from prometheus_client.registry import Collector
 
 from nodepool_k8s import __version__
 from nodepool_k8s.model import MILLI, RAM, STORAGE, RequestState
-from nodepool_k8s.telemetry.state import Source, State, nodes_by
+from nodepool_k8s.snapshot import (
+    LauncherSnapshot,
+    PoolSnapshot,
+    RecordCounts,
+    ResourceUsage,
+    TenantSnapshot,
+)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 PREFIX: Final = "nodepool_k8s"
 
-# A series a counter more, which says when it was first used: nobody asks.
+# One more series for each counter, with the time of its first use: not needed.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
@@ -160,98 +166,103 @@ UNITS: Final[Mapping[str, int]] = {RAM: 1024 * 1024, STORAGE: 1_000_000}
 """Bytes in a unit, for what Nodepool counts in MiB and MB."""
 
 
-class _StateCollector(Collector):
-    """Turns the source's state into gauges when the metrics are fetched."""
+class _SnapshotCollector(Collector):
+    """Turns the launcher's snapshot into gauges when the metrics are fetched."""
 
-    source: Source | None = None
+    take: Callable[[], LauncherSnapshot] | None = None
 
     def describe(self) -> list[Metric]:
-        """Name them without asking anybody."""
-        return list(_gauges(State()))
+        """Name the gauges without taking a snapshot."""
+        return list(_gauges(LauncherSnapshot()))
 
     def collect(self) -> Iterator[Metric]:
-        """Look everything up; nothing where there is no session to look at."""
-        if self.source is not None:
-            yield from _gauges(self.source.state())
+        """Take a snapshot; nothing while no ZooKeeper session is served."""
+        if self.take is not None:
+            yield from _gauges(self.take())
 
 
-def _gauges(state: State) -> Iterator[Metric]:
-    yield _requests(state)
-    yield _nodes(state)
-    yield from _pools(state)
-    yield from _tenants(state)
-    yield _by_provider(
-        "cluster_connected", "Whether the watches of a provider's cluster work.", state.connected
-    )
-    yield _by_provider(
-        "stuck_deletions", "Nodes that are being deleted for more than a minute.", state.stuck
-    )
-    yield _by_provider(
-        "terminating_namespaces", "Namespaces that are on their way out.", state.terminating
-    )
+def _gauges(snapshot: LauncherSnapshot) -> Iterator[Metric]:
+    yield _requests(snapshot.records)
+    yield _nodes(snapshot.records)
+    yield from _pools(snapshot.pools)
+    yield from _tenants(snapshot.tenants)
+    yield from _providers(snapshot)
 
 
-def _requests(state: State) -> Metric:
-    requests = _family("requests", "Node requests in ZooKeeper, everybody's.", "state")
-    counts = Count(request.state for request in state.requests)
-    for kind in RequestState:
-        requests.add_metric((kind.value,), counts[kind])
+def _requests(records: RecordCounts) -> Metric:
+    requests = _family("requests", "Node requests in ZooKeeper, of all launchers.", "state")
+    counts = records.requests_by_state()
+    for state in RequestState:
+        requests.add_metric((state.value,), counts.get(state, 0))
     return requests
 
 
-def _nodes(state: State) -> Metric:
-    nodes = _family("nodes", "Nodes in ZooKeeper, everybody's.", "provider", "label", "state")
-    for key, count in nodes_by(state.nodes).items():
+def _nodes(records: RecordCounts) -> Metric:
+    nodes = _family("nodes", "Nodes in ZooKeeper, of all launchers.", "provider", "label", "state")
+    counts: Count[tuple[str, str, str]] = Count()
+    for group, count in records.nodes.items():
+        # A node with several labels counts under its first.
+        label = group.labels[0] if group.labels else ""
+        counts[group.provider, label, group.state.value] += count
+    for key, count in counts.items():
         nodes.add_metric(key, count)
     return nodes
 
 
-def _pools(state: State) -> Iterator[Metric]:
+def _pools(pools: Iterable[PoolSnapshot]) -> Iterator[Metric]:
     where = ("provider", "pool")
     queued = _family("pool_queued_requests", "Requests that wait for a pool.", *where)
     launching = _family("pool_launching_nodes", "Nodes of a pool being launched.", *where)
-    paused = _family("pool_paused", "Whether a pool is shown as paused.", *where)
-    used = _family(
-        "pool_quota_used", "What a pool's nodes count; sizes in bytes.", *where, "resource"
-    )
+    paused = _family("pool_paused", "Whether a pool is registered as paused.", *where)
+    used = _family("pool_quota_used", "A pool's usage; sizes in bytes.", *where, "resource")
     limit = _family("pool_quota_limit", "A pool's limits; sizes in bytes.", *where, "resource")
-    for pool in state.pools:
+    for pool in pools:
+        if pool.paused is None:
+            continue  # Not registered in this session.
         key = (pool.provider, pool.name)
-        queued.add_metric(key, pool.queued)
+        queued.add_metric(key, pool.waiting)
         launching.add_metric(key, pool.launching)
         paused.add_metric(key, pool.paused)
-        _add_amounts(used, key, pool.used, also=pool.limits)
-        _add_amounts(limit, key, pool.limits)
+        _add_usage(used, limit, key, pool.resources)
     return iter((queued, launching, paused, used, limit))
 
 
-def _tenants(state: State) -> Iterator[Metric]:
+def _tenants(tenants: Iterable[TenantSnapshot]) -> Iterator[Metric]:
     where = ("tenant", "resource")
-    used = _family("tenant_quota_used", "What a tenant with limits has; sizes in bytes.", *where)
+    used = _family("tenant_quota_used", "Usage of a tenant with limits; sizes in bytes.", *where)
     limit = _family("tenant_quota_limit", "A tenant's limits; sizes in bytes.", *where)
-    for tenant in state.tenants:
-        # Only what is limited: nothing else is kept count of by tenant.
-        for name in tenant.limits:
-            used.add_metric((tenant.name, name), _units(name, tenant.used.get(name, 0)))
-        _add_amounts(limit, (tenant.name,), tenant.limits)
+    for tenant in tenants:
+        _add_usage(used, limit, (tenant.name,), tenant.resources)
     return iter((used, limit))
 
 
-def _by_provider(name: str, text: str, amounts: Mapping[str, int]) -> Metric:
-    family = _family(name, text, "provider")
-    for provider, amount in amounts.items():
-        family.add_metric((provider,), amount)
-    return family
+def _providers(snapshot: LauncherSnapshot) -> Iterator[Metric]:
+    connected = _family(
+        "cluster_connected", "Whether the watches of a provider's cluster work.", "provider"
+    )
+    stuck = _family(
+        "stuck_deletions", "Nodes that are being deleted for more than a minute.", "provider"
+    )
+    terminating = _family("terminating_namespaces", "Namespaces being deleted.", "provider")
+    late = Count(each.provider for each in snapshot.stuck if each.node_id is not None)
+    for provider in snapshot.providers:
+        connected.add_metric((provider.name,), provider.in_touch)
+        stuck.add_metric((provider.name,), late[provider.name])
+        if provider.terminating is not None:
+            terminating.add_metric((provider.name,), provider.terminating)
+    return iter((connected, stuck, terminating))
 
 
-def _add_amounts(
-    family: GaugeMetricFamily,
+def _add_usage(
+    used: GaugeMetricFamily,
+    limit: GaugeMetricFamily,
     key: tuple[str, ...],
-    amounts: Mapping[str, int],
-    also: Mapping[str, int] | None = None,
+    resources: Iterable[ResourceUsage],
 ) -> None:
-    for name in sorted({*amounts, *(also or ())}):
-        family.add_metric((*key, name), _units(name, amounts.get(name, 0)))
+    for each in sorted(resources, key=lambda each: each.name):
+        used.add_metric((*key, each.name), _units(each.name, each.used))
+        if each.limit is not None:
+            limit.add_metric((*key, each.name), _units(each.name, each.limit))
 
 
 def _units(name: str, milli: int) -> float:
@@ -262,19 +273,19 @@ def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
 
 
-_COLLECTOR = _StateCollector()
+_COLLECTOR = _SnapshotCollector()
 REGISTRY.register(_COLLECTOR)
 
 
-def observe(source: Source | None) -> None:
-    """Look things up there from now on; None: there is nothing to look at."""
-    _COLLECTOR.source = source
+def observe(take: Callable[[], LauncherSnapshot]) -> None:
+    """Call ``take`` for a snapshot whenever the metrics are fetched, on the caller's thread."""
+    _COLLECTOR.take = take
 
 
-def forget(source: Source) -> None:
-    """Look nothing up there any more."""
-    if _COLLECTOR.source is source:
-        _COLLECTOR.source = None
+def forget(take: Callable[[], LauncherSnapshot]) -> None:
+    """Stop calling ``take``, unless something else is called by now."""
+    if _COLLECTOR.take == take:
+        _COLLECTOR.take = None
 
 
 def render() -> bytes:

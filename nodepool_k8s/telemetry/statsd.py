@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.errors import NodepoolK8sError
-from nodepool_k8s.model import INSTANCES, Component, Node, NodeState, whole_units
-from nodepool_k8s.telemetry.state import State
+from nodepool_k8s.model import INSTANCES, Component, NodeState, whole_units
+from nodepool_k8s.snapshot import NodeGroup, RecordCounts
 
 if TYPE_CHECKING:
     from statsd import StatsClient
@@ -147,44 +147,47 @@ def leaked_key(provider: str) -> str:
     return f"nodepool.provider.{part(provider)}.leaked.nodes"
 
 
-def record_gauges(state: State) -> Gauges:
-    """What ZooKeeper's records say, of every launcher's nodes: one launcher sends it for all."""
-    yield from _node_gauges(state)
-    for component in state.components:
+def record_gauges(records: RecordCounts) -> Gauges:
+    """About all records in ZooKeeper, every launcher's: one launcher sends them."""
+    yield from _node_gauges(records)
+    for component in records.components:
         if component.provider_name and component.pool:
             provider, pool = part(component.provider_name), part(component.pool)
             yield (
                 f"nodepool.provider.{provider}.pool.{pool}.addressable_requests",
-                _addressable(state, component),
+                _addressable(records, component),
             )
 
 
-def _addressable(state: State, component: Component) -> int:
+def _addressable(records: RecordCounts, component: Component) -> int:
     return sum(
-        component.supported_labels.issuperset(request.node_types) for request in state.requests
+        count
+        for group, count in records.requests.items()
+        if component.supported_labels.issuperset(group.labels)
     )
 
 
-def _node_gauges(state: State) -> Gauges:
-    labels = {name for component in state.components for name in component.supported_labels}
-    providers = {each.provider_name for each in state.components if each.provider_name}
+def _node_gauges(records: RecordCounts) -> Gauges:
+    labels = {name for component in records.components for name in component.supported_labels}
+    providers = {each.provider_name for each in records.components if each.provider_name}
     counts: Counter[str] = Counter()
     for kind in NodeState:
-        # What is known is sent as 0, too: a gauge keeps its last value.
+        # Zeros are sent, too: a gauge keeps its last value.
         counts[f"nodepool.nodes.{kind}"] = 0
         counts.update({f"nodepool.label.{part(name)}.nodes.{kind}": 0 for name in labels})
         counts.update({f"nodepool.provider.{part(name)}.nodes.{kind}": 0 for name in providers})
-    for node in state.nodes:
-        counts.update(_node_keys(node))
+    for group, count in records.nodes.items():
+        for key in _node_keys(group):
+            counts[key] += count
     yield from counts.items()
 
 
-def _node_keys(node: Node) -> Iterator[str]:
-    yield f"nodepool.nodes.{node.state}"
-    for label in node.type:
-        yield f"nodepool.label.{part(label)}.nodes.{node.state}"
-    if node.provider:
-        yield f"nodepool.provider.{part(node.provider)}.nodes.{node.state}"
+def _node_keys(group: NodeGroup) -> Iterator[str]:
+    yield f"nodepool.nodes.{group.state}"
+    for label in group.labels:
+        yield f"nodepool.label.{part(label)}.nodes.{group.state}"
+    if group.provider:
+        yield f"nodepool.provider.{part(group.provider)}.nodes.{group.state}"
 
 
 def limit_gauges(settings: Settings) -> Gauges:

@@ -1,4 +1,4 @@
-"""Answers that are good for a second, so that many who ask cost as much as one."""
+"""Responses that are kept for a second, so that many requests cost as much as one."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
 SECONDS = 1.0
-"""How old an answer may be; Nodepool's."""
+"""How old a response may be; as in Nodepool."""
 
 LARGEST = 16
-"""Answers that are kept. Each may be megabytes, and a query is anybody's to vary."""
+"""How many responses are kept. Each may be megabytes, and any client may vary its query."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """``made`` is in seconds since the epoch."""
+class CachedResponse:
+    """A body, and when it was made, in seconds since the epoch."""
 
     body: bytes
     made: float
 
 
-class Cache:
-    """Makes one answer at a time; who asks the same meanwhile gets that one."""
+class ResponseCache:
+    """Makes one response at a time, and returns it to every request for the same key."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._answers: dict[Hashable, Answer] = {}
+        self._responses: dict[Hashable, CachedResponse] = {}
         self._making = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._responses)
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[bytes]]) -> Answer:
-        """The answer to ``key``, made by ``make`` unless there is a fresh one."""
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[bytes]]) -> CachedResponse:
+        """The response for ``key``, made by ``make`` unless a fresh one is kept."""
         async with self._making:
-            answer = self._answers.get(key)
-            if answer is None or not 0 <= self._clock() - answer.made < SECONDS:
-                self._answers.pop(key, None)
-                answer = Answer(await make(), self._clock())
-                self._keep(key, answer)
-            return answer
+            response = self._responses.get(key)
+            if response is None or not 0 <= self._clock() - response.made < SECONDS:
+                self._responses.pop(key, None)
+                response = CachedResponse(await make(), self._clock())
+                self._keep(key, response)
+            return response
 
-    def _keep(self, key: Hashable, answer: Answer) -> None:
-        while len(self._answers) >= LARGEST:
-            del self._answers[next(iter(self._answers))]
-        self._answers[key] = answer
-        # Not kept for the next one, who may come in an hour: ten thousand rows are megabytes.
-        asyncio.get_running_loop().call_later(SECONDS, self._drop, key, answer)
+    def _keep(self, key: Hashable, response: CachedResponse) -> None:
+        while len(self._responses) >= LARGEST:
+            del self._responses[next(iter(self._responses))]
+        self._responses[key] = response
+        # Dropped when it is stale: ten thousand rows are megabytes.
+        asyncio.get_running_loop().call_later(SECONDS, self._drop, key, response)
 
-    def _drop(self, key: Hashable, answer: Answer) -> None:
-        if self._answers.get(key) is answer:
-            del self._answers[key]
+    def _drop(self, key: Hashable, response: CachedResponse) -> None:
+        if self._responses.get(key) is response:
+            del self._responses[key]

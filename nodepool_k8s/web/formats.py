@@ -1,7 +1,7 @@
 """The two forms of a list: JSON, and a table of text as Nodepool draws it.
 
-Both are made piece by piece, with a chance for everything else in between: ten thousand
-rows take a second, and the launcher has other work. Pure but for that.
+Both are made in pieces, and other tasks run between two of them: ten thousand rows take a
+second.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from nodepool_k8s.presentation import Row
 
 T = TypeVar("T")
 
-Row = Mapping[str, Any]
-
 PIECE = 20
-"""Rows between two chances for others: a millisecond or two of work."""
+"""Rows between two yields to the event loop: a millisecond or two of work."""
 
 
 class Format(Enum):
-    """A form that can be asked for; the values are content types."""
+    """A form of a list; the values are content types."""
 
     TEXT = "text/plain"
     JSON = "application/json"
@@ -36,13 +36,13 @@ _OFFERED = {
 }
 
 OFFERED = "text/plain, application/json"
-"""What can be had, for a person."""
+"""The content types, for an error message."""
 
 
 def wanted_format(accept: str | None) -> Format | None:
-    """What an Accept header asks for; text without one, None where nothing offered will do.
+    """The form that an Accept header prefers; text without one, None where it accepts none.
 
-    Of what is accepted equally, text comes first.
+    Text wins a tie.
     """
     if accept is None or not accept.strip():
         return Format.TEXT
@@ -64,7 +64,7 @@ def _media_ranges(accept: str) -> Iterable[tuple[str, float]]:
 
 
 def _quality(ranges: Mapping[str, float], kind: str) -> float:
-    """How much a content type is wanted: what names it best counts."""
+    """The quality of a content type: that of the most specific range which matches it."""
     family = kind.partition("/")[0] + "/*"
     return next((ranges[name] for name in (kind, family, "*/*") if name in ranges), 0.0)
 
@@ -91,7 +91,7 @@ async def _json(rows: Iterable[Row], columns: Mapping[str, str] | None) -> bytes
 
 
 def dump(value: object) -> bytes:
-    """JSON that every reader of JSON takes."""
+    """Strict JSON, as bytes."""
     try:
         return json.dumps(value, allow_nan=False).encode()
     except ValueError:
@@ -128,7 +128,7 @@ def _cell(value: object) -> str:
         text = json.dumps(value)
     else:
         text = str(value)
-    # A line break in somebody's comment must not look like another row.
+    # A line break in a comment must not look like another row.
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 

@@ -1,9 +1,8 @@
-"""What each path answers. Everything is read-only, and without secrets."""
+"""The handlers of each path. Everything is read-only, and without secrets."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -14,10 +13,11 @@ from aiohttp.typedefs import Middleware
 from nodepool_k8s import telemetry
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.web import formats, page
-from nodepool_k8s.web.cache import SECONDS, Answer, Cache
+from nodepool_k8s.web.cache import SECONDS, CachedResponse, ResponseCache
 from nodepool_k8s.web.formats import Format
 from nodepool_k8s.web.lists import LISTINGS, Listing, parse_query
-from nodepool_k8s.web.source import Records, Source
+from nodepool_k8s.web.source import LauncherSource, MirroredRecords
+from nodepool_k8s.web.status import status_document
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'n
 """The page loads nothing and runs nothing."""
 
 
-def application(source: Source) -> web.Application:
-    """The paths that there are."""
+def application(source: LauncherSource) -> web.Application:
+    """The application with all its paths."""
     handlers = Handlers(source)
     paths: dict[str, Handler] = {
         "/": handlers.page,
@@ -51,14 +51,14 @@ def application(source: Source) -> web.Application:
 
 
 class Handlers:
-    """The answers that depend on the launcher."""
+    """The handlers that depend on the launcher."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LauncherSource) -> None:
         self._source = source
-        self._cache = Cache()
+        self._cache = ResponseCache()
 
     async def live(self, request: web.Request) -> web.Response:
-        """Whoever reads this answer knows that the event loop runs."""
+        """``OK``: that it is answered shows that the event loop runs."""
         return _uncached("OK\n")
 
     async def ready(self, request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ class Handlers:
         return _uncached("OK")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         headers = {"Content-Type": telemetry.CONTENT_TYPE, "Cache-Control": "no-store"}
         return web.Response(body=telemetry.render(), headers=headers)
 
@@ -79,7 +79,7 @@ class Handlers:
         form = formats.wanted_format(accept)
         if form is None:
             raise web.HTTPNotAcceptable(
-                text=f"{request.path} can be had as: {formats.OFFERED}; the Accept header asks "
+                text=f"{request.path} is available as: {formats.OFFERED}; the Accept header asks "
                 f"for {accept[:100]!a}\n"
             )
         query = parse_query(listing, request.query.items())
@@ -99,7 +99,7 @@ class Handlers:
         """What the launcher is doing, as JSON."""
 
         async def make() -> bytes:
-            return formats.dump(self._source.status(time.time()))
+            return formats.dump(status_document(self._source.snapshot()))
 
         return _cached(request, await self._cache.get(request.path, make), JSON)
 
@@ -107,14 +107,14 @@ class Handlers:
         """The same for people."""
 
         async def make() -> bytes:
-            shown = page.render(self._source.status(time.time()), tuple(LISTINGS))
+            shown = page.render(self._source.snapshot(), tuple(LISTINGS))
             return shown.encode(errors="backslashreplace")
 
         response = _cached(request, await self._cache.get(request.path, make), HTML)
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         return response
 
-    def _records(self) -> Records:
+    def _records(self) -> MirroredRecords:
         records = self._source.records
         if records is None:
             why = "".join(f"{each}\n" for each in self._source.obstacles())
@@ -130,17 +130,17 @@ def _uncached(text: str, status: int = 200) -> web.Response:
     return web.Response(body=text.encode(errors="backslashreplace"), status=status, headers=headers)
 
 
-def _cached(request: web.Request, answer: Answer, content: str) -> web.Response:
-    """The answer, or that it has not changed since the client asked."""
-    made = datetime.fromtimestamp(int(answer.made), UTC)
+def _cached(request: web.Request, cached: CachedResponse, content: str) -> web.Response:
+    """The response, or 304 where it has not changed since the client's copy."""
+    made = datetime.fromtimestamp(int(cached.made), UTC)
     since = request.if_modified_since
     unchanged = since is not None and made <= since
-    response = web.Response(status=304) if unchanged else web.Response(body=answer.body)
+    response = web.Response(status=304) if unchanged else web.Response(body=cached.body)
     response.headers["Content-Type"] = content
     response.headers["Cache-Control"] = f"public, max-age={SECONDS:g}"
     response.headers["Vary"] = "Accept"
-    response.last_modified = answer.made
-    response.headers["Expires"] = web_date(answer.made + SECONDS)
+    response.last_modified = cached.made
+    response.headers["Expires"] = web_date(cached.made + SECONDS)
     return response
 
 
@@ -160,7 +160,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _explain(paths: str) -> Middleware:
-    """Says with each refusal what would have been right."""
+    """Say with each refusal what is valid."""
 
     @web.middleware
     async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -169,16 +169,16 @@ def _explain(paths: str) -> Middleware:
         except BadQuery as error:
             return _uncached(f"{error}\n", status=400)
         except web.HTTPNotFound:
-            return _uncached(f"nothing is here; there are: {paths}\n", status=404)
+            return _uncached(f"no such path; there are: {paths}\n", status=404)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
-            response = _uncached(f"this can only be read: {allowed}\n", status=405)
+            response = _uncached(f"read-only; allowed methods: {allowed}\n", status=405)
             response.headers["Allow"] = allowed
             return response
         except web.HTTPException as error:
             return _uncached(error.text or "", status=error.status)
         except Exception:
-            log.exception("An answer to %s %s failed", request.method, request.path)
-            return _uncached("the launcher's log has what went wrong here\n", status=500)
+            log.exception("The response to %s %s failed", request.method, request.path)
+            return _uncached("internal error; see the launcher's log\n", status=500)
 
     return explain

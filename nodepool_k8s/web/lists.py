@@ -1,4 +1,4 @@
-"""The lists that can be asked for: their columns, their filters, and their rows.
+"""The lists that clients can request: their columns, their filters, and their rows.
 
 Columns and headings are those of Nodepool's own lists, in its order. Keys beyond them
 are in JSON, and in a table whose ``fields`` name them.
@@ -14,14 +14,14 @@ from nodepool_k8s import presentation
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.model import NodeState, RequestState, empty
 from nodepool_k8s.presentation import Row
-from nodepool_k8s.web.source import Records, Source
+from nodepool_k8s.web.source import LauncherSource, MirroredRecords
 
 Chosen = Mapping[str, frozenset[str]]
-"""By filter: the values that a row may have; a filter that is not there lets all pass."""
+"""By filter: the values that a row may have; without a filter every row passes."""
 
 
-Check = Callable[[str], str | None]
-"""What is expected instead of a filter's value; None where it will do."""
+ValueCheck = Callable[[str], str | None]
+"""Checks a filter's value: what is expected instead, or None where it is valid."""
 
 
 def _anything(value: str) -> str | None:
@@ -30,17 +30,19 @@ def _anything(value: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One list. ``columns`` are shown by default, ``more`` can be asked for."""
+    """One list. ``columns`` are shown by default, ``more`` can be named by ``fields``."""
 
     columns: Mapping[str, str]
     more: Mapping[str, str] = field(default_factory=empty)
-    filters: Mapping[str, Check] = field(default_factory=empty)
-    rows: Callable[[Source, Records, Chosen], Iterable[Row]] = lambda source, records, chosen: ()
+    filters: Mapping[str, ValueCheck] = field(default_factory=empty)
+    rows: Callable[[LauncherSource, MirroredRecords, Chosen], Iterable[Row]] = (
+        lambda source, records, chosen: ()
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What is asked of a list, checked."""
+class ListQuery:
+    """A checked query of a list."""
 
     columns: Mapping[str, str] | None
     """The fields that were named; None where none were."""
@@ -48,16 +50,16 @@ class Query:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The same for two queries that have the same answer."""
+        """Equal for two queries that have the same result."""
         columns = None if self.columns is None else tuple(self.columns)
         return columns, tuple(sorted((name, tuple(sorted(v))) for name, v in self.chosen.items()))
 
 
-def parse_query(listing: Listing, parameters: Iterable[tuple[str, str]]) -> Query:
+def parse_query(listing: Listing, parameters: Iterable[tuple[str, str]]) -> ListQuery:
     """Read the query's parameters.
 
-    A parameter that is given twice lets either value pass, an empty one is as if it were
-    not there, and one that begins with ``_`` (against caches) is nobody's. Raises BadQuery.
+    A parameter that is given twice lets either value pass; an empty one, and one that begins
+    with ``_`` (against caches), is ignored. Raises BadQuery.
     """
     fields: list[str] = []
     chosen: dict[str, frozenset[str]] = {}
@@ -77,7 +79,7 @@ def parse_query(listing: Listing, parameters: Iterable[tuple[str, str]]) -> Quer
         chosen[name] = chosen.get(name, frozenset()) | {value}
     every = {**listing.columns, **listing.more}
     columns = {key: heading for key, heading in every.items() if key in fields}
-    return Query(columns or None, chosen)
+    return ListQuery(columns or None, chosen)
 
 
 def _fields(listing: Listing, value: str) -> Sequence[str]:
@@ -97,7 +99,7 @@ def _passes(chosen: Chosen, name: str, *values: str | None) -> bool:
     return name not in chosen or not chosen[name].isdisjoint(values)
 
 
-def _one_of(states: Iterable[str]) -> Check:
+def _one_of(states: Iterable[str]) -> ValueCheck:
     names = list(states)
     return lambda value: None if value in names else "one of: " + ", ".join(names)
 
@@ -109,10 +111,10 @@ def _is_id(value: str) -> str | None:
 # --- the lists ---------------------------------------------------------------------------
 
 
-def _nodes(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
+def _nodes(source: LauncherSource, records: MirroredRecords, chosen: Chosen) -> Iterator[Row]:
     now = time.time()
     for node_id in sorted(records.nodes):
-        # Looked up one by one: rows are made over some time, and nodes come and go.
+        # Looked up one by one: rows are made over some time, in which nodes appear and vanish.
         node = records.nodes.get(node_id)
         if (
             node is not None
@@ -125,7 +127,7 @@ def _nodes(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
             yield presentation.node_row(node, records.node_locked(node_id), now)
 
 
-def _requests(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
+def _requests(source: LauncherSource, records: MirroredRecords, chosen: Chosen) -> Iterator[Row]:
     now = time.time()
     for request_id in sorted(records.requests):
         request = records.requests.get(request_id)
@@ -138,7 +140,7 @@ def _requests(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]
             yield presentation.request_row(request, now)
 
 
-def _labels(source: Source, records: Records, chosen: Chosen) -> Iterator[Row]:
+def _labels(source: LauncherSource, records: MirroredRecords, chosen: Chosen) -> Iterator[Row]:
     rows = presentation.label_rows(
         records.components.values(), records.nodes.values(), source.labels
     )
@@ -235,7 +237,7 @@ LABELS = Listing(
     rows=_labels,
 )
 
-# Nodepool's builders make images; there are none here, and dashboards ask all the same.
+# Nodepool's builders make images. Always empty here, but dashboards request these lists.
 _IMAGES = Listing(
     {
         "id": "Build ID",

@@ -1,15 +1,26 @@
-"""The status page: HTML for people, made of the same data as ``/api/status``.
+"""The status page: HTML for people, made from the same snapshot as ``/api/status``.
 
-One document that needs nothing else, and reads well without styles. Pure.
+One document that loads nothing, and is readable without styles. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
 
-Data = Mapping[str, Any]
+from nodepool_k8s.model import NodeState, RequestState, whole_units
+from nodepool_k8s.presentation import age
+from nodepool_k8s.snapshot import (
+    LauncherSnapshot,
+    LaunchingNode,
+    PoolSnapshot,
+    ProviderSnapshot,
+    RecentFailure,
+    ResourceUsage,
+    ServedRequest,
+    StuckDeletion,
+    WaitingRequest,
+)
 
 _STYLE = """
 body { font: 15px/1.4 sans-serif; margin: 1.5em; }
@@ -19,22 +30,31 @@ th { background: #eee; }
 """
 
 
-def render(status: Data, links: Sequence[str]) -> str:
+def render(snapshot: LauncherSnapshot, links: Sequence[str]) -> str:
     """The page. ``links`` are paths to name at its end."""
-    launches = list(_launches(status["in_flight"]))
-    unseen = status["in_flight_count"] - len(status["in_flight"])
+    now = snapshot.taken_at
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"><title>nodepool-k8s</title>',
         f"<style>{_STYLE}</style></head><body>",
-        f"<h1>nodepool-k8s {_text(status['version'])}</h1>",
-        *_readiness(status),
-        *_section("Pools", _POOLS, status["pools"], len(status["pools"])),
-        *_section("Providers", _PROVIDERS, status["providers"], len(status["providers"])),
-        *_section("Requests that wait", _WAITING, status["waiting"], status["waiting_count"]),
-        *_section("Requests being served", _SERVED, launches, len(launches) + unseen),
-        *_section("Last failures", _FAILURES, status["failures"], len(status["failures"])),
-        *_section("Stuck namespaces", _STUCK, status["stuck"], len(status["stuck"])),
+        f"<h1>nodepool-k8s {_text(snapshot.version)}</h1>",
+        *_readiness(snapshot),
+        *_section("Pools", _POOLS, map(_pool, snapshot.pools)),
+        *_section("Providers", _PROVIDERS, map(_provider, snapshot.providers)),
+        *_section(
+            "Requests that wait",
+            _WAITING,
+            (_waiting(request, now) for request in snapshot.waiting),
+            unseen=snapshot.waiting_count - len(snapshot.waiting),
+        ),
+        *_section(
+            "Requests being served",
+            _SERVED,
+            (_launching(request, node, now) for request, node in _launches(snapshot)),
+            unseen=snapshot.in_flight_count - len(snapshot.in_flight),
+        ),
+        *_section("Last failures", _FAILURES, (_failure(each, now) for each in snapshot.failures)),
+        *_section("Stuck namespaces", _STUCK, (_stuck(each, now) for each in snapshot.stuck)),
         "<h2>More</h2><p>",
         " ".join(f'<a href="{escape(path)}">{escape(path)}</a>' for path in links),
         '<a href="/api/status">/api/status</a> <a href="/metrics">/metrics</a></p></body></html>',
@@ -42,103 +62,155 @@ def render(status: Data, links: Sequence[str]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _readiness(status: Data) -> Iterable[str]:
-    if not status["obstacles"]:
+def _readiness(snapshot: LauncherSnapshot) -> Iterable[str]:
+    if not snapshot.obstacles:
         yield "<p>Ready.</p>"
     else:
         yield "<p>Not ready:</p><ul>"
-        yield from (f"<li>{_text(each)}</li>" for each in status["obstacles"])
+        yield from (f"<li>{_text(each)}</li>" for each in snapshot.obstacles)
         yield "</ul>"
-    for what in ("nodes", "requests"):
-        counts = ", ".join(f"{count} {state}" for state, count in status[what].items())
-        yield f"<p>{what.capitalize()}: {_text(counts or 'none')}</p>"
+    yield f"<p>Nodes: {_counts(snapshot.records.nodes_by_state())}</p>"
+    yield f"<p>Requests: {_counts(snapshot.records.requests_by_state())}</p>"
 
 
-# Heading, and what of a row is shown below it.
-_Columns = Sequence[tuple[str, str]]
-
-_POOLS: _Columns = (
-    ("Pool", "pool"),
-    ("Priority", "priority"),
-    ("Used", "used"),
-    ("Paused", "paused"),
-    ("Waiting", "waiting"),
-    ("Waits for", "waits_for"),
-    ("Labels", "labels"),
-)
-_PROVIDERS: _Columns = (
-    ("Provider", "provider"),
-    ("Context", "context"),
-    ("In touch", "in_touch"),
-    ("Trouble", "trouble"),
-    ("Launches", "launches"),
-    ("Max-concurrency", "max_concurrency"),
-)
-_WAITING: _Columns = (
-    ("Request", "request"),
-    ("Age", "age"),
-    ("Requestor", "requestor"),
-    ("Labels", "labels"),
-    ("Pool", "pool"),
-    ("Waits for", "waits_for"),
-)
-_SERVED: _Columns = (
-    ("Request", "request"),
-    ("Age", "age"),
-    ("Requestor", "requestor"),
-    ("Pool", "pool"),
-    ("Node", "node"),
-    ("Label", "label"),
-    ("Namespace", "namespace"),
-    ("Waits for", "waits_for"),
-    ("Last attempt", "failure"),
-)
-_FAILURES: _Columns = (
-    ("Ago", "age"),
-    ("Request", "request"),
-    ("Node", "node"),
-    ("Labels", "labels"),
-    ("Reason", "reason"),
-)
-_STUCK: _Columns = (
-    ("Namespace", "namespace"),
-    ("Provider", "provider"),
-    ("Node", "node"),
-    ("For", "age"),
-    ("Held by", "reason"),
-)
+def _counts(by_state: Mapping[NodeState, int] | Mapping[RequestState, int]) -> str:
+    return _text(", ".join(f"{count} {state}" for state, count in by_state.items()) or "none")
 
 
-def _section(title: str, columns: _Columns, rows: Sequence[Data], count: int) -> Iterable[str]:
+# --- sections: headings, and the cells of a row -------------------------------------------
+
+_Cells = tuple[object, ...]
+
+_POOLS = ("Pool", "Priority", "Used", "Paused", "Waiting", "Waits for", "Labels")
+
+
+def _pool(pool: PoolSnapshot) -> _Cells:
+    used = tuple(map(_amount, pool.resources))
+    return (
+        pool.key,
+        pool.priority,
+        _Lines(used),
+        pool.paused,
+        pool.waiting,
+        pool.waits_for,
+        pool.labels,
+    )
+
+
+_PROVIDERS = ("Provider", "Context", "In touch", "Trouble", "Launches", "Max-concurrency")
+
+
+def _provider(provider: ProviderSnapshot) -> _Cells:
+    return (
+        provider.name,
+        provider.context,
+        provider.in_touch,
+        provider.trouble,
+        provider.launches,
+        provider.max_concurrency,
+    )
+
+
+_WAITING = ("Request", "Age", "Requestor", "Labels", "Pool", "Waits for")
+
+
+def _waiting(request: WaitingRequest, now: float) -> _Cells:
+    return (
+        request.id,
+        age(request.created_at, now),
+        request.requestor,
+        request.labels,
+        request.pool,
+        request.waits_for,
+    )
+
+
+_SERVED = (
+    "Request",
+    "Age",
+    "Requestor",
+    "Pool",
+    "Node",
+    "Label",
+    "Namespace",
+    "Waits for",
+    "Last attempt",
+)
+
+
+def _launches(snapshot: LauncherSnapshot) -> Iterable[tuple[ServedRequest, LaunchingNode]]:
+    return ((request, node) for request in snapshot.in_flight for node in request.nodes)
+
+
+def _launching(request: ServedRequest, node: LaunchingNode, now: float) -> _Cells:
+    return (
+        request.id,
+        age(request.created_at, now),
+        request.requestor,
+        request.pool,
+        node.id,
+        node.label,
+        node.external_id,
+        node.waits_for,
+        node.failure,
+    )
+
+
+_FAILURES = ("Ago", "Request", "Node", "Labels", "Reason")
+
+
+def _failure(failure: RecentFailure, now: float) -> _Cells:
+    return (
+        age(failure.at, now),
+        failure.request_id,
+        failure.node_id,
+        failure.labels,
+        failure.reason,
+    )
+
+
+_STUCK = ("Namespace", "Provider", "Node", "For", "Held by")
+
+
+def _stuck(deletion: StuckDeletion, now: float) -> _Cells:
+    return (
+        deletion.external_id,
+        deletion.provider,
+        deletion.node_id,
+        age(deletion.since, now),
+        deletion.held_by,
+    )
+
+
+def _section(
+    title: str, headings: Sequence[str], rows: Iterable[_Cells], unseen: int = 0
+) -> Iterable[str]:
     yield f"<h2>{title}</h2>"
-    if not rows:
+    lines = ["<tr>" + "".join(f"<td>{_cell(each)}</td>" for each in row) + "</tr>" for row in rows]
+    if not lines:
         yield "<p>None.</p>"
         return
-    headings = "".join(f"<th>{heading}</th>" for heading, _ in columns)
-    yield f"<table><thead><tr>{headings}</tr></thead><tbody>"
-    for row in rows:
-        yield "<tr>" + "".join(f"<td>{_cell(row, key)}</td>" for _, key in columns) + "</tr>"
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    yield f"<table><thead><tr>{head}</tr></thead><tbody>"
+    yield from lines
     yield "</tbody></table>"
-    if count > len(rows):
-        yield f"<p>And {count - len(rows)} more.</p>"
+    if unseen > 0:
+        yield f"<p>And {unseen} more.</p>"
 
 
-def _launches(requests: Iterable[Data]) -> Iterable[Data]:
-    """A row for each node that is being launched."""
-    for request in requests:
-        for node in request["nodes"]:
-            yield {**request, **node}
+class _Lines(tuple[str, ...]):
+    """Texts that a cell shows one below the other."""
+
+    __slots__ = ()
 
 
-def _cell(row: Data, key: str) -> str:
-    if key == "used":
-        return "<br>".join(_amount(name, amount) for name, amount in row["resources"].items())
-    return _text(row.get(key))
+def _amount(usage: ResourceUsage) -> str:
+    limit = "no limit" if usage.limit is None else f"of {whole_units(usage.limit)}"
+    return f"{usage.name}: {whole_units(usage.used)} {limit}"
 
 
-def _amount(name: str, amount: Data) -> str:
-    limit = "no limit" if amount["limit"] is None else f"of {amount['limit']}"
-    return _text(f"{name}: {amount['used']} {limit}")
+def _cell(value: object) -> str:
+    return "<br>".join(map(_text, value)) if isinstance(value, _Lines) else _text(value)
 
 
 def _text(value: object) -> str:
@@ -146,6 +218,6 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
         return escape(", ".join(map(str, value)))
     return escape(str(value))

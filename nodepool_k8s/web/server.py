@@ -1,7 +1,7 @@
 """The web server: what it listens on, and for how long.
 
-Its life is one task. A launcher is first of all a launcher: where the port cannot be had,
-that is logged, tried again, and requests are served meanwhile.
+It is one task. Where the port cannot be opened, that is logged and tried again, and node
+requests are served meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import WebAppSettings
 from nodepool_k8s.errors import describe
 from nodepool_k8s.web.handlers import application
-from nodepool_k8s.web.source import Source
+from nodepool_k8s.web.source import LauncherSource
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ IDLE_SECONDS = 75.0
 class WebServer:
     """Shows the launcher at the address that the settings name."""
 
-    def __init__(self, source: Source, settings: WebAppSettings) -> None:
+    def __init__(self, source: LauncherSource, settings: WebAppSettings) -> None:
         self._source = source
         self._settings = settings
         self._changed = asyncio.Event()
@@ -72,7 +72,7 @@ class WebServer:
         await site.stop()
 
     async def _bound(self, runner: web.AppRunner, settings: WebAppSettings) -> web.TCPSite | None:
-        """The port, as soon as it can be had; None when the settings changed meanwhile."""
+        """The open port, tried until it opens; None when the settings changed meanwhile."""
         backoff = Backoff()
         while not self._changed.is_set():
             site = web.TCPSite(runner, settings.listen_address, settings.port)
@@ -96,12 +96,12 @@ class WebServer:
 
 
 def _log_refusal(settings: WebAppSettings, error: Exception, failures: int) -> None:
-    # Ever more seldom: often enough to be found, and the log does not fill.
+    # At the 1st, 2nd, 4th, 8th ... failure, so that the log does not fill.
     if failures & (failures - 1) == 0:
         log.error(
             "The status page cannot listen at %s:%d, trying again: %s. Choose another webapp.port "
             "or webapp.listen_address, or start the launcher with --no-webapp; requests are "
-            "served all the same",
+            "served meanwhile",
             _bracketed(settings.listen_address),
             settings.port,
             getattr(error, "strerror", None) or describe(error),
@@ -113,7 +113,7 @@ def _bracketed(host: str) -> str:
 
 
 def _protocol_log() -> logging.Logger:
-    # Whatever scans the network leaves a traceback for each of its tries otherwise.
+    # Otherwise each probe of a network scanner leaves a traceback.
     protocol = log.getChild("protocol")
     if protocol.level == logging.NOTSET:
         protocol.setLevel(logging.CRITICAL)

@@ -1,16 +1,17 @@
-"""What the web server asks the launcher; all of it is answered from memory, at once."""
+"""What the web server reads of the launcher: everything is in memory and returned at once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from nodepool_k8s.config.settings import TopLabel
 from nodepool_k8s.model import Component, Node, NodeRequest
+from nodepool_k8s.snapshot import LauncherSnapshot
 
 
-class Records(Protocol):
-    """The records of ZooKeeper, as last heard of."""
+class MirroredRecords(Protocol):
+    """The records of ZooKeeper, as the mirror has them."""
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -25,14 +26,14 @@ class Records(Protocol):
         """Every registered pool, by its znode's name."""
 
     def node_locked(self, node_id: str) -> bool:
-        """Whether anybody holds or contends for the node's lock."""
+        """Whether something holds or contends for the node's lock."""
 
 
-class Source(Protocol):
-    """The launcher, as far as it shows itself."""
+class LauncherSource(Protocol):
+    """What the launcher shows of itself."""
 
     @property
-    def records(self) -> Records | None:
+    def records(self) -> MirroredRecords | None:
         """The records; None while they are not known."""
 
     @property
@@ -42,5 +43,5 @@ class Source(Protocol):
     def obstacles(self) -> Collection[str]:
         """Why the launcher cannot work now, a sentence each; empty when it can."""
 
-    def status(self, now: float) -> dict[str, Any]:
-        """What it is doing, as JSON values: see ``launcher.view``."""
+    def snapshot(self) -> LauncherSnapshot:
+        """What the launcher is doing now."""

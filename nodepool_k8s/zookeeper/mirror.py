@@ -173,6 +173,14 @@ class Mirror:
         """Sums over the node records of a pool, or of a tenant, by its ledger's path."""
         return self._usage.setdefault(ledger, Usage())
 
+    def used(self, ledger: str) -> Resources:
+        """What counts against the ledger's limits.
+
+        That is what it holds, which records lag behind, and nodes that were never entered.
+        """
+        usage, known = self.usage(ledger), self.ledgers.get(ledger)
+        return (known.claimed if known else usage.claimed) + usage.foreign
+
     def held(self, ledger: str, tenant: str) -> Resources:
         """What a tenant's nodes count in a pool, by its ledger; of those without a name as "".
 

@@ -98,7 +98,7 @@ async def test_an_unreachable_cluster_pauses_only_its_own_pools(
     request = await zuul.request(named)
     assert request is not None
     assert request["state"] == "requested"
-    assert not running.launcher.view.obstacles(), "the other provider serves"
+    assert not running.launcher.snapshots.obstacles(), "the other provider serves"
     assert running.launcher.scope is not None
     assert (
         running.launcher.scope.queues[f"far/{make_site.pool}-far"].waits_for
@@ -137,7 +137,7 @@ async def test_an_outage_of_the_cluster_uses_up_no_attempt(
     await asyncio.wait_for(api.lost_answer.wait(), 30)
     await api.refuse()
     await paused(zuul, "local")
-    await eventually(lambda: running.launcher.view.obstacles(), "it is not ready")
+    await eventually(lambda: running.launcher.snapshots.obstacles(), "it is not ready")
     # The call was tried for some seconds by then: an attempt would have failed.
     await eventually(lambda: any("cannot be reached" in why for why in waits(running)))
     await admin.make_ready(make_site.namespace(early))
@@ -147,7 +147,7 @@ async def test_an_outage_of_the_cluster_uses_up_no_attempt(
     await admin.make_ready(make_site.namespace(late))
     assert (await zuul.answered(waits_for_answer))["nodes"] == [late]
     await paused(zuul, "local", so=False)
-    assert not running.launcher.view.obstacles()
+    assert not running.launcher.snapshots.obstacles()
 
 
 def waits(running: RunningLauncher) -> list[str]:
@@ -207,7 +207,7 @@ async def test_nodes_outlive_an_outage_of_zookeeper(
         (slow_node,) = await zuul.building(slow)
         await eventually(lambda: admin.pod(make_site.namespace(slow_node)), "its pod")
         await proxy.refuse()
-        await eventually(lambda: running.launcher.view.obstacles(), "it is not ready")
+        await eventually(lambda: running.launcher.snapshots.obstacles(), "it is not ready")
         during = await zuul.submit("quick")
         if for_a_moment:
             await admin.make_ready(make_site.namespace(slow_node))
@@ -219,7 +219,7 @@ async def test_nodes_outlive_an_outage_of_zookeeper(
             assert "deletionTimestamp" not in namespace["metadata"]
         proxy.restore()
         assert (await zuul.answered(during))["nodes"] == [spare_node]
-        await eventually(lambda: not running.launcher.view.obstacles(), "it is ready")
+        await eventually(lambda: not running.launcher.snapshots.obstacles(), "it is ready")
         if not for_a_moment:
             # Who dies does not come back: another node is made in its place.
             await zuul.gone(slow_node)

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from nodepool_k8s import telemetry
-from nodepool_k8s.launcher import figures
+from nodepool_k8s.launcher import metrics_reports
 from nodepool_k8s.telemetry.metrics import REGISTRY
 from tests.support.admin import DEPLOYMENT, Admin, waiting
 from tests.support.figures import Readings
@@ -80,7 +80,7 @@ def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsdServer]:
     server = StatsdServer()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(figures, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(metrics_reports, "SEND_SECONDS", 0.2)
     yield server
     server.socket.close()
 

@@ -941,7 +941,7 @@ async def test_10000_nodes_are_listed_while_requests_are_served(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, http: aiohttp.ClientSession
 ) -> None:
     launcher = await launchers.start(make_site(namespace_label()))
-    mirror = launcher.launcher.view.records
+    mirror = launcher.launcher.snapshots.records
     assert mirror is not None
     # Another launcher's nodes, which this one only shows.
     many = {

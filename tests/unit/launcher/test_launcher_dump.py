@@ -3,53 +3,58 @@
 import asyncio
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
 from nodepool_k8s.launcher.dump import dump, summary
+from nodepool_k8s.model import Node, NodeState
+from nodepool_k8s.snapshot import (
+    LauncherSnapshot,
+    LaunchingNode,
+    PoolSnapshot,
+    ServedRequest,
+    WaitingRequest,
+    count_records,
+)
 
-IDLE: dict[str, Any] = {
-    "obstacles": [],
-    "pools": [{"pool": "local/main", "waiting": 0, "waits_for": ""}],
-    "nodes": {},
-    "waiting_count": 0,
-    "waiting": [],
-    "in_flight_count": 0,
-    "in_flight": [],
-}
+IDLE = LauncherSnapshot(pools=(PoolSnapshot("local", "main"),))
 
-BUSY = {
-    **IDLE,
-    "pools": [{"pool": "local/main", "waiting": 2, "waits_for": "quota: 4 of 4 cores in use"}],
-    "nodes": {"building": 2, "in-use": 3},
-    "waiting_count": 2,
-    "waiting": [
-        {"request": "200-0000000003", "pool": "local/main", "waits_for": "quota: 4 of 4 cores"},
-        {"request": "200-0000000004", "pool": "local/main", "waits_for": "its turn"},
-    ],
-    "in_flight_count": 1,
-    "in_flight": [
-        {
-            "request": "200-0000000002",
-            "pool": "local/main",
-            "nodes": [
-                {
-                    "node": "0000000007",
-                    "label": "pod",
-                    "state": "building",
-                    "waits_for": "ErrImagePull",
-                    "failure": "the pod ended (Failed)",
-                },
-                {
-                    "node": "0000000008",
-                    "label": "pod",
-                    "state": "ready",
-                    "waits_for": "",
-                    "failure": "",
-                },
-            ],
-        }
-    ],
-}
+BUSY = LauncherSnapshot(
+    pools=(PoolSnapshot("local", "main", waiting=2, waits_for="quota: 4 of 4 cores in use"),),
+    records=count_records(
+        [
+            *(Node(str(number), NodeState.BUILDING) for number in range(2)),
+            *(Node(str(number), NodeState.IN_USE) for number in range(3)),
+        ],
+        [],
+        [],
+    ),
+    waiting_count=2,
+    waiting=(
+        WaitingRequest("200-0000000003", "local/main", "zuul", ("pod",), 5.0, "quota: 4 cores"),
+        WaitingRequest("200-0000000004", "local/main", "zuul", ("pod",), 5.0, "its turn"),
+    ),
+    in_flight_count=1,
+    in_flight=(
+        ServedRequest(
+            "200-0000000002",
+            "local/main",
+            "zuul",
+            5.0,
+            (
+                LaunchingNode(
+                    "0000000007",
+                    "pod",
+                    None,
+                    NodeState.BUILDING,
+                    "ErrImagePull",
+                    "the pod ended (Failed)",
+                ),
+                LaunchingNode("0000000008", "pod", "main-8", NodeState.READY, "", ""),
+            ),
+        ),
+    ),
+)
 
 
 def test_a_line_for_systemd() -> None:
@@ -57,19 +62,21 @@ def test_a_line_for_systemd() -> None:
     assert summary(BUSY) == (
         "pools: 1, nodes: 5 (2 building, 3 in-use), requests: 2 waiting, 1 being served"
     )
-    assert summary({**BUSY, "obstacles": ["no ZooKeeper", "other"]}) == "Cannot serve: no ZooKeeper"
+    assert summary(replace(BUSY, obstacles=("no ZooKeeper", "other"))) == (
+        "Cannot serve: no ZooKeeper"
+    )
 
 
 async def test_what_is_waited_for_in_words() -> None:
     gone = asyncio.Event()
     deleting = asyncio.create_task(outer(gone), name="delete node 0000000009")
     await asyncio.sleep(0)
-    text = dump({**BUSY, "obstacles": ["provider far: not connected yet"]})
+    text = dump(replace(BUSY, obstacles=("provider far: not connected yet",)))
     words = text.partition("Tasks:")[0].splitlines()
     assert [line.strip() for line in words[2:]] == [
         "Cannot serve: provider far: not connected yet",
         "Pool local/main: waiting requests: 2; the first waits for quota: 4 of 4 cores in use",
-        "Request 200-0000000003 in pool local/main: waits for quota: 4 of 4 cores",
+        "Request 200-0000000003 in pool local/main: waits for quota: 4 cores",
         "Request 200-0000000004 in pool local/main: waits for its turn",
         "Request 200-0000000002 in pool local/main: being served",
         "Node 0000000007 (pod): waits for ErrImagePull; its last attempt failed: the pod ended "

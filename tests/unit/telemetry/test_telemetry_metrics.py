@@ -15,7 +15,15 @@ from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.drivers.outcomes import Failure
 from nodepool_k8s.errors import LaunchError, SessionLost
 from nodepool_k8s.model import MIN_READY, Node, NodeRequest, NodeState, RequestState
-from nodepool_k8s.telemetry import PoolState, State, TenantState
+from nodepool_k8s.snapshot import (
+    LauncherSnapshot,
+    PoolSnapshot,
+    ProviderSnapshot,
+    ResourceUsage,
+    StuckDeletion,
+    TenantSnapshot,
+    count_records,
+)
 from nodepool_k8s.telemetry.events import verb_and_resource
 from tests.support.figures import Readings
 
@@ -33,46 +41,50 @@ def request(
     )
 
 
-class Fixed:
-    """A source that tells what it is given."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def state(self) -> State:
-        return self._state
-
-
-@pytest.fixture
-def observed() -> Iterator[None]:
-    source = Fixed(
-        State(
-            requests=[request(RequestState.REQUESTED), request(RequestState.PENDING)],
-            nodes=[
+def busy() -> LauncherSnapshot:
+    return LauncherSnapshot(
+        pools=(
+            PoolSnapshot(
+                "cloud",
+                "main",
+                paused=True,
+                waiting=3,
+                launching=2,
+                resources=(
+                    ResourceUsage("instances", 2000, 10_000),
+                    ResourceUsage("cores", 0, 1500),
+                    ResourceUsage("ram", 1000, None),
+                ),
+            ),
+            PoolSnapshot("cloud", "unregistered", paused=None),
+        ),
+        providers=(
+            ProviderSnapshot("cloud", trouble="its cluster has not answered", terminating=4),
+            ProviderSnapshot("new", trouble="not connected yet", terminating=None),
+        ),
+        tenants=(TenantSnapshot("t", (ResourceUsage("instances", 1000, 2000),)),),
+        stuck=(
+            StuckDeletion("main-1", "cloud", "1", 5.0, "a finalizer"),
+            StuckDeletion("main-2", "cloud", None, 5.0, "its record is gone"),
+            StuckDeletion("x-3", "removed", "3", 5.0, "another launcher's"),
+        ),
+        records=count_records(
+            [
                 Node("1", NodeState.READY, ("pod",), provider="cloud"),
                 Node("2", NodeState.READY, ("pod", "alias"), provider="cloud"),
                 Node("3", NodeState.INIT),
             ],
-            pools=[
-                PoolState(
-                    "cloud",
-                    "main",
-                    3,
-                    2,
-                    True,
-                    {"instances": 2000, "ram": 1000},
-                    {"instances": 10_000, "cores": 1500},
-                ),
-            ],
-            tenants=[TenantState("t", {"instances": 1000, "cores": 5}, {"instances": 2000})],
-            connected={"cloud": False},
-            stuck={"cloud": 1},
-            terminating={"cloud": 4},
-        )
+            [request(RequestState.REQUESTED), request(RequestState.PENDING)],
+            [],
+        ),
     )
-    telemetry.observe(source)
+
+
+@pytest.fixture
+def observed() -> Iterator[None]:
+    telemetry.observe(busy)
     yield
-    telemetry.forget(source)
+    telemetry.forget(busy)
 
 
 def families() -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -108,8 +120,9 @@ def test_what_is_there_shows_when_it_is_asked_for() -> None:
     tenant = {"tenant": "t", "resource": "instances"}
     assert found["nodepool_k8s_tenant_quota_used"] == [(tenant, 1)]
     assert found["nodepool_k8s_tenant_quota_limit"] == [(tenant, 2)]
-    assert found["nodepool_k8s_cluster_connected"] == [({"provider": "cloud"}, 0)]
-    assert found["nodepool_k8s_stuck_deletions"] == [({"provider": "cloud"}, 1)]
+    new = {"provider": "new"}
+    assert found["nodepool_k8s_cluster_connected"] == [({"provider": "cloud"}, 0), (new, 0)]
+    assert found["nodepool_k8s_stuck_deletions"] == [({"provider": "cloud"}, 1), (new, 0)]
     assert found["nodepool_k8s_terminating_namespaces"] == [({"provider": "cloud"}, 4)]
 
 
@@ -122,7 +135,7 @@ def test_nothing_is_looked_up_where_there_is_no_session() -> None:
 
 @pytest.mark.usefixtures("observed")
 def test_another_source_is_not_forgotten_by_mistake() -> None:
-    telemetry.forget(Fixed(State()))
+    telemetry.forget(LauncherSnapshot)
     assert "nodepool_k8s_requests" in families()
 
 
@@ -134,10 +147,9 @@ def test_names_follow_the_conventions() -> None:
 
 def documented_and_there() -> tuple[set[str], set[str]]:
     """The metrics that the page describes, and those that the registry has."""
-    source = Fixed(State())
-    telemetry.observe(source)
+    telemetry.observe(LauncherSnapshot)
     text = telemetry.render().decode()
-    telemetry.forget(source)
+    telemetry.forget(LauncherSnapshot)
     there = set(re.findall(r"^# TYPE (nodepool_k8s_\w+) ", text, re.MULTILINE))
     rows = re.findall(r"^\| `(nodepool_k8s_\w+)`", OPERATE.read_text(), re.MULTILINE)
     assert len(rows) == len(set(rows))

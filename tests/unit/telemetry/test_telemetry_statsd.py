@@ -8,7 +8,7 @@ import pytest
 
 from nodepool_k8s.config.settings import Pool, Provider, Settings, ZooKeeperSettings
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, RequestState
-from nodepool_k8s.telemetry.state import State
+from nodepool_k8s.snapshot import count_records
 from nodepool_k8s.telemetry.statsd import (
     Address,
     BadEnvironment,
@@ -117,7 +117,7 @@ def pool(name: str, provider: str, *labels: str) -> Component:
 
 
 def test_the_gauges_of_all_records() -> None:
-    state = State(
+    records = count_records(
         requests=[request("small"), request("small", "big"), request("unheard-of")],
         nodes=[
             Node("1", NodeState.READY, ("small",), provider="one"),
@@ -130,7 +130,7 @@ def test_the_gauges_of_all_records() -> None:
             Component("nameless", "two", frozenset(["small"])),
         ],
     )
-    gauges = dict(record_gauges(state))
+    gauges = dict(record_gauges(records))
     assert {key: value for key, value in gauges.items() if value} == {
         "nodepool.nodes.ready": 2,
         "nodepool.nodes.in-use": 1,

@@ -3,7 +3,7 @@
 import asyncio
 
 from nodepool_k8s.web import cache
-from nodepool_k8s.web.cache import Cache
+from nodepool_k8s.web.cache import ResponseCache
 
 
 class Maker:
@@ -22,19 +22,19 @@ class Maker:
 
 async def test_who_asks_within_a_second_gets_the_same_answer() -> None:
     now = 1000.0
-    answers, make = Cache(lambda: now), Maker()
+    answers, make = ResponseCache(lambda: now), Maker()
     assert (await answers.get("x", make)).body == b"1"
     now += 0.9
-    assert await answers.get("x", make) == cache.Answer(b"1", 1000.0)
+    assert await answers.get("x", make) == cache.CachedResponse(b"1", 1000.0)
     assert (await answers.get("y", make)).body == b"2"
     now += 0.2
-    assert await answers.get("x", make) == cache.Answer(b"3", now)
+    assert await answers.get("x", make) == cache.CachedResponse(b"3", now)
     now -= 3600  # The clock was set back.
     assert (await answers.get("x", make)).body == b"4"
 
 
 async def test_many_who_ask_at_once_wait_for_one_answer() -> None:
-    answers, make = Cache(lambda: 1.0), Maker()
+    answers, make = ResponseCache(lambda: 1.0), Maker()
     make.gate.clear()
     waiting = [asyncio.ensure_future(answers.get("x", make)) for _ in range(20)]
     await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_many_who_ask_at_once_wait_for_one_answer() -> None:
 
 
 async def test_an_answer_that_failed_is_made_anew() -> None:
-    answers, make = Cache(lambda: 1.0), Maker()
+    answers, make = ResponseCache(lambda: 1.0), Maker()
 
     async def fail() -> bytes:
         raise RuntimeError("no")
@@ -54,7 +54,7 @@ async def test_an_answer_that_failed_is_made_anew() -> None:
 
 
 async def test_no_more_answers_are_kept_than_a_few() -> None:
-    answers, make = Cache(lambda: 1.0), Maker()
+    answers, make = ResponseCache(lambda: 1.0), Maker()
     for number in range(3 * cache.LARGEST):
         await answers.get(number, make)
     assert len(answers) == cache.LARGEST

@@ -11,6 +11,7 @@ from nodepool_k8s import presentation
 from nodepool_k8s.config.settings import TopLabel
 from nodepool_k8s.errors import BadQuery
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.snapshot import LauncherSnapshot
 from nodepool_k8s.web.handlers import application
 from nodepool_k8s.web.lists import LABELS, LISTINGS, NODES, REQUESTS, Listing, parse_query
 
@@ -67,8 +68,8 @@ class Records:
     def obstacles(self) -> list[str]:
         return []
 
-    def status(self, now: float) -> dict[str, Any]:
-        return {}
+    def snapshot(self) -> LauncherSnapshot:
+        return LauncherSnapshot()
 
 
 def rows(listing: Listing, records: Records, *parameters: tuple[str, str]) -> list[dict[str, Any]]:

@@ -1,12 +1,11 @@
-"""What systemd is told, when it started us with Type=notify.
+"""Notifies systemd, when it started the launcher with Type=notify.
 
-By hand: it is one datagram in a documented form. sdnotify, the package for it, has had no
-release since 2017 and hides its errors; systemd-python and cysystemd need a C compiler and
-libsystemd where the launcher is installed.
+Own code, because it is one datagram in a documented form: sdnotify, the package for it, has
+had no release since 2017 and hides its errors; systemd-python and cysystemd need a C compiler
+and libsystemd where the launcher is installed.
 
-The watchdog is fed by a timer of the event loop, so it goes hungry when the loop is stuck or
-starved, which a restart mends. That ZooKeeper or a cluster is away is no reason to be
-killed: a restart brings neither back.
+A timer of the event loop feeds the watchdog, so that systemd restarts a launcher whose loop
+is stuck. An outage of ZooKeeper or a cluster does not stop the timer: a restart would not help.
 """
 
 from __future__ import annotations
@@ -22,39 +21,39 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 STATUS_SECONDS = 5.0
-"""How often the status text is looked at; it is sent when it has changed."""
+"""How often the status text is made; it is sent when it has changed."""
 
 STATUS_LENGTH = 500
 
 
 class SystemdNotifier:
-    """Says READY, RELOADING, STOPPING, STATUS and WATCHDOG; nothing where nobody listens."""
+    """Sends READY, RELOADING, STOPPING, STATUS and WATCHDOG; nothing without NOTIFY_SOCKET."""
 
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
-        """Take the variables out of the environment: programs that we start are not us."""
+        """Take the variables out of the environment, so that child processes don't inherit them."""
         environ = os.environ if environ is None else environ
         self._address = environ.pop("NOTIFY_SOCKET", "")
         self._watchdog = _watchdog_seconds(environ)
         self._status = ""
         self._socket: socket.socket | None = None
         if self._address and self._address[0] not in "/@":
-            log.warning("NOTIFY_SOCKET is not understood, systemd is told nothing")
+            log.warning("NOTIFY_SOCKET is not a valid address; systemd is not notified")
             self._address = ""
 
     @property
     def listened_to(self) -> bool:
-        """Whether anybody asked to be told."""
+        """Whether systemd wants to be notified."""
         return bool(self._address)
 
-    # --- what there is to say ----------------------------------------------------------------
+    # --- notifications -----------------------------------------------------------------------
 
     def ready(self) -> None:
-        """We serve."""
+        """The launcher serves requests."""
         self._send("READY=1")
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """Around a reload: RELOADING before, READY after, whatever came of it."""
+        """Send RELOADING before a reload, and READY after it, failed or not."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             yield
@@ -62,20 +61,20 @@ class SystemdNotifier:
             self._send("READY=1")
 
     def stopping(self, seconds: float) -> None:
-        """We stop, and ask for the time that it may take."""
+        """The launcher stops, and needs at most that many seconds."""
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def status(self, text: str) -> None:
-        """What we do, in a line for ``systemctl status``."""
+        """Set the line that ``systemctl status`` shows."""
         line = " ".join(text.split())[:STATUS_LENGTH]
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}")
 
-    # --- by the clock ------------------------------------------------------------------------
+    # --- periodically ------------------------------------------------------------------------
 
     async def keep(self, status: Callable[[], str]) -> None:
-        """Tell the status as it changes, and feed the watchdog twice as often as it asks."""
+        """Send the status when it changes, and feed the watchdog twice as often as it requires."""
         pause = min(STATUS_SECONDS, self._watchdog / 2) if self._watchdog else STATUS_SECONDS
         while self._address:
             if self._watchdog:
@@ -84,7 +83,7 @@ class SystemdNotifier:
             await asyncio.sleep(pause)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
         self._socket, self._address = None, ""
@@ -100,11 +99,11 @@ class SystemdNotifier:
                 self._socket.setblocking(False)
             self._socket.sendto(text.encode(), address)
         except OSError as error:
-            log.warning("systemd could not be told %s: %s", text.partition("\n")[0], error)
+            log.warning("Notifying systemd of %s failed: %s", text.partition("\n")[0], error)
 
 
 def _watchdog_seconds(environ: MutableMapping[str, str]) -> float:
-    """How long we may be silent; 0 for as long as we like, or where another process is meant."""
+    """How long the watchdog waits; 0 without one, or where it watches another process."""
     micros, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if not micros.isdecimal() or (pid and pid != str(os.getpid())):
         return 0.0

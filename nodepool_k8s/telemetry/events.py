@@ -1,7 +1,7 @@
-"""What happened, told once: each event is counted, sent to statsd and traced here.
+"""Events of the launcher: each is counted, sent to statsd and traced here.
 
-Who calls these says what happened in the launcher's words and knows none of the three.
-An event costs some microseconds, and never raises or waits.
+Callers name the event and know none of the three. An event costs some microseconds, and
+never raises or waits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STATSD_RESULTS = {
     Failure.UNKNOWN: "error.unknown",
 }
 _POD_NOT_READY = "error.nodepool"
-"""Nodepool's word for a pod that did not come up, whatever held it."""
+"""Nodepool's result for a pod that did not become ready, for any reason."""
 
 ANSWERS = {RequestState.FULFILLED: "fulfilled", RequestState.FAILED: "failed"}
 
@@ -38,7 +38,7 @@ ANSWERS = {RequestState.FULFILLED: "fulfilled", RequestState.FAILED: "failed"}
 
 
 def start(environ: Mapping[str, str] = os.environ) -> None:
-    """Begin to send figures where the environment says. Raises BadEnvironment."""
+    """Start statsd and tracing as the environment says. Raises BadEnvironment."""
     global _statsd
     address = statsd.address(environ)
     tracing.start(environ)
@@ -46,7 +46,7 @@ def start(environ: Mapping[str, str] = os.environ) -> None:
 
 
 async def stop() -> None:
-    """Send what is left, and nothing more."""
+    """Send what is left, and stop."""
     global _statsd
     if _statsd is not None:
         _statsd.close()
@@ -63,14 +63,14 @@ def statsd_server() -> statsd.Statsd | None:
 
 
 def request_claimed(request: NodeRequest, pool: Pool) -> None:
-    """This task carries the request to its end."""
+    """This task has claimed the request and fulfils it."""
     tracing.request_begins(request, pool.provider, pool.name)
 
 
 def request_answered(request: NodeRequest, pool: Pool) -> None:
-    """A request was written; if that is its answer, its waiting is over.
+    """A request was written; if it is fulfilled or failed now, its wait is observed.
 
-    Requests for spare nodes are the launchers' own, and nobody waits for them.
+    Requests for spare nodes don't count: they are the launchers' own.
     """
     outcome = ANSWERS.get(request.state)
     if outcome and request.created_time is not None and not request.for_spare:
@@ -79,18 +79,18 @@ def request_answered(request: NodeRequest, pool: Pool) -> None:
 
 
 def request_ended(request: NodeRequest, pool: Pool, reason: str = "") -> None:
-    """This task's request was written as given; with a ``reason`` it was not fulfilled."""
+    """This task's request was written in this state; with a ``reason`` it was not fulfilled."""
     request_answered(request, pool)
     tracing.request_ends(ANSWERS.get(request.state, "returned"), reason)
 
 
 def request_gone(reason: str) -> None:
-    """Nobody wants this task's request any more."""
+    """The requestor removed this task's request."""
     tracing.request_ends("gone", reason)
 
 
 def claim_conflicted(pool: Pool) -> None:
-    """Somebody was ahead of a claim."""
+    """A claim failed because another launcher was first, or the request had changed."""
     metrics.CLAIM_CONFLICTS.labels(pool.provider, pool.name).inc()
 
 
@@ -106,7 +106,7 @@ def nodes_assigned(request: NodeRequest, pool: Pool, launched: Iterable[bool]) -
 
 
 class LaunchFigures:
-    """The figures of one node's launch, and of each of its attempts."""
+    """Counts and times one node's launch, and each of its attempts."""
 
     def __init__(self, request: NodeRequest, pool: Pool, label: str, node: str) -> None:
         self._where = (pool.provider, pool.name, label)
@@ -124,7 +124,7 @@ class LaunchFigures:
 
     @contextmanager
     def launching(self) -> Iterator[None]:
-        """The launch goes on inside, and ends with it."""
+        """The launch lasts as long as the context."""
         self._began = time.monotonic()
         self._trace.begins()
         try:
@@ -246,5 +246,5 @@ class ZooKeeperFigures:
 
 
 def loop_lagged(seconds: float) -> None:
-    """The event loop was so late to wake a timer."""
+    """The event loop woke a timer that many seconds late."""
     metrics.LOOP_LAG.observe(max(0.0, seconds))

@@ -69,7 +69,7 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -
 
 REQUEST_WAIT = _histogram(
     "request_wait_seconds",
-    "From the creation of a request to its answer.",
+    "From the creation of a request until it is fulfilled or failed.",
     "provider",
     "pool",
     "outcome",
@@ -77,13 +77,13 @@ REQUEST_WAIT = _histogram(
 )
 CLAIM_CONFLICTS = _counter(
     "claim_conflicts_total",
-    "Claims that somebody else was ahead of, or whose request had changed.",
+    "Claims lost to another launcher, or whose request had changed.",
     "provider",
     "pool",
 )
 NODES_ASSIGNED = _counter(
     "nodes_assigned_total",
-    "Nodes handed over, by whether they were ready before (reused) or were launched for it.",
+    "Nodes handed over, by whether they were ready before (reused) or launched for the request.",
     "provider",
     "pool",
     "label",
@@ -116,7 +116,7 @@ DELETION = _histogram(
 )
 LEAKED = _counter(
     "leaked_namespaces_deleted_total",
-    "Namespaces deleted that no node's record named.",
+    "Namespaces deleted because no node record named them.",
     "provider",
 )
 
@@ -134,7 +134,7 @@ API_REQUEST = _histogram(
 WATCHES = _counter("watches_total", "Watches opened.", "provider", "resource")
 RELISTS = _counter(
     "watch_relists_total",
-    "Listings of everything, as a watch could not be resumed or there was none yet.",
+    "Full listings, because a watch was new or could not be resumed.",
     "provider",
     "resource",
 )

@@ -1,8 +1,8 @@
 """statsd, under Nodepool's names, when STATSD_HOST is set.
 
-UDP: a server that is away, or was never there, disturbs nothing and is not noticed. What
-the gauges are, and that one launcher alone of a fleet sends those about ZooKeeper's
-records, is said here; when they are sent is the launcher's business.
+UDP: a server that is down disturbs nothing and is not noticed. The gauges' names and values
+are defined here; ``launcher/metrics_reports.py`` sends them, those about ZooKeeper's records
+from one launcher of all that share them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 8125
 RESOLVE_AFTER: Final = 300.0
-"""Seconds after which the server's name is looked up anew: it may have moved."""
+"""Seconds after which the server's name is resolved again, because it may have moved."""
 
 Gauges = Iterator[tuple[str, float]]
 
@@ -61,7 +61,7 @@ def address(environ: Mapping[str, str]) -> Address | None:
 
 
 class Statsd:
-    """The way to one server. Nothing is sent until ``resolve`` found it once."""
+    """Sends to one server; nothing until ``resolve`` has found its address."""
 
     def __init__(self, server: Address) -> None:
         self._server = server
@@ -70,7 +70,7 @@ class Statsd:
         self._failed = False
 
     async def resolve(self) -> None:
-        """Look the server's name up, if that was not done lately; never fails."""
+        """Resolve the server's name, unless that was done recently; never fails."""
         now = time.monotonic()
         if self._client is not None and now < self._resolved + RESOLVE_AFTER:
             return
@@ -82,7 +82,7 @@ class Statsd:
             self._connect(found[0][0], str(found[0][4][0]))
         except (OSError, UnicodeError) as error:
             if not self._failed:
-                log.warning("STATSD_HOST %s cannot be looked up: %s", self._server.host, error)
+                log.warning("STATSD_HOST %s cannot be resolved: %s", self._server.host, error)
             self._failed = True
             return
         self._resolved, self._failed = now, False

@@ -1,7 +1,7 @@
-"""OpenTelemetry spans of a request's way, continued from the span that Zuul sends along.
+"""OpenTelemetry spans of a request, below the span that Zuul sends with it.
 
-An extra (``tracing``), at work only when the standard environment variables name an
-exporter. Otherwise nothing is imported and every call returns at once.
+An extra (``tracing``), used only when the standard environment variables name an exporter.
+Otherwise nothing is imported and every call returns at once.
 
 Zuul puts its own span, ``RequestNodes``, into a request as ``span_info``. Ours hang below:
 ``FulfilRequest``, in it a ``LaunchNode`` for each node, in that each ``Attempt``, and in
@@ -78,7 +78,7 @@ def start(environ: Mapping[str, str]) -> None:
     except ImportError:
         log.warning(
             "The environment asks for traces, which need the extra: pip install "
-            "'nodepool-k8s[tracing]'; going on without"
+            "'nodepool-k8s[tracing]'; continuing without traces"
         )
         return
     provider = _new_provider(environ)
@@ -107,7 +107,7 @@ def _new_provider(environ: Mapping[str, str]) -> TracerProvider:
     )
     attributes = {} if named else {"service.name": SERVICE}
     resource = Resource.create({**attributes, "service.version": __version__})
-    # The loop's own end comes first: what is left is sent by ``stop``.
+    # ``stop`` sends what is left, before the interpreter exits.
     return TracerProvider(resource=resource, shutdown_on_exit=False)
 
 

@@ -1,4 +1,4 @@
-"""What systemd hears, on a socket of the test's own."""
+"""What systemd receives, on a socket of the test's own."""
 
 import asyncio
 import logging
@@ -72,7 +72,7 @@ async def test_the_watchdog_is_fed_by_the_loop_alone(listener: Listener) -> None
     keeping = asyncio.create_task(notifier.keep(lambda: "well"))
     fed = [await asyncio.to_thread(heard, listening) for _ in range(4)]
     assert fed == ["WATCHDOG=1", "STATUS=well", "WATCHDOG=1", "WATCHDOG=1"]
-    # While the loop is stuck, nobody else says that it is not.
+    # While the loop is stuck, nothing else feeds the watchdog.
     listening.settimeout(0.2)
     silent = threading.Event()
 
@@ -127,7 +127,7 @@ async def test_without_systemd_nothing_is_kept() -> None:
     notifier = SystemdNotifier({})
     assert not notifier.listened_to
     notifier.ready()
-    await notifier.keep(lambda: pytest.fail("nobody listens"))
+    await notifier.keep(lambda: pytest.fail("there is no socket"))
 
 
 def test_programs_that_we_start_do_not_speak_for_us() -> None:
@@ -141,7 +141,7 @@ def test_an_address_that_is_not_understood_is_told(
     address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not SystemdNotifier({"NOTIFY_SOCKET": address}).listened_to
-    assert "NOTIFY_SOCKET is not understood" in caplog.text
+    assert "NOTIFY_SOCKET is not a valid address" in caplog.text
 
 
 def test_a_listener_that_is_gone_does_no_harm(
@@ -150,5 +150,5 @@ def test_a_listener_that_is_gone_does_no_harm(
     notifier = SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     with caplog.at_level(logging.WARNING):
         notifier.ready()
-    assert "systemd could not be told READY=1: " in caplog.text
+    assert "Notifying systemd of READY=1 failed: " in caplog.text
     notifier.close()

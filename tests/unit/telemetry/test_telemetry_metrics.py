@@ -1,4 +1,4 @@
-"""Prometheus: what is told is counted under the right labels, and comes out well-formed."""
+"""Prometheus: events are counted under the right labels, and the output is well-formed."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def documented_and_there() -> tuple[set[str], set[str]]:
     return set(rows), there
 
 
-def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+def test_documented_metrics_are_those_that_exist() -> None:
     documented, there = documented_and_there()
     assert documented == there
 
@@ -185,9 +185,7 @@ def test_a_request_waited_until_its_answer(readings: Readings) -> None:
         request(created=None),
     ],
 )
-def test_what_is_no_answer_to_anybody_is_not_counted(
-    other: NodeRequest, readings: Readings
-) -> None:
+def test_only_answers_to_requestors_are_timed(other: NodeRequest, readings: Readings) -> None:
     telemetry.request_answered(other, POOL)
     for outcome in ("fulfilled", "failed"):
         assert not readings.grown("request_wait_seconds_count", outcome=outcome, **HERE)
@@ -244,7 +242,7 @@ def test_how_a_launch_fails_is_passed_on(error: BaseException) -> None:
         (Failure.UNKNOWN, "error.unknown"),
     ],
 )
-async def test_statsd_hears_of_a_failed_launch_in_nodepools_words(
+async def test_statsd_counts_failed_launches_under_nodepools_names(
     failure: Failure, result: str, udp: socket.socket
 ) -> None:
     host, port = udp.getsockname()[:2]

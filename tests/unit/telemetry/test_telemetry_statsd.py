@@ -1,4 +1,4 @@
-"""statsd: Nodepool's keys, sent to a real socket; and what a bad environment says."""
+"""statsd: Nodepool's keys, sent to a real socket, and errors for bad variables."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_server_that_is_away_disturbs_nothing() -> None:
     statsd.close()
 
 
-async def test_a_name_that_nobody_knows_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unknown_host_name_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     statsd = Statsd(Address("no-such-host.invalid"))
     await statsd.resolve()
     await statsd.resolve()

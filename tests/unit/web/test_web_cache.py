@@ -1,4 +1,4 @@
-"""An answer is good for a second, and made once however many ask."""
+"""A response is kept for a second, and made once for all requests at the same time."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ class Maker:
         return b"%d" % self.made
 
 
-async def test_who_asks_within_a_second_gets_the_same_answer() -> None:
+async def test_a_response_is_reused_for_a_second() -> None:
     now = 1000.0
     answers, make = ResponseCache(lambda: now), Maker()
     assert (await answers.get("x", make)).body == b"1"
@@ -33,7 +33,7 @@ async def test_who_asks_within_a_second_gets_the_same_answer() -> None:
     assert (await answers.get("x", make)).body == b"4"
 
 
-async def test_many_who_ask_at_once_wait_for_one_answer() -> None:
+async def test_concurrent_requests_share_one_response() -> None:
     answers, make = ResponseCache(lambda: 1.0), Maker()
     make.gate.clear()
     waiting = [asyncio.ensure_future(answers.get("x", make)) for _ in range(20)]
@@ -42,7 +42,7 @@ async def test_many_who_ask_at_once_wait_for_one_answer() -> None:
     assert {answer.body for answer in await asyncio.gather(*waiting)} == {b"1"}
 
 
-async def test_an_answer_that_failed_is_made_anew() -> None:
+async def test_a_failed_response_is_made_again() -> None:
     answers, make = ResponseCache(lambda: 1.0), Maker()
 
     async def fail() -> bytes:

@@ -106,7 +106,7 @@ SITE = Records(
 )
 
 
-def test_the_lists_have_nodepools_keys_in_its_order_and_every_key_has_a_heading() -> None:
+def test_lists_have_nodepools_keys_in_its_order_with_headings() -> None:
     assert list(NODES.columns) == NODEPOOL_NODE_KEYS
     assert list(REQUESTS.columns) == NODEPOOL_REQUEST_KEYS
     assert list(LABELS.columns) == ["label"]
@@ -177,7 +177,7 @@ def test_a_query_that_cannot_be_answered_says_what_was_expected(
     assert str(refusal.value).startswith(expected)
 
 
-def test_fields_are_shown_in_the_lists_order_whatever_order_they_are_named_in() -> None:
+def test_fields_are_shown_in_the_lists_own_order() -> None:
     query = parse_query(NODES, [("fields", "reason, state,,id"), ("fields", "pool")])
     assert query.columns is not None
     assert list(query.columns) == ["id", "state", "pool", "reason"]
@@ -190,7 +190,7 @@ def test_two_queries_with_one_answer_have_one_key() -> None:
     assert first.key == second.key != parse_query(NODES, [("state", "ready")]).key
 
 
-def test_images_are_nobodys_here() -> None:
+def test_image_lists_are_empty() -> None:
     for path in ("/image-list", "/image-status", "/dib-image-list", "/dib-request-list"):
         assert rows(LISTINGS[path], SITE) == []
 

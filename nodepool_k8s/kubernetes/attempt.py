@@ -1,4 +1,4 @@
-"""One attempt at one node: its namespace, access and pods, and the wait until they are ready."""
+"""One attempt at one node: creates its namespace, access and pods, and waits for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nodepool_k8s.policy.dynamic_labels import dynamic_labels
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 30.0
-"""How long a ready-check is repeated that fails for reasons that may pass."""
+"""How long a ready-check that fails for transient reasons is repeated."""
 
 STEPS = ("namespace", "objects", "ready", "check")
 """Of an attempt, in order."""
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class KubernetesAttempt:
-    """A namespace of its own for each attempt, so that none meets one still Terminating."""
+    """Each attempt has a namespace of its own: the one before may still be Terminating."""
 
     def __init__(self, cluster: Cluster, context: AttemptContext) -> None:
         self._cluster = cluster
@@ -75,7 +75,7 @@ class KubernetesAttempt:
     async def create(
         self,
     ) -> Created | CapacityRefused | BackendTrouble | Retryable | Permanent:
-        """Create the namespace, then access and pods at once: a pod starts meanwhile."""
+        """Create the namespace, then access and pods concurrently."""
         try:
             await self._create_namespace()
             self._context.report("its objects in the cluster")
@@ -103,13 +103,13 @@ class KubernetesAttempt:
         if self._label.type is not LabelType.POD or self._has_pods:
             return
         # Fencing: the record with the namespace's UID, under a lock that is still ours,
-        # comes before the pod. A launcher that was frozen meanwhile creates none.
+        # is written before the pod. A launcher that lost its lock creates no pod.
         await self._context.record({"uid": self._uid})
         await self._call(lambda: self._cluster.creator.create_pod(self._objects))
         self._has_pods = True
 
     async def _call(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        # An object whose creation is under way must exist or not before it is removed.
+        # Finish even if cancelled: a pending creation must not race with the deletion.
         return await run_to_completion(call(), is_pointless=self._context.is_pointless)
 
     @staticmethod
@@ -125,13 +125,13 @@ class KubernetesAttempt:
             case Meaning.PERMANENT:
                 return Permanent(refusal.reason, refusal.failure)
             case Meaning.RETRYABLE | Meaning.TRANSIENT:
-                # A transient one was repeated for some seconds already.
+                # A transient one was retried for some seconds already.
                 return Retryable(refusal.reason, refusal.failure)
 
     # --- waiting --------------------------------------------------------------------------------
 
     async def wait_ready(self) -> Ready | Retryable | Permanent:
-        """Wait for the pods, diagnosed at each change, and try a command in them."""
+        """Wait for the pods, diagnosed at each change, and run the ready-check."""
         if self._label.type is LabelType.NAMESPACE:
             return self._ready(None)
         outcome = await self._wait_for_pods()
@@ -169,9 +169,9 @@ class KubernetesAttempt:
         return pod_failures.of_pods(pods, timed_out=timed_out, count=self._label.replicas)
 
     async def _check(self) -> Retryable | None:
-        """Run a command in each pod, as the node's requestor will, with its token.
+        """Run a command in each pod with the requestor's token.
 
-        What may pass is tried again for a while, as long as the pods are usable.
+        Transient failures are retried for a while, as long as the pods are usable.
         """
         assert self._access is not None
         deadline = time.monotonic() + CHECK_SECONDS
@@ -201,7 +201,7 @@ class KubernetesAttempt:
         return is_unanswered(error) and waited < self._launch.launch_timeout
 
     async def _with_events(self, reason: str) -> str:
-        """The reason, with the cluster's last warnings: some causes appear only there."""
+        """Append the last Warning events to the reason: some causes appear only there."""
         try:
             events = await self._cluster.reader.events(self._namespace)
         except KubernetesError:
@@ -209,17 +209,17 @@ class KubernetesAttempt:
         return "; ".join([reason, *events])
 
     def is_ready(self) -> bool:
-        """Whether its pods still are as they should be."""
+        """Whether its pods are still usable."""
         return self._label.type is LabelType.NAMESPACE or self._why_unusable() is None
 
     def _why_unusable(self) -> str | None:
         pods = self._cluster.pods(self._namespace)
         return diagnosis.why_unusable(pods, self._launch, self._label.replicas)
 
-    # --- its ends ---------------------------------------------------------------------------
+    # --- the end of an attempt --------------------------------------------------------------
 
     async def remove(self, grace: float) -> None:
-        """Delete the attempt's objects; its pods are gone then."""
+        """Delete the attempt's objects; returns when its pods are gone."""
         await self._cluster.deleter.delete_node(self._namespace, grace)
         await self._cluster.deleter.pods_gone(self._namespace)
 

@@ -57,18 +57,18 @@ class ApiClient:
     def __init__(self, context: str | None, provider: str = "") -> None:
         self._context = context
         self.provider = provider
-        """Whose cluster it is: in figures, calls are told apart by it."""
+        """The provider's name, a label of the metrics of calls."""
         self._configuration: Configuration | None = None
         self._calls: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
         self._bare: aiohttp.ClientSession | None = None
-        """Without a client's certificate, which would count more than any token."""
+        """Without a client certificate, which would take precedence over any token."""
         self._retired: list[aiohttp.ClientSession] = []
         self._watching: set[aiohttp.ClientResponse] = set()
         self._reloading = asyncio.Lock()
         self._generation = 0
         self.authorities: str | None = None
-        """PEM of whom the server's certificate is checked against; None: the system's."""
+        """PEM of the CAs that the server's certificate is verified with; None: the system's."""
 
     async def connect(self) -> None:
         """Read the credentials and open the sessions; nothing is asked of the server yet."""
@@ -173,7 +173,7 @@ class ApiClient:
             raise
 
     def as_bearer(self, token: str) -> AsBearer:
-        """What opens websockets as whoever has that token."""
+        """An API that opens websockets with that token."""
         return AsBearer(self, token)
 
     @asynccontextmanager
@@ -249,9 +249,9 @@ class ApiClient:
             telemetry.api_called(self.provider, method, path, status, seconds)
 
     def _doubt_watches(self) -> None:
-        """A server that went without a goodbye leaves watches that are silent as if all was well.
+        """Close all watches: a server that died leaves them open and silent.
 
-        Opening them anew shows whether it is there, and when it is back.
+        Opening them again shows whether the server answers.
         """
         for response in self._watching:
             _hang_up(response)
@@ -282,11 +282,11 @@ class ApiClient:
         return extra
 
     async def _reload(self, generation: int) -> None:
-        """Read the credentials anew, once for all the calls that were refused together."""
+        """Read the credentials again, once for all calls that were refused together."""
         async with self._reloading:
             if generation != self._generation or self._calls is None:
                 return
-            log.info("the cluster refused our credentials: reading them again")
+            log.info("The cluster refused the credentials, reading them again")
             # Calls and watches under way keep the sessions they began with, so those are
             # closed one reload later.
             await self._close_all(self._retired)
@@ -295,12 +295,12 @@ class ApiClient:
 
     @staticmethod
     async def _close_all(sessions: list[aiohttp.ClientSession]) -> None:
-        # All of them, also when whoever closes is cancelled at the first.
+        # All of them, even if the caller is cancelled at the first.
         await asyncio.shield(asyncio.gather(*(session.close() for session in sessions)))
 
 
 class AsBearer:
-    """An API server as one token's owner reaches it; what is read is read as ourselves."""
+    """The API server as the owner of one token; reads use the launcher's credentials."""
 
     def __init__(self, client: ApiClient, token: str) -> None:
         self._client = client
@@ -332,7 +332,7 @@ def _session(
 
 
 def _hang_up(response: aiohttp.ClientResponse) -> None:
-    """Drop a watch that has not ended of itself; a polite end of TLS could outlive the loop."""
+    """Drop a watch that has not ended; a TLS shutdown could outlive the event loop."""
     connection = response.connection
     if connection is not None and connection.transport is not None:
         connection.transport.abort()

@@ -1,9 +1,9 @@
-"""One provider's cluster, as the launcher sees it: make a node's objects, watch, remove them.
+"""One provider's cluster: creates a node's objects, watches and deletes them.
 
-Owns the client and the mirror of one provider. It knows nothing of quota, requests or
-ZooKeeper, and decides nothing about a node: it says what is there (``pods``, ``changed``)
-and does what it is told. Calls that fail for passing reasons are tried again here for a
-few seconds; creating something twice finds what is there already and takes it over.
+Owns the client and the object cache of one provider. It knows nothing of quota, requests or
+ZooKeeper, and decides nothing about a node: it reports what exists (``pods``, ``changed``)
+and does what it is asked. Calls that fail for transient reasons are retried for a few
+seconds; creating an object twice adopts the one that exists.
 
 A launch reads::
 
@@ -14,16 +14,16 @@ A launch reads::
     while not decided(cluster.pods(namespace.name)):
         await cluster.changed(namespace.name, timeout)
 
-``create_pod`` makes what the pod itself needs (its service account, the root CA, copies,
-claims, policies) and the pod, with its replicas; ``create_access`` what the requestor needs
-(``zuul-worker``, its role, its token). Neither waits for anything of the other.
+``create_pod`` creates what the pod itself needs (its service account, the root CA, copies,
+claims, policies) and the pod, with its replicas; ``create_access`` creates what the requestor
+needs (``zuul-worker``, its role, its token). Neither waits for the other.
 
 A removal reads::
 
     await cluster.deleter.delete_node(name, grace)   # pods first, then the namespace
     await cluster.deleter.pods_gone(name)            # or namespace_gone, for what outlives its pods
 
-What a watch may not show yet is asked of the API server: ``cluster.reader``.
+``cluster.reader`` asks the API server for what a watch may not show yet.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """What there is once a cluster is connected."""
+    """The parts of a connected cluster."""
 
     spawn: Spawn
-    mirror: ObjectCache
-    sources: CopiedObjects
+    cache: ObjectCache
+    copied: CopiedObjects
     creator: NodeCreator
     deleter: NodeDeleter
 
@@ -68,26 +68,26 @@ class Cluster:
     def __init__(
         self, provider: Provider, deployment: str, client: ApiClient | None = None
     ) -> None:
-        """``client`` is what reaches its API server, one of its own where none is given."""
+        """``client`` is the API client; by default the cluster creates its own."""
         self.provider = provider
         self.deployment = deployment
         self.uid = ""
-        """Which cluster it is, wherever it is called what; known once started."""
+        """Identifies the cluster, whatever its contexts are called; known once started."""
         self._client = client or ApiClient(provider.context, provider.name)
         self._tokens = Tokens(self._client, provider.name, deployment)
         self.reader = ObjectReader(self._client, deployment)
         """Asks the API server itself."""
         self._started: _Started | None = None
-        self._told: set[str] = set()
+        self._reported_rights: set[str] = set()
         self._has_started = asyncio.Event()
         self._wanted_since = asyncio.get_running_loop().time()
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    # --- coming and going -----------------------------------------------------------------
+    # --- connecting -----------------------------------------------------------------------
 
     async def start(self, spawn: Spawn) -> None:
-        """Connect, check our rights, and start the watches; ``synced`` says when they show.
+        """Connect, check the account's rights, and start the watches; see ``synced``.
 
         Raises ``MissingRights`` or another ``KubernetesError``, and can be called again.
         """
@@ -101,28 +101,28 @@ class Cluster:
         self._begin(spawn, role_kind)
 
     def _begin(self, spawn: Spawn, role_kind: RoleKind) -> None:
-        mirror = ObjectCache(self._client, f"{DEPLOYMENT_LABEL}={self.deployment}")
+        cache = ObjectCache(self._client, f"{DEPLOYMENT_LABEL}={self.deployment}")
         self._tasks = [
-            spawn(f"watch namespaces of {self.provider.name}", mirror.namespace_stream.run()),
-            spawn(f"watch pods of {self.provider.name}", mirror.pod_stream.run()),
+            spawn(f"watch namespaces of {self.provider.name}", cache.namespace_stream.run()),
+            spawn(f"watch pods of {self.provider.name}", cache.pod_stream.run()),
         ]
         for subscription in self._subscriptions:
-            mirror.subscribe(subscription)
-        sources = CopiedObjects(self._client, spawn)
-        creator = NodeCreator(self._client, self.reader, self._tokens, sources, role_kind)
-        deleter = NodeDeleter(self._client, self.reader, mirror, self.deployment)
-        self._started = _Started(spawn, mirror, sources, creator, deleter)
+            cache.subscribe(subscription)
+        copied = CopiedObjects(self._client, spawn)
+        creator = NodeCreator(self._client, self.reader, self._tokens, copied, role_kind)
+        deleter = NodeDeleter(self._client, self.reader, cache, self.deployment)
+        self._started = _Started(spawn, cache, copied, creator, deleter)
         self._has_started.set()
 
     def serve(self, provider: Provider) -> None:
-        """Be ready for nodes of the provider's labels, as they are configured now.
+        """Prepare for nodes of the provider's labels, as they are configured now.
 
-        What they bring along is watched from now on.
+        Watches the objects that the labels copy.
         """
         self.provider = provider
         if self._started is None:
             return
-        self._started.sources.want(
+        self._started.copied.want(
             source
             for pool in provider.pools
             for label in pool.labels.values()
@@ -133,48 +133,48 @@ class Cluster:
         )
 
     async def _check_labels(self, provider: Provider) -> None:
-        """A label whose rights are missing must not keep the others from being served."""
+        """Report labels that lack rights; the others are served."""
         try:
             lacking = await rights.missing_by_label(self._client, provider)
         except KubernetesError as error:
             log.debug("%s: rights could not be checked: %s", provider.name, error)
             return
         for lack in lacking:
-            if lack not in self._told:
+            if lack not in self._reported_rights:
                 log.error("%s", lack)
-        self._told = set(lacking)
+        self._reported_rights = set(lacking)
 
     async def close(self) -> None:
         """Stop the watches and close every connection."""
         tasks, self._tasks = self._tasks, []
         await cancel_all(tasks)
         if self._started is not None:
-            await self._started.sources.close()
+            await self._started.copied.close()
         await self._client.close()
 
     async def synced(self) -> None:
-        """Wait until ``start`` is through and the mirror shows all that was there."""
+        """Wait until ``start`` is done and the cache has listed everything."""
         await self._has_started.wait()
-        await self._mirror.synced()
+        await self._cache.synced()
 
     @property
     def out_of_touch_since(self) -> float | None:
-        """The loop's time since which the mirror may be stale; None while both watches work.
+        """The loop's time since which the cache may be stale; None while both watches work.
 
-        Before ``start`` is through, the time since which the cluster is wanted.
+        Before ``start`` is done, the time since which the cluster is wanted.
         """
         if self._started is None:
             return self._wanted_since
-        return self._started.mirror.out_of_touch_since
+        return self._started.cache.out_of_touch_since
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Tell that one about lost pods and namespaces that come and go, before start or after."""
+        """Notify of lost pods and of namespaces that appear and disappear."""
         self._subscriptions.append(subscription)
         if self._started is not None:
-            self._started.mirror.subscribe(subscription)
+            self._started.cache.subscribe(subscription)
 
     async def _read_uid(self) -> str:
-        """By convention the UID of this namespace, which is never made anew."""
+        """By convention the UID of kube-system, which is never recreated."""
         try:
             found = await self._client.get(path_in("kube-system"), None, METADATA)
             return namespace_record(found).uid
@@ -184,7 +184,7 @@ class Cluster:
             return str(self._client.configuration.host)
 
     async def _check_rights(self) -> RoleKind:
-        """Raise MissingRights, or tell what kind of role nodes' accounts can be bound to."""
+        """Return the kind of role that nodes' accounts can be bound to. Raises MissingRights."""
         who = f"provider {self.provider.name}"
         if await rights.missing(self._client, (rights.TOKEN_REQUEST,)):
             self._tokens.use_secrets()
@@ -201,14 +201,14 @@ class Cluster:
         await rights.require(self._client, rights.FOR_OWN_ROLES, who)
         if self.provider.access_role == "cluster":
             log.warning(
-                "%s: the ClusterRoles for nodes cannot be made or bound; each namespace gets "
+                "%s: the ClusterRoles for nodes cannot be created or bound; each namespace gets "
                 "a Role of its own (%s has them)",
                 who,
                 rights.MANIFEST,
             )
         return "Role"
 
-    # --- what requestors are told -----------------------------------------------------------
+    # --- for requestors ---------------------------------------------------------------------
 
     @property
     def server_url(self) -> str:
@@ -217,12 +217,12 @@ class Cluster:
 
     @property
     def api_url(self) -> str:
-        """The address at which we reach the API server ourselves."""
+        """The address at which the launcher reaches the API server."""
         return str(self._client.configuration.host)
 
     @property
     def ca_crt(self) -> str | None:
-        """The authorities of the API server's certificate, base64 of PEM; None: the system's."""
+        """The CAs of the API server's certificate, base64 of PEM; None: the system's."""
         return credentials.encoded(self._client.authorities)
 
     @property
@@ -230,47 +230,47 @@ class Cluster:
         """Whether the admin turned off the check of the API server's certificate."""
         return not self._client.configuration.verify_ssl
 
-    # --- what is there -------------------------------------------------------------------------
+    # --- the cache -----------------------------------------------------------------------------
 
     def namespaces(self) -> tuple[Namespace, ...]:
-        """Our namespaces, from the mirror."""
-        return self._mirror.namespaces()
+        """The deployment's namespaces, from the cache."""
+        return self._cache.namespaces()
 
     @property
     def in_sync(self) -> bool:
-        """Whether the mirror shows all that was there when we connected, and what came since."""
-        return self._started is not None and self._started.mirror.in_sync
+        """Whether the cache has listed everything since the cluster was connected."""
+        return self._started is not None and self._started.cache.in_sync
 
     def namespace(self, name: str) -> Namespace | None:
-        """The namespace of ours of that name, from the mirror."""
-        return self._mirror.namespace(name)
+        """The deployment's namespace of that name, from the cache."""
+        return self._cache.namespace(name)
 
     def pods(self, namespace: str) -> tuple[Pod, ...]:
-        """Our pods in a namespace, from the mirror."""
-        return self._mirror.pods(namespace)
+        """The deployment's pods in a namespace, from the cache."""
+        return self._cache.pods(namespace)
 
     async def changed(self, namespace: str, timeout: float | None) -> bool:
         """Wait for the next change of a namespace or its pods; False after ``timeout`` seconds.
 
-        Look first, then call, with no await between: what changes in between is not missed.
+        Look first, then call, with no await between: no change is missed then.
         """
-        return await self._mirror.changed(namespace, timeout)
+        return await self._cache.changed(namespace, timeout)
 
-    # --- what is to be done --------------------------------------------------------------------
+    # --- creating and deleting -----------------------------------------------------------------
 
     @property
     def creator(self) -> NodeCreator:
-        """Makes nodes' objects. Raises KubernetesError before ``start`` is through."""
+        """Creates nodes' objects. Raises KubernetesError before ``start`` is done."""
         return self._connected.creator
 
     @property
     def deleter(self) -> NodeDeleter:
-        """Removes nodes' objects. Raises KubernetesError before ``start`` is through."""
+        """Deletes nodes' objects. Raises KubernetesError before ``start`` is done."""
         return self._connected.deleter
 
     @property
-    def _mirror(self) -> ObjectCache:
-        return self._connected.mirror
+    def _cache(self) -> ObjectCache:
+        return self._connected.cache
 
     @property
     def _connected(self) -> _Started:

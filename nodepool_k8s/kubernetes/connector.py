@@ -1,4 +1,4 @@
-"""Connections that are gone when their connector is closed, however they were left.
+"""Connections that are closed with their connector, whatever state they are in.
 
 aiohttp ends TLS politely where a call is cancelled, and does not wait for the end: the
 connection may outlive the connector, and the event loop.
@@ -15,12 +15,12 @@ from kubernetes.aio.client.rest import RESTClientObject
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's, but closing it hangs up on everybody."""
+    """aiohttp's connector, but closing it aborts every connection."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.transports: WeakSet[asyncio.Transport] = WeakSet()
-        """Of all connections that there are still, in use or not."""
+        """Of all open connections, in use or not."""
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
@@ -32,14 +32,14 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
     async def close(self, *, abort_ssl: bool = True) -> None:
-        """Close every connection, also those whose polite end has not come yet."""
+        """Close every connection, including those in a TLS shutdown."""
         for transport in list(self.transports):
             transport.abort()
         await super().close(abort_ssl=abort_ssl)
 
 
 class RestClient(RESTClientObject):  # type: ignore[misc]
-    """The official client's REST object, over such connections."""
+    """The official client's REST object, using this connector."""
 
     def session(self) -> aiohttp.ClientSession:
         """A session of aiohttp's, as the official client would use one."""

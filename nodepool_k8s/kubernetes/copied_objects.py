@@ -1,7 +1,7 @@
 """The Secrets and ConfigMaps that nodes get copies of: each read once, then watched.
 
-Each source has a watch of its own, by its name: so it takes rights on that one object alone, and
-nothing else of its namespace is ever read. What a source holds is neither logged nor shown.
+Each source has a watch of its own, by its name: it needs rights on that object only, and
+nothing else in its namespace is read. The content of a source is never logged or shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIRST_SECONDS = 10.0
 MEANT_FOR = "nodepool-k8s copies it to each node that asks for it"
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]
-"""How the launcher starts a supervised task."""
+"""Starts a supervised task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class CopiedObjects:
         self._tasks: dict[CopySource, asyncio.Task[None]] = {}
 
     def want(self, sources: Iterable[CopySource]) -> None:
-        """Watch these from now on, and no others."""
+        """Watch these sources from now on, and no others."""
         wanted = set(sources)
         for source in self._watches.keys() - wanted:
             del self._watches[source]
@@ -69,24 +69,24 @@ class CopiedObjects:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def content(self, source: CopySource) -> SourceContent:
-        """Tell what a source holds now.
+        """Return the content of a source.
 
         Raises SourceUnusable where it is not there or may not be read, ClusterUnreachable
         where it could not be read yet.
         """
         if self._closed:
             raise ClusterUnreachable("the connection to the cluster is closed")
-        # A launch goes on under the settings it began with, whatever is wanted since.
+        # A launch keeps the settings that it began with.
         watch = self._watches.get(source) or self._watch(source)
         found = await watch.found()
         return found.content if found else await self._missed(source)
 
     async def _missed(self, source: CopySource) -> SourceContent:
-        """It may have been made, or we been let at it, a moment ago, and the watch lags behind."""
+        """Ask the API server: the object or the right to read it may be newer than the watch."""
         try:
             return _found(await self._client.get(f"{_collection(source)}/{source.name}")).content
         except NotFound as error:
-            raise SourceUnusable(f"{source} is not there: {MEANT_FOR}") from error
+            raise SourceUnusable(f"{source} does not exist: {MEANT_FOR}") from error
         except ApiError as error:
             if error.status != 403:
                 raise
@@ -121,7 +121,7 @@ class _Watch(Reflector[_Found]):
         self._tried = asyncio.Event()
 
     async def found(self) -> _Found | None:
-        """What is there, once that is known, as far as we may know it."""
+        """Wait for the first answer; return the source, None where it is missing or forbidden."""
         try:
             async with asyncio.timeout(FIRST_SECONDS):
                 await self._tried.wait()
@@ -131,7 +131,7 @@ class _Watch(Reflector[_Found]):
             return None
         if self._trouble is not None and not self.synced.is_set():
             raise ClusterUnreachable(f"{self._source} could not be read yet: {self._trouble}")
-        # What was read last is good enough while the watch is broken.
+        # While the watch is broken, use what was read last.
         return next(iter(self.records.values()), None)
 
     def _touched(self) -> None:
@@ -159,9 +159,9 @@ def _found(raw: dict[str, Any]) -> _Found:
 
 
 def _entries(raw: object) -> dict[str, str]:
-    """Never tells of an entry's value what it is."""
+    """Errors never contain an entry's value."""
     if raw is None:
         return {}
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
-        raise TypeError("its data is no mapping of texts")
+        raise TypeError("its data is not a mapping of texts")
     return dict(raw)

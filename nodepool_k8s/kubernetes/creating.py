@@ -1,7 +1,7 @@
-"""The objects of one node, made: its namespace, what the requestor needs, what the pods need.
+"""Creates the objects of one node: its namespace, the requestor's access, the pods.
 
-Calls that fail for passing reasons are tried again; creating something twice finds what is
-there already, and takes it over.
+Calls that fail for transient reasons are retried; creating an object twice adopts the one
+that exists.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ from nodepool_k8s.manifests import (
 from nodepool_k8s.model import AccessToken, LabelType, Namespace, Pod, SourceContent
 
 HARMLESS = "true"
-"""What is run to see whether commands can be."""
+"""The command of the ready-check."""
 COMMAND_SECONDS = 10.0
 
 RoleKind = Literal["ClusterRole", "Role"]
 
 
 class NodeCreator:
-    """Makes the objects of one provider's nodes. Everything raises KubernetesError."""
+    """Creates the objects of one provider's nodes. Everything raises KubernetesError."""
 
     def __init__(
         self,
         client: ApiClient,
         reader: ObjectReader,
         tokens: Tokens,
-        sources: CopiedObjects,
+        copied: CopiedObjects,
         role_kind: RoleKind,
     ) -> None:
         self._client = client
         self._calls = RetryingClient(client)
         self._reader = reader
         self._tokens = tokens
-        self._sources = sources
+        self._copied = copied
         self.role_kind = role_kind
         """What the requestor's account is bound to."""
 
-    # --- what a launch asks for ------------------------------------------------------------------
+    # --- called by a launch ----------------------------------------------------------------------
 
     async def create_namespace(self, objects: NodeObjects) -> Namespace:
-        """Create the node's namespace, or take over the one that an earlier try made."""
+        """Create the node's namespace, or adopt the one that an earlier call created."""
         manifest = objects.namespace()
         try:
             return namespace_record(await self._calls.post(NAMESPACES, manifest))
@@ -86,9 +86,9 @@ class NodeCreator:
             return present
 
     async def create_access(self, objects: NodeObjects) -> AccessToken:
-        """Create the requestor's service account with its role, and get it a token.
+        """Create the requestor's service account with its role, and get a token for it.
 
-        A namespace label's requestor makes pods himself, and finds what they need there.
+        The requestor of a namespace label creates pods, so what they need is created, too.
         """
         parts = [self._binding(objects)]
         if objects.label.type is LabelType.NAMESPACE:
@@ -96,9 +96,9 @@ class NodeCreator:
         return await gather_first(self._account_and_token(objects), *parts)
 
     async def create_pod(self, objects: NodeObjects) -> Pod:
-        """Create the node's pods, and ahead of them what they need; the first of them.
+        """Create what the node's pods need, then the pods; return the first pod.
 
-        What controllers would be slow to make is not left to them.
+        Includes objects that controllers would create later.
         """
         return await gather_first(self._needs_and_pods(objects), self._root_ca(objects))
 
@@ -107,9 +107,9 @@ class NodeCreator:
         return await self._tokens.create(namespace, settings)
 
     async def try_commands(self, namespace: str, pods: Iterable[str], access: AccessToken) -> None:
-        """Run ``true`` in each of the pods, as the node's requestor, by his token.
+        """Run ``true`` in each of the pods with the requestor's token.
 
-        Raises KubernetesError where that fails: CommandNotStarted where it is not there.
+        Raises KubernetesError where that fails: CommandNotStarted where the image lacks it.
         """
         api = self._client.as_bearer(access.token)
         await gather_all([self._try_command(api, namespace, pod) for pod in pods])
@@ -159,7 +159,7 @@ class NodeCreator:
         return (await gather_all(pods))[0]
 
     async def _needs_of_pods(self, objects: NodeObjects) -> None:
-        """Create all that is to be there first: a policy holds from the first second."""
+        """Create what must exist before the pods: policies apply to them from the start."""
         contents = {source: await self._content(objects, source) for source in objects.sources}
         further = [
             self._calls.ensure(_path_of(objects.namespace_name, resource, manifest), manifest)
@@ -168,7 +168,7 @@ class NodeCreator:
         await gather_all([self._account(objects), *further])
 
     async def _content(self, objects: NodeObjects, source: CopySource) -> SourceContent:
-        content = await self._sources.content(source)
+        content = await self._copied.content(source)
         if why := unfit(objects.label.copies, source, content):
             raise SourceUnusable(why)
         return content
@@ -193,7 +193,7 @@ class NodeCreator:
         await self._calls.ensure(path_in(objects.namespace_name, "serviceaccounts"), account)
 
     async def _root_ca(self, objects: NodeObjects) -> None:
-        """Its controller corrects it, should requestors need other authorities than we do."""
+        """Create it early; its controller corrects the content where that differs."""
         pem = self._client.authorities
         if pem is not None:
             await self._calls.ensure(

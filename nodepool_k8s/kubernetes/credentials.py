@@ -23,7 +23,7 @@ DEFAULT_KUBE_CONFIG = "~/.kube/config"
 def kube_config_path() -> str:
     """The kube/config files that apply now: $KUBECONFIG or the default path.
 
-    The client decides that when it is imported, which is too early for us.
+    The client reads $KUBECONFIG when it is imported, which may be too early.
     """
     return os.environ.get("KUBECONFIG") or os.path.expanduser(DEFAULT_KUBE_CONFIG)
 
@@ -31,12 +31,11 @@ def kube_config_path() -> str:
 async def load(context: str | None) -> Configuration:
     """Read how to reach the cluster of a context; run its credential plugin if it has one.
 
-    Called again when the server no longer accepts what was read, it reads everything
-    anew: rotated files, expired tokens. Without a context, and without kube/config, it is
-    the service account of the pod that the launcher runs in.
+    Reads everything again at each call: rotated files, expired tokens. Without a context
+    and without kube/config, uses the service account of the pod that the launcher runs in.
     """
     configuration = Configuration()
-    # As kubectl does: authorities without the strict extensions are common in clusters.
+    # As kubectl does: many clusters' CAs lack the extensions that strict checks need.
     configuration.disable_strict_ssl_verification = True
     path = kube_config_path()
     try:
@@ -49,7 +48,7 @@ async def load(context: str | None) -> Configuration:
                 client_configuration=configuration,
                 persist_config=False,
             )
-    # The loader lets through whatever a malformed file makes it stumble over.
+    # The loader does not wrap the errors that a malformed file causes.
     except Exception as error:
         raise KubernetesError(_explain(context, path, error)) from error
     if configuration.proxy is None:
@@ -58,7 +57,7 @@ async def load(context: str | None) -> Configuration:
 
 
 def ca_certificates(configuration: Configuration) -> str | None:
-    """The PEM text of the authorities that the cluster's certificate is checked against."""
+    """The PEM text of the CAs that the cluster's certificate is verified with."""
     if configuration.ca_cert_data:
         return str(configuration.ca_cert_data)
     if configuration.ssl_ca_cert:
@@ -72,10 +71,10 @@ def encoded(pem: str | None) -> str | None:
 
 
 def decoded(data: str) -> str:
-    """What a Secret holds under a key; an empty string for what is not base64."""
+    """Decode a Secret's value; an empty string if it is not base64."""
     try:
         return base64.b64decode(data).decode("utf-8")
-    except ValueError:  # Of base64, of UTF-8, or of what is not ASCII to begin with.
+    except ValueError:  # Not base64, not UTF-8 or not ASCII.
         return ""
 
 
@@ -84,7 +83,7 @@ def _any_exists(path: str) -> bool:
 
 
 def _environment_proxy(host: str) -> str | None:
-    """Ask the environment once; left to aiohttp it would be asked for every request."""
+    """Read the environment once; aiohttp would read it for every request."""
     parts = urllib.parse.urlsplit(host)
     if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
         return None
@@ -95,5 +94,5 @@ def _explain(context: str | None, path: str, error: Exception) -> str:
     if not _any_exists(path):
         if context is None:
             return f"neither {path} nor an in-cluster service account can be used: {error}"
-        return f"context {context}: there is no {path} (KUBECONFIG names another file)"
+        return f"context {context}: {path} does not exist (KUBECONFIG names another file)"
     return f"context {context or '(current)'} of {path} cannot be used: {error}"

@@ -24,7 +24,7 @@ class PodReady:
 
 @dataclass(frozen=True, slots=True)
 class PodPending:
-    """Nothing is decided: look again when something changes, and at ``until``."""
+    """Undecided: look again when something changes, and at ``until``."""
 
     until: float
     reason: str
@@ -34,7 +34,7 @@ class PodPending:
 class PodFailed:
     """This attempt failed; another may succeed.
 
-    ``timed_out`` says that nothing decisive was seen: Warning events may tell more.
+    ``timed_out``: nothing decisive was seen, so Warning events may explain more.
     """
 
     reason: str
@@ -89,7 +89,7 @@ class Observation:
 
     posted: float
     seen: bool = False
-    """The pod was there once: if it is not any more, somebody removed it."""
+    """The pod was seen: if it is missing later, it was deleted."""
     image_since: float | None = None
     start_since: float | None = None
     scheduling_since: float | None = None
@@ -106,7 +106,7 @@ Observations = Mapping[str, Observation]
 def diagnose_all(
     pods: tuple[Pod, ...], observed: Observations, now: float, launch: LaunchSettings
 ) -> tuple[Verdict, Observations]:
-    """Decide what a node's pods have come to; it is ready when all of them are.
+    """Judge a node's pods; the node is ready when all of them are.
 
     ``observed`` has an observation for each pod that there is to be, the first one first.
     """
@@ -141,7 +141,7 @@ def _of(name: str, verdict: PodFailed | PodRejected) -> Verdict:
 def diagnose(
     pods: tuple[Pod, ...], observed: Observation, now: float, launch: LaunchSettings
 ) -> tuple[Verdict, Observation]:
-    """Decide what the pods of a node have come to."""
+    """Judge one pod of a node."""
     if not pods:
         if observed.seen:
             return PodFailed("the pod was deleted by somebody else"), observed
@@ -160,7 +160,7 @@ def diagnose(
 
 
 def why_unusable(pods: tuple[Pod, ...], launch: LaunchSettings, count: int = 1) -> str | None:
-    """Tell why a ready node cannot be handed over after all; None where it can.
+    """Why a ready node cannot be handed over; None where it can.
 
     ``count`` is of how many pods it is made.
     """
@@ -291,7 +291,7 @@ def _stuck_start(pod: Pod) -> ContainerState | None:
 
 
 def _progress(pod: Pod) -> str:
-    """What the pod is at, as far as its containers tell."""
+    """What the pod is doing, by the state of its containers."""
     unready = [_tell(entry) for entry in pod.containers if entry.state != "running"]
     condition = pod.condition("Ready")
     if not unready and condition is not None and condition.message:

@@ -55,13 +55,13 @@ class KubernetesDriver:
 
     @property
     def health(self) -> Health:
-        """As the two watches say."""
+        """The state of the two watches."""
         return Health(self._cluster.in_sync, self._cluster.out_of_touch_since)
 
     # --- connecting ---------------------------------------------------------------------------
 
     async def start(self, spawn: Spawn) -> None:
-        """Connect, check our rights, and start the watches."""
+        """Connect, check the account's rights, and start the watches."""
         await self._cluster.start(spawn)
 
     async def synced(self) -> None:
@@ -73,7 +73,7 @@ class KubernetesDriver:
         self._cluster.serve(provider)
 
     def observe(self, observer: Observer) -> None:
-        """Tell of namespaces and pods that are lost, and of broken watches."""
+        """Notify of lost namespaces and pods, and of broken watches."""
 
         def lost(namespace: str) -> None:
             node_id = node_id_in(namespace)
@@ -111,12 +111,12 @@ class KubernetesDriver:
         return KubernetesAttempt(self._cluster, context)
 
     def why_unusable(self, node: Node, launch: LaunchSettings) -> str | None:
-        """As far as the watches show: they lag, so this decides only against a hand-over."""
+        """By the watches. They lag, so this is only a reason against a hand-over."""
         name = node.external_id or ""
         return _why_unusable(node, self._cluster.namespace(name), self._cluster.pods(name), launch)
 
     async def why_lost(self, node: Node, launch: LaunchSettings) -> str | None:
-        """As the API server says, before a ready node is deleted for what a watch shows."""
+        """By the API server, before a ready node is deleted for what a watch shows."""
         name = node.external_id
         if not name:
             return "its record names no namespace"
@@ -125,7 +125,7 @@ class KubernetesDriver:
         return _why_unusable(node, namespace, pods, launch)
 
     async def prepare_reuse(self, node: Node, label: Label, request: NodeRequest) -> Ready | Lost:
-        """Put the request's labels on its objects, and see that its token lasts."""
+        """Put the request's labels on the node's objects, and renew its token if needed."""
         why = self.why_unusable(node, label.launch)
         if why is not None:
             return Lost(why)
@@ -133,7 +133,7 @@ class KubernetesDriver:
         return await self._refresh_token(node, label)
 
     async def _mark_objects(self, node: Node, label: Label, request: NodeRequest) -> None:
-        """Put the request's dynamic labels on, and tell autoscalers that it must stay."""
+        """Set the request's dynamic labels and the annotations against autoscaling."""
         labels, warnings = dynamic_labels(label.dynamic_labels, request)
         for warning in warnings:
             log.warning("Label %s: %s", label.name, warning)
@@ -146,7 +146,7 @@ class KubernetesDriver:
                 await creator.patch_pod(name, pod.name, reuse_patch(label, labels, pod=True))
         except KubernetesError as error:
             # The labels are a convenience; whether the node still exists is checked separately.
-            log.warning("Node %s: its labels stay as they were: %s", node.id, error)
+            log.warning("Node %s: updating its dynamic labels failed: %s", node.id, error)
 
     async def _refresh_token(self, node: Node, label: Label) -> Ready | Lost:
         expires, issued = token_times(node)
@@ -177,7 +177,7 @@ class KubernetesDriver:
     # --- what is there ------------------------------------------------------------------------
 
     async def list_owned(self) -> tuple[Owned, ...]:
-        """The namespaces of our deployment, asked of the API server."""
+        """The namespaces of the deployment, from the API server."""
         return tuple(map(self._owned, await self._cluster.reader.list_namespaces()))
 
     def _owned(self, namespace: Namespace) -> Owned:
@@ -192,7 +192,7 @@ class KubernetesDriver:
         )
 
     async def delete_owned(self, external_id: str, grace: float) -> None:
-        """Delete a namespace with its pods; the deletion is accepted then."""
+        """Delete a namespace with its pods; returns when the deletion is accepted."""
         await self._cluster.deleter.delete_node(external_id, grace)
 
     async def blockers(self, external_id: str) -> tuple[str, ...]:
@@ -203,7 +203,7 @@ class KubernetesDriver:
             return (describe(error),)
 
     def count_terminating(self) -> int:
-        """Of our namespaces, as far as the watch shows."""
+        """How many namespaces are Terminating, by the watch."""
         if not self._cluster.in_sync:
             return 0
         return sum(namespace.deleting for namespace in self._cluster.namespaces())
@@ -228,14 +228,14 @@ def _with_token(node: Node, token: str) -> dict[str, Any]:
 
 
 class KubernetesDriverFactory:
-    """Makes the drivers of ``driver: kubernetes``."""
+    """Creates the drivers of ``driver: kubernetes``."""
 
     def create(self, provider: Provider, deployment: str) -> KubernetesDriver:
         """The driver of a provider; must be called with an event loop running."""
         return KubernetesDriver(provider, deployment)
 
     def obstacle(self, context: str | None) -> str | None:
-        """Why a context cannot be connected to any more, as far as kube/config tells."""
+        """Why kube/config does not allow to connect to a context; None where it does."""
         if context is None:
             return None
         try:
@@ -243,5 +243,5 @@ class KubernetesDriverFactory:
         except ConfigError as error:
             return str(error)
         if known is None:
-            return f"there is no kube/config with context {context}"
-        return None if context in known else f"kube/config has no context {context} any more"
+            return f"no kube/config with context {context} was found"
+        return None if context in known else f"kube/config has no context {context}"

@@ -1,12 +1,11 @@
 """Commands in a pod's container, over the API server's websocket.
 
 Owns the protocol of ``pods/exec``: channels, the end of standard input, the exit status.
-Bytes go through as they are, stdout and stderr apart, and nothing is kept: a slow reader
-holds up the command, and a command that does not read holds up who feeds it.
+Bytes pass unchanged, stdout and stderr apart, without buffering: a slow reader holds up
+the command, and a command that does not read holds up its source.
 
-What it speaks through is an ``Api``: a launcher's ``ApiClient``, or ``NodeApi`` for who has
-nothing but a node's record. Imports nothing of the Kubernetes client, whose import takes
-longer than many a command.
+It uses an ``Api``: a launcher's ``ApiClient``, or ``NodeApi``, which needs only a node's
+record. Does not import the Kubernetes client, whose import takes longer than many a command.
 
 The protocol, as the API server has it since 1.4 (v4) and 1.30 (v5): each message's first
 byte is its channel: 0 stdin, 1 stdout, 2 stderr, 3 a Status at the end. Since v5 a message on
@@ -49,12 +48,12 @@ DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 PING_SECONDS = 30.0
-"""What is between us and the API server may end what is silent for a minute."""
+"""Proxies may close a connection that is silent for a minute."""
 PIECE = 32 * 1024 - 1
-"""Bytes of standard input in a message: as kubectl has it, and no server refuses."""
+"""Bytes of standard input in a message, as in kubectl."""
 
 Source = AsyncIterable[bytes]
-"""What a command reads; its end is the end of standard input."""
+"""A command's standard input."""
 Sink = Callable[[bytes], Awaitable[None]]
 """Takes what a command wrote; the command is held up until it returns."""
 Query = Sequence[tuple[str, str]]
@@ -143,7 +142,7 @@ async def _converse(
         while not receiving.done():
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                # What the source raised, for instance.
+                # For example what the source raised.
                 task.result()
         return receiving.result()
     finally:
@@ -151,13 +150,13 @@ async def _converse(
 
 
 async def _receive(socket: WebSocket, sinks: Mapping[int, Sink | None]) -> int:
-    """Hand on what the command writes until it has ended; its exit status."""
+    """Pass on the command's output until it ends; return its exit status."""
     while True:
         message = await socket.receive()
         if message.type is not aiohttp.WSMsgType.BINARY:
             raise CommandError(_why_cut(socket, message))
         data: bytes = message.data
-        if len(data) < 2:  # Empty ones say that a channel is there.
+        if len(data) < 2:  # An empty message announces a channel.
             continue
         if data[0] == STATUS:
             return _exit_status(data[1:])
@@ -167,7 +166,7 @@ async def _receive(socket: WebSocket, sinks: Mapping[int, Sink | None]) -> int:
 
 
 async def _feed(socket: WebSocket, stdin: Source) -> None:
-    """Hand the command its standard input, and end it."""
+    """Send the command its standard input, then its end."""
     async for chunk in stdin:
         view = memoryview(chunk)
         for start in range(0, len(view), PIECE):
@@ -183,7 +182,7 @@ async def _feed(socket: WebSocket, stdin: Source) -> None:
 
 
 async def _send(socket: WebSocket, message: bytes) -> bool:
-    """Send once there is room; False where the connection is over, as its receiver will tell."""
+    """Send once there is room; False where the connection is closed."""
     try:
         await socket.send_bytes(message)
     except (aiohttp.ClientError, ConnectionError):
@@ -192,7 +191,7 @@ async def _send(socket: WebSocket, message: bytes) -> bool:
 
 
 async def _ping(socket: WebSocket) -> None:
-    """Keep what is between us awake. A missing answer means nothing: stdin may be in its way."""
+    """Keep proxies from closing the connection. A pong may be stuck behind stdin."""
     while True:
         await asyncio.sleep(PING_SECONDS)
         try:
@@ -208,7 +207,8 @@ def _why_cut(socket: WebSocket, message: Any) -> str:
     elif message.type is aiohttp.WSMsgType.CLOSE and message.extra:
         why += f" ({message.extra})"
     return (
-        f"{why} before the command's exit status came: the pod may be gone, or the command goes on"
+        f"{why} before the command's exit status came: "
+        "the pod may be deleted, or the command still runs"
     )
 
 
@@ -235,11 +235,11 @@ _NOT_STARTED = (
     "exec format error",
 )
 _NOT_ASKED = "dialing"
-"""The kubelet, or the runtime, was not to be had: gRPC says so in words like the command's."""
+"""The kubelet or the runtime was unreachable: gRPC's message resembles a missing command's."""
 
 
 def _refusal(message: str) -> CommandError:
-    """What a container runtime says of a command that it could not run."""
+    """The error for a container runtime's message about a command that did not run."""
     said = message.lower()
     if _NOT_ASKED not in said and any(sign in said for sign in _NOT_STARTED):
         return CommandNotStarted(message)
@@ -257,7 +257,7 @@ async def opened(
     headers: Mapping[str, str],
     **extra: Any,
 ) -> AsyncIterator[WebSocket]:
-    """Open a websocket over a connector that stays its owner's; ``extra`` is aiohttp's.
+    """Open a websocket over a connector that stays open; ``extra`` is passed to aiohttp.
 
     Raises ApiError with the server's own words, ClusterUnreachable.
     """
@@ -301,7 +301,7 @@ async def _close(socket: WebSocket, transports: Sequence[asyncio.BaseTransport |
                 await socket.close()
     finally:
         for transport in transports:
-            # A polite end of TLS could outlive the loop.
+            # A TLS shutdown could outlive the event loop.
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
 
@@ -312,7 +312,7 @@ async def _raise_refusal(response: aiohttp.ClientResponse) -> None:
 
 
 def _keep_alive(socket: WebSocket) -> None:
-    """Notice a server that has gone without a word, though nothing is said for hours."""
+    """Detect a dead server with TCP keep-alive: a command may be silent for hours."""
     raw = socket.get_extra_info("socket")
     if raw is not None:
         raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
@@ -320,11 +320,11 @@ def _keep_alive(socket: WebSocket) -> None:
             raw.setsockopt(sockets.IPPROTO_TCP, getattr(sockets, option), value)
 
 
-# --- for who has a node's record ------------------------------------------------------------
+# --- by a node's record -----------------------------------------------------------------------
 
 
 class NodeApi:
-    """The API server of a node, by what the node's record tells its requestor."""
+    """The API server of a node, reached with the connection in the node's record."""
 
     def __init__(self, connection: object) -> None:
         """``connection`` is the record's ``connection_port``. Raises KubernetesError."""
@@ -371,14 +371,14 @@ class NodeApi:
 
 
 def _tls(connection: Mapping[str, Any]) -> ssl.SSLContext | bool:
-    """Whom to trust: the record's authorities, the system's where it names none, or anybody."""
+    """Verify with the record's CAs, with the system's if it has none, or not at all."""
     if connection.get("skiptls"):
         return False
     encoded = connection.get("ca_crt")
     if not encoded:
         return True
     try:
-        # Without any, the system's authorities would be taken.
+        # An empty text would load the system's CAs.
         pem = base64.b64decode(encoded).decode() or "nothing"
         context = ssl.create_default_context(cadata=pem)
     except (ssl.SSLError, binascii.Error, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What is there, asked of the API server itself: watches lag, and events are not watched."""
+"""Reads objects from the API server: watches lag, and events are not watched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ObjectReader:
         self._ours = f"{DEPLOYMENT_LABEL}={deployment}"
 
     async def list_namespaces(self) -> tuple[Namespace, ...]:
-        """Our namespaces."""
+        """The deployment's namespaces."""
         found: list[Namespace] = []
         query: dict[str, str | int] = {"labelSelector": self._ours, "limit": PAGE}
         while True:
@@ -43,28 +43,28 @@ class ObjectReader:
             query["continue"] = more
 
     async def get_namespace(self, name: str) -> Namespace | None:
-        """The namespace of that name, anybody's; None: there is none."""
+        """The namespace of that name, of any owner; None where it does not exist."""
         try:
             return namespace_record(await self._calls.get(path_in(name)))
         except NotFound:
             return None
 
     async def list_pods(self, namespace: str) -> tuple[Pod, ...]:
-        """Our pods in a namespace."""
+        """The deployment's pods in a namespace."""
         query: dict[str, str | int] = {"labelSelector": self._ours, "limit": PAGE}
         page = await self._calls.get(path_in(namespace, "pods"), query)
         with parsing(f"the list of pods in {namespace}"):
             return tuple(pod_record(raw) for raw in list_items(page))
 
     async def has_pods(self, namespace: str) -> bool:
-        """Whether pods of ours are in a namespace; somebody else's do not count."""
+        """Whether pods of the deployment are in a namespace; others do not count."""
         query: dict[str, str | int] = {"limit": 1, "labelSelector": self._ours}
         page = await self._calls.get(path_in(namespace, "pods"), query, METADATA_LIST)
         with parsing(f"the list of pods in {namespace}"):
             return bool(list_items(page))
 
     async def events(self, namespace: str) -> list[str]:
-        """Tell the last Warning events of a namespace: some causes appear nowhere else."""
+        """The last Warning events of a namespace: some causes appear nowhere else."""
         query: dict[str, str | int] = {"fieldSelector": "type=Warning", "limit": PAGE}
         page = await self._client.get(path_in(namespace, "events"), query)
         with parsing(f"the list of events in {namespace}"):
@@ -72,7 +72,7 @@ class ObjectReader:
             return [_event_text(event) for event in found[-EVENTS_SHOWN:]]
 
     async def namespace_blockers(self, name: str) -> list[str]:
-        """Tell what holds a namespace that stays Terminating."""
+        """The conditions of a namespace that stays Terminating."""
         try:
             namespace = await self._client.get(path_in(name))
         except NotFound:

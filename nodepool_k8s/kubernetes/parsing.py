@@ -1,7 +1,7 @@
-"""From the API server's JSON to our records, and no more of it than decides something.
+"""From the API server's JSON to records with the fields that decisions need.
 
-Records are kept for every pod there is, so they are small: what nobody asks for is
-dropped, and what most pods have in common is shared.
+Records are kept for every pod, so they are small: unused fields are dropped, and values
+that most pods have in common are shared.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from nodepool_k8s.model import Condition, ContainerState, Namespace, Pod
 
 T = TypeVar("T")
 
-TELLING_CONDITIONS = frozenset({"Ready", "PodScheduled", "DisruptionTarget"})
-"""The conditions that a decision or a reason for a person is made of."""
+RELEVANT_CONDITIONS = frozenset({"Ready", "PodScheduled", "DisruptionTarget"})
+"""The conditions that decisions and shown reasons depend on."""
 
 MESSAGE_LENGTH = 512
-"""Image errors repeat whole manifests; a record needs the beginning."""
+"""Characters. Image errors repeat whole manifests; a record needs the beginning."""
 
 
 @contextmanager
 def parsing(what: str) -> Iterator[None]:
-    """Call malformed whatever makes us stumble in there, over what the API server answered."""
+    """Raise MalformedAnswer for errors in the block, which reads an answer."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
@@ -36,7 +36,7 @@ def parsing(what: str) -> Iterator[None]:
 
 
 def list_items(page: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read what is on a page of a list: one without a version is somebody else's answer."""
+    """The items of a page of a list. Without a version it is not an API server's answer."""
     required_text(page["metadata"]["resourceVersion"])
     found = page.get("items") or []
     if not isinstance(found, list):
@@ -82,7 +82,7 @@ def _namespace(name: str, metadata: dict[str, Any]) -> Namespace:
     return Namespace(
         name=name,
         uid=required_text(metadata["uid"]),
-        # Most keys and values are the same in every namespace of ours.
+        # Most keys and values are the same in all namespaces.
         labels={
             sys.intern(key): sys.intern(value)
             for key, value in (metadata.get("labels") or {}).items()
@@ -123,7 +123,7 @@ def _pod(raw: dict[str, Any], namespace: str, name: str) -> Pod:
 
 def _conditions(status: dict[str, Any]) -> Iterator[Condition]:
     for entry in status.get("conditions") or ():
-        if entry["type"] in TELLING_CONDITIONS:
+        if entry["type"] in RELEVANT_CONDITIONS:
             yield _condition(
                 entry["type"],
                 optional_text(entry, "status"),
@@ -157,7 +157,7 @@ def _container(entry: dict[str, Any], *, init: bool) -> ContainerState:
 
 
 def _kind(value: object) -> str:
-    # Not the value: it may be of any length and depth.
+    # Not the value: its length and depth are unlimited.
     return f"a value of type {type(value).__name__}" if value != "" else "an empty text"
 
 

@@ -1,6 +1,6 @@
 """What our namespaces and pods look like now, kept up to date by two watches.
 
-Owns the mirror of one provider's objects (those that carry the deployment's UUID) and
+Owns the cache of one provider's objects (those that carry the deployment's UUID) and
 wakes who waits for a namespace; an event costs the same however many nodes there are.
 It changes nothing in the cluster, and decides nothing but what is too broken to read.
 """
@@ -37,7 +37,7 @@ WATCH_SECONDS = (240, 300)
 """How long the server lets a watch run, spread so that watches don't all end together."""
 GONE = 410
 RELIST_AFTER_FAILURES = 5
-"""A version that the server calls too new (etcd was restored) is not worth more tries."""
+"""After so many failures, list again: etcd may have been restored to an older version."""
 SILENCE_SECONDS = 330.0
 """A stream that is silent for longer than the server would keep it open is dead."""
 
@@ -52,7 +52,7 @@ R = TypeVar("R", bound=_Record)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Whom to tell at once; each gets the namespace's name and must not block."""
+    """Callbacks, called at once with the namespace's name; they must not block."""
 
     pod_lost: Callable[[str], None]
     """A pod ended, is being removed, or is no longer ready."""
@@ -63,7 +63,7 @@ class Subscription:
 
 
 class Reflector(Generic[R]):
-    """One list and watch: follows one kind of object and tells each change.
+    """One list and watch: follows one kind of object and reports each change.
 
     ``changed(before, after)`` is called with the record before (None: it is new) and
     after (None: it is gone).
@@ -90,7 +90,7 @@ class Reflector(Generic[R]):
         self._list_accept = METADATA_LIST if metadata_only else JSON
         self._watch_accept = METADATA if metadata_only else JSON
         self.records: dict[str, R] = {}
-        """By UID: a name can come back as another object."""
+        """By UID: a name can be used again by another object."""
         self.synced = asyncio.Event()
         self.out_of_touch_since: float | None = asyncio.get_running_loop().time()
         self._version = ""
@@ -98,11 +98,11 @@ class Reflector(Generic[R]):
         self._reported: set[str] = set()
 
     async def run(self) -> None:
-        """Follow for ever; every failure is reported, waited out, and tried again."""
+        """Follow until cancelled; failures are logged and retried with back-off."""
         while True:
             retry_after = None
-            # Until an event proves the opposite: a server that hangs up at once must not
-            # be asked again at once, for ever.
+            # Counts as failed until an event arrives: a server that closes each watch at
+            # once must not be asked again without a pause.
             pause = self._backoff.failed()
             try:
                 await self._follow()
@@ -184,12 +184,12 @@ class Reflector(Generic[R]):
             shown = str(error)
             if shown not in self._reported:
                 self._reported.add(shown)
-                log.warning("%s: an object is skipped: %s", self._path, error)
+                log.warning("%s: skipping unreadable object: %s", self._path, error)
             return None
 
     def _in_touch(self) -> None:
         if self.out_of_touch_since is not None and self._backoff.failures > 1:
-            log.info("%s: in touch with the cluster again", self._path)
+            log.info("%s: watching again", self._path)
         self._set_out_of_touch_since(None)
 
     def _failed(self, error: KubernetesError) -> None:
@@ -198,12 +198,12 @@ class Reflector(Generic[R]):
         if gone or malformed or self._backoff.failures % RELIST_AFTER_FAILURES == 0:
             self._version = ""
         if gone:
-            log.info("%s: the watch is too old to be resumed, listing again", self._path)
+            log.info("%s: the watch expired, listing again", self._path)
             return
         if self.out_of_touch_since is None:
             self._set_out_of_touch_since(asyncio.get_running_loop().time())
         level = logging.WARNING if self._backoff.failures == 1 else logging.DEBUG
-        log.log(level, "%s: the watch failed, trying again: %s", self._path, error)
+        log.log(level, "%s: watch failed, trying again: %s", self._path, error)
 
     def _set_out_of_touch_since(self, since: float | None) -> None:
         if since != self.out_of_touch_since:
@@ -244,7 +244,7 @@ class ObjectCache:
         )
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Tell that one too from now on."""
+        """Call these callbacks from now on."""
         self._subscriptions.append(subscription)
 
     @property
@@ -268,15 +268,15 @@ class ObjectCache:
         return min(times, default=None)
 
     def namespaces(self) -> tuple[Namespace, ...]:
-        """Every namespace of ours."""
+        """The deployment's namespaces."""
         return tuple(self._namespaces.values())
 
     def namespace(self, name: str) -> Namespace | None:
-        """The namespace of that name, if it is ours and was seen."""
+        """The deployment's namespace of that name, if it was seen."""
         return self._namespaces.get(name)
 
     def pods(self, namespace: str) -> tuple[Pod, ...]:
-        """The pods of ours in a namespace."""
+        """The deployment's pods in a namespace."""
         return tuple(self._pods.get(namespace, EMPTY).values())
 
     async def changed(self, namespace: str, timeout: float | None) -> bool:
@@ -303,8 +303,8 @@ class ObjectCache:
             try:
                 subscription.touch_changed()
             except Exception:
-                # As in ``_tell``.
-                log.exception("telling that a watch broke, or works again, failed")
+                # As in ``_notify``.
+                log.exception("Callback for a changed watch failed unexpectedly (bug)")
 
     def _wake(self, namespace: str) -> None:
         for waiter in self._waiters.get(namespace, ()):
@@ -313,7 +313,7 @@ class ObjectCache:
 
     def _namespace_changed(self, before: Namespace | None, after: Namespace | None) -> None:
         if before is not None and after is not None and before.name != after.name:
-            # No name ever changes: what was seen before was not true.
+            # Names never change, so the record before was wrong.
             self._namespace_changed(before, None)
             before = None
         record = after or before
@@ -325,9 +325,9 @@ class ObjectCache:
         self._wake(record.name)
         for subscription in self._subscriptions:
             if before is None:
-                _tell(subscription.namespace_appeared, record.name)
+                _notify(subscription.namespace_appeared, record.name)
             if after is None:
-                _tell(subscription.namespace_disappeared, record.name)
+                _notify(subscription.namespace_disappeared, record.name)
 
     def _is_current(self, record: Namespace) -> bool:
         current = self._namespaces.get(record.name)
@@ -349,15 +349,15 @@ class ObjectCache:
         self._wake(record.namespace)
         if before is not None and _works(before) and not (after and _works(after)):
             for subscription in self._subscriptions:
-                _tell(subscription.pod_lost, record.namespace)
+                _notify(subscription.pod_lost, record.namespace)
 
 
-def _tell(callback: Callable[[str], None], namespace: str) -> None:
+def _notify(callback: Callable[[str], None], namespace: str) -> None:
     try:
         callback(namespace)
     except Exception:
-        # A watch must outlive what others do with its news.
-        log.exception("telling about namespace %s failed", namespace)
+        # A failing callback must not end the watch.
+        log.exception("Callback for namespace %s failed unexpectedly (bug)", namespace)
 
 
 def _works(pod: Pod) -> bool:

@@ -63,7 +63,7 @@ _STATUSES: Mapping[int, tuple[Meaning, Failure]] = {
 
 _FORBIDDEN: tuple[tuple[re.Pattern[str], Meaning, Failure], ...] = (
     (
-        # The namespace of an earlier attempt; a controller that is a moment late.
+        # The namespace of an earlier attempt, or a slow controller.
         re.compile(
             r"being terminated|serviceaccount \S+ not found|status unknown for quota",
             re.IGNORECASE,
@@ -71,7 +71,7 @@ _FORBIDDEN: tuple[tuple[re.Pattern[str], Meaning, Failure], ...] = (
         Meaning.TRANSIENT,
         Failure.API,
     ),
-    # In a form that tells no amounts: whether it would ever fit is unknown.
+    # Without amounts: whether the node would ever fit is unknown.
     (re.compile(r"exceeded quota", re.IGNORECASE), Meaning.RETRYABLE, Failure.QUOTA),
     (re.compile(r"(failed|insufficient) quota", re.IGNORECASE), Meaning.PERMANENT, Failure.QUOTA),
 )
@@ -85,7 +85,7 @@ _EXCEEDED = re.compile(
 
 
 def judge(error: KubernetesError) -> Refusal:
-    """Decide what a refused or failed call means."""
+    """Judge a refused or failed call."""
     reason = describe(error)
     if isinstance(error, SourceUnusable):
         return Refusal(Meaning.PERMANENT, Failure.SOURCE, reason)
@@ -96,7 +96,7 @@ def judge(error: KubernetesError) -> Refusal:
 
 
 def is_unanswered(error: KubernetesError) -> bool:
-    """Whether the cluster gave no answer, so that all may be asked again."""
+    """Whether the cluster gave no answer, so that the call can be repeated."""
     return isinstance(error, ClusterUnreachable)
 
 

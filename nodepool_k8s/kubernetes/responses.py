@@ -1,4 +1,4 @@
-"""What an API server answers that is no success, as our errors. Never holds a header or a body."""
+"""Errors for an API server's responses. They never contain a header or a body."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import aiohttp
 from nodepool_k8s.errors import ApiError, ClusterUnreachable, NotFound, describe
 
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds. Who asks for more is asked again after these: it may be a proxy's bad minute."""
+"""Seconds. Longer pauses are cut to this: the answer may be a failing proxy's."""
 MESSAGE_LENGTH = 4096
 
 
 def loads(text: str | bytes) -> Any:
-    """Read JSON; raises ValueError for what is none, or nested too deep to be read."""
+    """Parse JSON; raises ValueError if it is malformed or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -23,7 +23,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def api_error(response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
-    """Translate a Status object, or whatever a proxy answered in its place."""
+    """Translate a Status object, or a proxy's answer in its place."""
     try:
         status = loads(answer)
     except ValueError:
@@ -44,12 +44,12 @@ def _text(value: object) -> str:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Only digits: as a date it would need the server's clock."""
+    """Only seconds are read: a date would need the server's clock."""
     if not (retry_after.isascii() and retry_after.isdigit()):
         return None
     return min(float(retry_after), LONGEST_RETRY_AFTER)
 
 
 def unreachable(error: BaseException) -> ClusterUnreachable:
-    """Say that there was no answer, and why."""
+    """The error for a call that got no answer."""
     return ClusterUnreachable(f"the API server cannot be reached: {describe(error)}")

@@ -1,4 +1,4 @@
-"""Calls that are tried again for a few seconds, where they fail for passing reasons; paths."""
+"""Calls that are retried for a few seconds where they fail for transient reasons; paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodepool_k8s.kubernetes.refusals import ALREADY_EXISTS, Meaning, judge
 log = logging.getLogger(__name__)
 
 TRIES = 6
-"""How often a call is tried that fails for passing reasons: over some six seconds."""
+"""How often a call that fails for transient reasons is tried, within about six seconds."""
 
 NAMESPACES = "/api/v1/namespaces"
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class RetryingClient:
-    """An API client's calls, tried again."""
+    """An API client's calls, with retries."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -41,17 +41,17 @@ class RetryingClient:
         return await _persist(lambda: self._client.patch(path, body))
 
     async def delete(self, path: str, options: Mapping[str, Any]) -> None:
-        """Delete an object, or a collection; what is gone already is fine."""
+        """Delete an object, or a collection, if it exists."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
         try:
             await _persist(lambda: self._client.delete(path, body))
         except ApiError as error:
-            # 409: the UID is another's, or a namespace that is Terminating already.
+            # 409: another object has the name, or the namespace is Terminating already.
             if error.status not in (404, 409):
                 raise
 
     async def ensure(self, path: str, manifest: Mapping[str, Any]) -> None:
-        """Create it; in a namespace of ours, what is there already is ours or a controller's."""
+        """Create it in a node's namespace, if neither we nor a controller did so before."""
         try:
             await self.post(path, manifest)
         except ApiError as error:
@@ -71,16 +71,16 @@ async def _persist(call: Callable[[], Awaitable[T]]) -> T:
             if backoff.failures == TRIES - 1:
                 raise
             pause = backoff.failed(verdict.retry_after)
-            log.debug("trying again in %.1f s: %s", pause, error)
+            log.debug("Trying again in %.1f s: %s", pause, error)
         await asyncio.sleep(pause)
 
 
 def already_exists(error: KubernetesError) -> bool:
-    """Whether something of that name was there before."""
+    """Whether an object of that name exists."""
     return isinstance(error, ApiError) and error.reason == ALREADY_EXISTS
 
 
 def path_in(namespace: str, *parts: str, group: str = "") -> str:
-    """The path of a namespace, or of what is in it."""
+    """The path of a namespace, or of objects in it."""
     root = f"/apis/{group}/v1" if group else "/api/v1"
     return "/".join((root, "namespaces", namespace, *parts))

@@ -1,4 +1,4 @@
-"""What the launcher may do in a cluster, found out before the first node needs it.
+"""Checks what the launcher's account may do in a cluster, before the first node needs it.
 
 Asks the API server itself (SelfSubjectAccessReview, a dry run), creates the two
 ClusterRoles where they lack and may be made, and changes no existing one.
@@ -35,7 +35,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One thing that one may do: in every namespace, or to one object."""
+    """A verb on a resource: in every namespace, or on one object."""
 
     verb: str
     resource: str
@@ -59,7 +59,7 @@ NEEDED = (
     *_rights("configmaps", "create"),
     *_rights("rolebindings", "create", group=RBAC),
 )
-"""Without these no node can be made or removed."""
+"""Needed to create and delete any node."""
 
 TOKEN_REQUEST = Right("create", "serviceaccounts/token")
 FOR_TOKEN_SECRETS = _rights("secrets", "create", "get")
@@ -67,7 +67,7 @@ FOR_OWN_ROLES = _rights("roles", "create", group=RBAC)
 
 
 async def missing_by_label(client: ApiClient, provider: Provider) -> list[str]:
-    """Tell, label by label, what our account lacks for what the label asks for."""
+    """One message a label that needs rights that the account lacks."""
     needs = {
         (pool.name, label.name): _of_label(provider, pool, label)
         for pool in provider.pools
@@ -113,7 +113,7 @@ def _remedy(lacking: list[Right]) -> str:
 
 
 async def missing(client: ApiClient, rights: tuple[Right, ...]) -> list[Right]:
-    """Name those of the rights that our account lacks."""
+    """Those of the rights that the account lacks."""
     answers = await asyncio.gather(*(_allowed(client, right) for right in rights))
     return [right for right, allowed in zip(rights, answers, strict=True) if not allowed]
 
@@ -129,7 +129,7 @@ async def require(client: ApiClient, rights: tuple[Right, ...], who: str) -> Non
 
 
 async def ensure_cluster_roles(client: ApiClient) -> bool:
-    """See to it that the two ClusterRoles exist and may be bound; False where they cannot."""
+    """Create the two ClusterRoles if missing; return whether they can be bound."""
     present = await asyncio.gather(*(_ensure_cluster_role(client, name) for name in ACCESS_RULES))
     return all(present) and await _may_bind(client)
 
@@ -170,14 +170,14 @@ async def _ensure_cluster_role(client: ApiClient, name: str) -> bool:
     except ApiError as error:
         if error.status not in (403, 409):
             raise
-        # 409: it came to be in between, or it may not be read.
+        # 409: it was created meanwhile, or the account may not read it.
         return error.status == 409
-    log.info("created the ClusterRole %s", name)
+    log.info("Created the ClusterRole %s", name)
     return True
 
 
 async def _may_bind(client: ApiClient) -> bool:
-    """Try it without effect: only the API server knows all that allows a binding."""
+    """Try a binding as a dry run: only the API server knows all that allows it."""
     for name in ACCESS_RULES:
         binding = {
             "apiVersion": f"{RBAC}/v1",

@@ -1,4 +1,4 @@
-"""Tokens of nodes' service accounts: asked for, or from a Secret where that cannot be."""
+"""Tokens of nodes' service accounts: by TokenRequest, or from a Secret."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SECRET_SECONDS = 30.0
 
 
 TOKEN_SECONDS = 24 * 3600.0
-"""What a token has to last for at least, if it was granted for longer."""
+"""Seconds that a token has to last at least, if it was granted for longer."""
 TOKEN_SHARE = 0.8
 
 
 def needs_token(expires: float | None, issued: float, now: float) -> bool:
-    """Whether a ready node is to get a fresh token before it is handed out.
+    """Whether a ready node needs a fresh token before it is handed out.
 
     Not while a day, or four fifths of what was granted, remain. Times are seconds since
     the epoch; ``expires`` is None for a token that does not expire.
@@ -47,7 +47,7 @@ class Tokens:
         self._provider = provider
         self._deployment = deployment
         self.by_request = True
-        """Whether TokenRequest is ours to use, as far as we know."""
+        """Whether TokenRequest is used; False once it was refused."""
 
     async def create(self, namespace: str, settings: AccessTokenSettings) -> AccessToken:
         """Get a token of a node's service account. Raises KubernetesError."""
@@ -62,12 +62,12 @@ class Tokens:
         return await self._from_secret(namespace)
 
     def use_secrets(self) -> None:
-        """Ask for no more: the launcher's account may not."""
+        """Use Secrets from now on: the launcher's account may not create tokens."""
         if self.by_request:
             self.by_request = False
             log.warning(
                 "provider %s: the launcher's account may not create serviceaccounts/token; "
-                "nodes get lasting tokens from Secrets instead (%s has the right)",
+                "nodes get tokens that do not expire, from Secrets, instead (%s has the right)",
                 self._provider,
                 rights.MANIFEST,
             )
@@ -93,7 +93,7 @@ class Tokens:
 
     async def _filled_in(self, namespace: str) -> AccessToken:
         path = path_in(namespace, "secrets", WORKER)
-        # Its controller is the slow one: asking less often would only add to that.
+        # The token controller is slow; a longer pause would only add to that.
         backoff = Backoff(longest=1.0)
         while True:
             secret = await self._calls.get(path)

@@ -149,7 +149,7 @@ async def test_a_missing_or_unfit_source_fails_the_launch(
     lacking = pod_label("lacking", config_maps=["later"])
     unfit = pod_label("unfit", image_pull_secrets=["registry"])
     await launchers.start(make_site(lacking, unfit, provider={"source-namespace": originals.name}))
-    assert f"ConfigMap {originals.name}/later is not there" in await reasons(zuul, "lacking")
+    assert f"ConfigMap {originals.name}/later does not exist" in await reasons(zuul, "lacking")
     told = await reasons(zuul, "unfit")
     assert f"Secret {originals.name}/registry is of the type Opaque" in told
     assert PASSWORD not in told

@@ -99,7 +99,7 @@ async def test_a_source_is_kept_current(scene: Scene) -> None:
 
 
 async def test_a_missing_source_is_looked_for_once_more(scene: Scene) -> None:
-    with pytest.raises(SourceUnusable, match="Secret build/creds is not there"):
+    with pytest.raises(SourceUnusable, match="Secret build/creds does not exist"):
         await scene.sources.content(CREDS)
     # Its watch is late.
     scene.direct = web.json_response(raw())
@@ -182,5 +182,5 @@ async def test_what_a_source_holds_is_never_logged(
     with pytest.raises(SourceUnusable):
         await scene.sources.content(CREDS)
     await eventually(lambda: "watch failed" in caplog.text, timeout=5)
-    assert "its data is no mapping of texts" in caplog.text
+    assert "its data is not a mapping of texts" in caplog.text
     assert PASSWORD not in caplog.text

@@ -237,7 +237,7 @@ async def test_a_malformed_object_is_skipped_and_reported_once(
     await until_watched(scene.pods, 2)
     assert scene.pods.listed == 2
     assert scene.mirror.pods("a")
-    assert caplog.text.count("an object is skipped: a pod cannot be read") == 1
+    assert caplog.text.count("skipping unreadable object: a pod cannot be read") == 1
 
 
 async def test_a_relist_tells_only_what_changed(scene: Scene) -> None:
@@ -321,8 +321,8 @@ async def test_a_callback_that_fails_stops_nothing(
     scene.namespaces.watches = [[event("ADDED", raw_namespace("a", 5)), Watched.HOLD]]
     await scene.start()
     await scene.until("a", lambda: scene.mirror.namespace("a"))
-    assert "telling about namespace a failed" in caplog.text
-    assert "telling that a watch broke, or works again, failed" in caplog.text
+    assert "Callback for namespace a failed unexpectedly (bug)" in caplog.text
+    assert "Callback for a changed watch failed unexpectedly (bug)" in caplog.text
 
 
 class Kept:

@@ -121,7 +121,7 @@ def refused(status: int, message: str = "no") -> ApiError:
         (refused(503), Failure.API),
         (ClusterUnreachable("no answer"), Failure.API),
         (KubernetesError("no token appeared"), Failure.API),
-        (SourceUnusable("Secret a/b is not there"), Failure.SOURCE),
+        (SourceUnusable("Secret a/b does not exist"), Failure.SOURCE),
     ],
     ids=lambda value: str(value)[:40],
 )

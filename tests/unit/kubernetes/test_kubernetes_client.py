@@ -243,7 +243,7 @@ async def test_no_configuration_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(KubernetesError, match="nor an in-cluster service account"):
         await ApiClient(None).connect()
-    with pytest.raises(KubernetesError, match="context ctx: .* does not exist"):
+    with pytest.raises(KubernetesError, match=r"context ctx: .* does not exist"):
         await ApiClient("ctx").connect()
 
 

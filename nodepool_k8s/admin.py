@@ -15,6 +15,7 @@ from nodepool_k8s import presentation
 from nodepool_k8s.client import Viewer, connection
 from nodepool_k8s.config.settings import Provider, Settings, ZooKeeperSettings
 from nodepool_k8s.drivers.driver import Driver, DriverFactory
+from nodepool_k8s.drivers.outcomes import UNKNOWN_BLOCKERS
 from nodepool_k8s.errors import (
     Conflict,
     DriverError,
@@ -203,8 +204,8 @@ class Admin(Viewer):
             async with asyncio.timeout(timeout):
                 await driver.delete(node, grace)
         except TimeoutError as error:
-            blockers = "; ".join(await driver.blockers(node.external_id or ""))
-            why = blockers or "the cluster does not say what holds it"
+            blockers = await driver.blockers(node.external_id or "")
+            why = "; ".join(blockers) or UNKNOWN_BLOCKERS
             raise _not_deleted(
                 node, f"{node.external_id} is not gone after {timeout:g} s: {why}"
             ) from error

@@ -1,7 +1,7 @@
-"""What the launcher asks a driver. ``tests/contract`` holds every driver to it.
+"""The ``Driver`` protocol. ``tests/contract`` checks every driver against it.
 
-All calls are in terms of nodes. Whatever a backend refuses, or fails to answer, is raised as
-DriverError, except in an attempt, where it becomes one of the outcomes.
+All calls are in terms of nodes. Calls that a backend refuses or does not answer raise
+DriverError, except in an attempt, where they become one of the outcomes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Spawn: TypeAlias = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None
 
 @dataclass(frozen=True, slots=True)
 class AttemptContext:
-    """One attempt at one node, as the launcher tells a driver of it.
+    """What a driver gets for one attempt at one node.
 
     ``number`` counts from 0 and is part of the external id, so that an attempt never meets
     what is left of the one before it.
@@ -46,14 +46,14 @@ class AttemptContext:
     """Writes these keys into the record's ``driver_data``, under the node's lock.
 
     Fencing: a driver awaits it after the backend has given the node an identity, and before
-    it creates anything that uses resources. It raises where the lock is not ours any more.
+    it creates anything that uses resources. It raises if the lock was lost.
     """
     report: Callable[[str], None]
-    """Told what is being waited for, for a person."""
+    """Called with what the attempt waits for, as a text for people."""
     step_done: Callable[[str], None]
-    """Told that one of the driver's ``steps`` is done."""
+    """Called when one of the driver's ``steps`` is done."""
     is_pointless: Callable[[], bool]
-    """True once another launcher will remove what is being created."""
+    """True once another launcher will delete what is being created."""
 
 
 class Attempt(Protocol):
@@ -62,13 +62,13 @@ class Attempt(Protocol):
     async def create(
         self,
     ) -> Created | CapacityRefused | BackendTrouble | Retryable | Permanent:
-        """Create the node's objects; goes on where it stopped when it is called again."""
+        """Create the node's objects. Called again, it continues where it stopped."""
 
     async def wait_ready(self) -> Ready | Retryable | Permanent:
         """Wait until the node can be used, within the label's timeouts."""
 
     def is_ready(self) -> bool:
-        """Whether a node that was ready still is."""
+        """Whether a node that became ready still works."""
 
     async def remove(self, grace: float) -> None:
         """Remove a failed attempt, so that the next one fits into the same capacity.
@@ -78,13 +78,13 @@ class Attempt(Protocol):
 
 
 class Observer(Protocol):
-    """Told at once what happens at a backend; must not block or raise."""
+    """Notified at once of events at a backend; must not block or raise."""
 
     def node_lost(self, node_id: str, external_id: str) -> None:
-        """A node's objects went, ended, or work no longer."""
+        """A node's objects were deleted, ended, or no longer work."""
 
     def health_changed(self, driver: Driver) -> None:
-        """A driver is in touch with its backend again, or no longer."""
+        """A driver lost touch with its backend, or has it again."""
 
 
 class Driver(Protocol):
@@ -100,7 +100,7 @@ class Driver(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells its backend from all others; empty before ``start`` is through."""
+        """Identifies its backend; empty before ``start`` is done."""
 
     @property
     def health(self) -> Health:
@@ -112,13 +112,13 @@ class Driver(Protocol):
         """Connect; can be called again where it raises DriverError."""
 
     async def synced(self) -> None:
-        """Wait until ``start`` is through and everything that exists is known."""
+        """Wait until ``start`` is done and everything that exists is known."""
 
     def serve(self, provider: Provider) -> None:
-        """Be ready for nodes of the provider's labels, as they are configured now."""
+        """Prepare for nodes of the provider's labels, as they are configured now."""
 
     def observe(self, observer: Observer) -> None:
-        """Tell that one from now on."""
+        """Notify that observer from now on."""
 
     async def close(self) -> None:
         """Close every connection; nothing is removed."""
@@ -126,52 +126,52 @@ class Driver(Protocol):
     # --- nodes --------------------------------------------------------------------------------
 
     def external_id(self, pool: Pool, node_id: str, attempt: int) -> str:
-        """What a node's record names before anything is created for the attempt."""
+        """The name in the node's record, written before anything is created."""
 
     def driver_data(self, label: Label) -> Mapping[str, Any]:
-        """What a driver needs to know of a node to remove it, whatever is configured then."""
+        """What the driver needs to delete a node, whatever is configured then."""
 
     def attempt(self, context: AttemptContext) -> Attempt:
-        """Begin an attempt; nothing is created yet."""
+        """Begin an attempt without creating anything."""
 
     def why_unusable(self, node: Node, launch: LaunchSettings) -> str | None:
-        """Why a ready node may not be handed out, as far as the driver was told."""
+        """Why a ready node may not be handed out, by the driver's watches."""
 
     async def why_lost(self, node: Node, launch: LaunchSettings) -> str | None:
-        """Why a ready node may not be handed out, asked of the backend itself."""
+        """Why a ready node may not be handed out, by asking the backend."""
 
     async def prepare_reuse(self, node: Node, label: Label, request: NodeRequest) -> Ready | Lost:
-        """Make a ready node the request's; Ready has what changed in its record."""
+        """Prepare a ready node for a request; Ready has the changes to its record."""
 
     async def changed(self, external_id: str, timeout: float) -> bool:
         """Wait for the next change there; False after ``timeout`` seconds."""
 
     async def delete(self, node: Node, grace: float) -> None:
-        """Delete a node's objects; returns when nothing of it uses resources any more.
+        """Delete a node's objects; returns when the node uses no more resources.
 
-        ``grace`` is in seconds. Can be called again, and for what is gone already.
+        ``grace`` is in seconds. Can be called again, and for deleted nodes.
         """
 
-    # --- what is there ------------------------------------------------------------------------
+    # --- what exists --------------------------------------------------------------------------
 
     async def list_owned(self) -> tuple[Owned, ...]:
         """Everything of this deployment at the backend, by all its providers."""
 
     async def delete_owned(self, external_id: str, grace: float) -> None:
-        """Begin to delete what no node's record names."""
+        """Begin to delete objects that no node record names."""
 
     async def blockers(self, external_id: str) -> tuple[str, ...]:
-        """What keeps a deletion from ending, in the backend's words; empty where unknown."""
+        """What blocks a deletion, in the backend's words; empty where unknown."""
 
     def count_terminating(self) -> int:
-        """How many external ids are being deleted, as far as the driver was told."""
+        """How many external ids are being deleted, by the driver's watches."""
 
 
 class DriverFactory(Protocol):
-    """Makes the drivers of one ``driver:`` name."""
+    """Creates the drivers of one ``driver:`` name."""
 
     def create(self, provider: Provider, deployment: str) -> Driver:
-        """The driver of a provider; ``deployment`` marks all that it creates."""
+        """Create a provider's driver; ``deployment`` marks everything that it creates."""
 
     def obstacle(self, context: str | None) -> str | None:
-        """Why a provider's context cannot be connected to; None where that is not known."""
+        """Why a provider's context cannot be used; None where no reason is known."""

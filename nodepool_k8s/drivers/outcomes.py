@@ -1,4 +1,4 @@
-"""What a driver can answer when it is asked for a node. Plain frozen data."""
+"""The outcomes of what the launcher asks a driver. Plain frozen data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Failure(StrEnum):
     CRASHED = "crashed"
     """A container was started and ended with an error."""
     ENDED = "ended"
-    """The pod ended, which no node's pod should."""
+    """The node ended by itself."""
     EVICTED = "evicted"
-    """The cluster took the pod back: evicted, preempted, shut down with its machine."""
+    """The backend took the node back: evicted, preempted, shut down with its machine."""
     DELETED = "deleted"
-    """Somebody deleted the pod."""
+    """The node was deleted by something other than the launcher."""
     UNSCHEDULABLE = "unschedulable"
-    """No machine would take it, or no scheduler answered."""
+    """No machine had room for it, or no scheduler answered."""
     TIMEOUT = "timeout"
     """Nothing decisive was seen until ``launch-timeout``."""
     QUOTA = "quota"
-    """A quota of the cluster refused it."""
+    """A quota of the backend refused it."""
     REFUSED = "refused"
-    """The API server will never accept it: the label, the cluster's policy, our rights."""
+    """The backend will not accept it: the label, a policy, missing rights."""
     SOURCE = "source"
-    """A Secret or ConfigMap that the node gets a copy of was missing or unusable."""
+    """An object that the node gets a copy of was missing or unusable."""
     CHECK = "check"
     """The node was ready, and ``ready-check`` could not run its command in it."""
     API = "api"
-    """The API server did not answer, or failed."""
+    """The backend did not answer, or failed."""
     SESSION = "session"
     """The ZooKeeper session ended during the launch."""
     UNKNOWN = "unknown"
@@ -101,7 +101,10 @@ class Lost:
     reason: str
 
 
-# --- what is there ------------------------------------------------------------------------------
+# --- what exists --------------------------------------------------------------------------------
+
+UNKNOWN_BLOCKERS = "the backend does not report what blocks it"
+"""Shown where a driver names no ``blockers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,6 @@ class Owned:
     uid: str
     node_id: str
     is_of_provider: bool
-    """Whether the driver's provider made it, or another provider at the same backend."""
+    """Whether the driver's provider created it, not another one at the same backend."""
     deleting: bool = False
     deleted_at: float | None = None

@@ -1,7 +1,7 @@
 """Deletes nodes that are due: used, failed, too old, lost, or left by a launcher that died.
 
-A node is deleted under its lock, and its record goes only when the driver says that nothing
-of it uses resources any more.
+A node is deleted under its lock. Its record is removed only after the driver reports that
+the node no longer uses resources.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nodepool_k8s import telemetry
 from nodepool_k8s.backoff import Backoff
 from nodepool_k8s.config.settings import LaunchSettings, Settings
 from nodepool_k8s.drivers.driver import Driver
+from nodepool_k8s.drivers.outcomes import UNKNOWN_BLOCKERS
 from nodepool_k8s.errors import (
     Conflict,
     DriverError,
@@ -43,17 +44,17 @@ from nodepool_k8s.zookeeper.store import HeldNode, Store
 log = logging.getLogger(__name__)
 
 WAKE_LATE = 0.01
-"""Seconds after a node is due, so that it is due by then."""
+"""Seconds added to a timer, so that the node is due when it fires."""
 
 LAG_SECONDS = 1.0
-"""How long to wait for news of a node whose watch shows less than the API server has."""
+"""How long to wait for an event about a node whose watch shows less than its backend."""
 
 REPORT_AFTER = 60.0
-"""Seconds after which a deletion that does not end is reported, and looked at again."""
+"""Seconds after which an unfinished deletion is reported, and checked again."""
 
 
 class Deleter:
-    """Deletes what is due, each node in a task of its own."""
+    """Deletes nodes that are due, each in a task of its own."""
 
     def __init__(
         self,
@@ -71,21 +72,21 @@ class Deleter:
         self._under_way: set[str] = set()
         self._closed = False
         self.stuck: dict[str, str] = {}
-        """What holds the nodes whose deletion takes too long, by id."""
+        """What blocks deletions that take too long, by node id."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        """What wakes us when a node has been kept long enough."""
+        """By node id: calls ``consider`` when the node's maximum age is reached."""
 
     def reconfigure(self, settings: Settings) -> None:
-        """Delete under these settings from now on."""
+        """Use these settings from now on."""
         self._settings = settings
 
     @property
     def under_way(self) -> frozenset[str]:
-        """Ids of the nodes that are being deleted, or set free, right now."""
+        """Ids of the nodes that are being deleted or freed."""
         return frozenset(self._under_way)
 
     def consider(self, node_id: str) -> None:
-        """Look at a node that came, changed, or was unlocked; delete or free it if that is due."""
+        """Delete or free a node that appeared, changed or was unlocked, if that is due."""
         self._forget_timer(node_id)
         node = None if self._closed else self._mirror.nodes.get(node_id)
         if node is None or node_id in self._under_way or not self._is_ours(node):
@@ -111,7 +112,7 @@ class Deleter:
         return self._providers.of(node) is context.driver and context.is_usable(node)
 
     def close(self) -> None:
-        """Look at nothing any more; what was begun goes on, and ``delete`` still deletes."""
+        """Stop looking for due nodes; running deletions continue, and ``delete`` still works."""
         self._closed = True
         for node_id in list(self._timers):
             self._forget_timer(node_id)
@@ -120,7 +121,7 @@ class Deleter:
         due = upkeep.due_at(node, self._ages(node))
         if due is None:
             return
-        # A clock that is set back wakes us early; then we only look, and sleep again.
+        # After the clock was set back this fires early; ``consider`` sets it again.
         delay = max(0.0, due - time.time()) + WAKE_LATE
         loop = asyncio.get_running_loop()
         self._timers[node.id] = loop.call_later(delay, self.consider, node.id)
@@ -136,12 +137,12 @@ class Deleter:
         return upkeep.Ages(ready=ready, hold=self._settings.max_hold_age)
 
     def consider_nodes_of(self, request_id: str) -> None:
-        """Look at the nodes allocated to a request that is gone, or was left by its launcher."""
+        """Consider the nodes of a request that was deleted or left by its launcher."""
         for node_id in self._mirror.allocated_to(request_id):
             self.consider(node_id)
 
     def delete(self, held: HeldNode, reason: str) -> None:
-        """Delete a node whose lock is ours already."""
+        """Delete a node whose lock is held already."""
         self._begin(held.node.id, self._delete_held(held, reason))
 
     def _begin(self, node_id: str, deletion: Coroutine[Any, Any, None]) -> None:
@@ -153,10 +154,10 @@ class Deleter:
         try:
             await deletion
         except NotHeld as error:
-            log.warning("Left node %s alone: %s", node_id, error)
+            log.warning("Stopped deleting node %s: %s", node_id, error)
         finally:
             self._under_way.discard(node_id)
-        # What happened to it meanwhile was not looked at.
+        # Changes were ignored meanwhile.
         self.consider(node_id)
 
     def _why_delete(self, node: Node, *, may_be_lost: bool = True) -> str | None:
@@ -174,7 +175,7 @@ class Deleter:
             return None
         return driver.why_unusable(node, self._launch_settings(node))
 
-    # --- setting free ---------------------------------------------------------------------------
+    # --- freeing --------------------------------------------------------------------------------
 
     def _is_freed(self, node: Node) -> bool:
         return upkeep.is_freed(
@@ -184,25 +185,25 @@ class Deleter:
         )
 
     async def _free(self, node: Node) -> None:
-        """Make a ready node, whose request is gone or was left, whoever's comes next."""
+        """Free a ready node whose request was deleted or given up, for the next request."""
         node_id, request_id = node.id, node.allocated_to or ""
 
         def is_due(found: Node) -> bool:
-            # Another launcher may have freed it, and given it away, since we asked.
+            # Another launcher may have freed and allocated it meanwhile.
             return found.allocated_to == node.allocated_to and self._is_freed(found)
 
-        with self._passing_over(node_id):
+        with self._skipping_conflicts(node_id):
             request = await self._store.read_request(request_id)
             if request is not None and not upkeep.has_no_nodes(request):
-                # The mirror only lacks it, or its answer, still.
+                # The mirror lags: the request exists and has its nodes.
                 return
             if await self._store.free_node(node_id, request, is_due):
-                what = "is gone" if request is None else f"is {request.state} without it"
+                what = "was deleted" if request is None else f"is {request.state} without it"
                 log.info("Node %s is free: request %s %s", node_id, request_id, what)
 
     @contextmanager
-    def _passing_over(self, node_id: str) -> Iterator[None]:
-        """Leave a node alone that somebody else has, changes or removes."""
+    def _skipping_conflicts(self, node_id: str) -> Iterator[None]:
+        """Skip a node that another client holds, changes or removes."""
         try:
             yield
         except (Held, Vanished, MalformedRecord):
@@ -212,13 +213,13 @@ class Deleter:
         except Conflict:
             self._mirror.reread(node_path(node_id))
 
-    # --- the way of one deletion ---------------------------------------------------------------
+    # --- one deletion --------------------------------------------------------------------------
 
     async def remove_spare(self, node: Node, reason: str) -> bool:
-        """Begin to delete an unused ready node; False where somebody else has it.
+        """Begin to delete an unused ready node; False where another client holds it.
 
-        True also where somebody else was faster to delete it. Whoever hears False finds in
-        the mirror what has become of it, which may be that room is on its way.
+        True also where another client is deleting it already. After False the mirror shows
+        the node's current state.
         """
         if node.id in self._under_way:
             return True
@@ -233,7 +234,7 @@ class Deleter:
         return True
 
     async def remove_unoffered(self, node_id: str, reason: str) -> None:
-        """Begin to delete an unused ready node, if it is ours to delete."""
+        """Begin to delete an unused ready node, if this launcher may delete it."""
         node = self._mirror.nodes.get(node_id)
         if node is not None and self._is_ours(node):
             await self.remove_spare(node, reason)
@@ -244,7 +245,7 @@ class Deleter:
             return
 
         def why(found: Node) -> str | None:
-            # What nobody was asked about is not lost: it may have become ready since.
+            # Without an answer of the backend it is not lost: it may have become ready since.
             return self._why_delete(found, may_be_lost=lost is not None)
 
         held = await self._take(node_id, why)
@@ -252,31 +253,31 @@ class Deleter:
             await self._delete(held, str(driver_data_of(held.node)["reason"]))
 
     async def _take(self, node_id: str, why: Callable[[Node], str | None]) -> HeldNode | None:
-        """Lock a node and mark it, if there is a reason; None where it is left alone."""
+        """Lock a node and mark it as deleting, if there is a reason; None where not."""
 
         def change(node: Node) -> Node | None:
             reason = why(node)
             return _deleting(node, reason) if reason else None
 
-        with self._passing_over(node_id):
+        with self._skipping_conflicts(node_id):
             return await self._store.take_node(node_id, change)
         return None
 
     def _seems_lost(self, node_id: str) -> Node | None:
-        """The node, if it is ready but cannot be handed out, as far as the watches show."""
+        """The node, if it is ready but not usable by what the driver was told."""
         node = self._mirror.nodes.get(node_id)
         if node is None or not node.unused or self._why_unusable(node) is None:
             return None
         return node
 
     async def _is_lost(self, node: Node) -> bool:
-        """Whether a ready node that seems lost is lost: a watch may only lag behind."""
+        """Ask the backend whether a node that seems lost is lost: a watch may lag."""
         try:
             driver = self._providers.reach(node)
             if await driver.why_lost(node, self._launch_settings(node)) is not None:
                 return True
         except DriverError as error:
-            log.debug("Node %s cannot be looked at: %s", node.id, error)
+            log.debug("Node %s cannot be checked: %s", node.id, error)
         else:
             await driver.changed(node.external_id or "", LAG_SECONDS)
         return False
@@ -303,25 +304,25 @@ class Deleter:
         try:
             await self._store.remove_node(held)
         except Held:
-            log.debug("Somebody contends for node %s; it goes when he has left", node.id)
+            log.debug("Node %s is contended; removal retried after the lock is released", node.id)
         else:
             seconds = time.monotonic() - started
             log.info("Deleted node %s in %.2f s", node.id, seconds)
             telemetry.node_deleted(node.provider or "", seconds)
 
     async def _delete_objects(self, node: Node) -> None:
-        """Delete what the node is made of; tries again until the backend has done so."""
+        """Delete the node's objects; retries until the backend has done so."""
         if not node.external_id:
             return
         backoff = Backoff()
         while True:
             try:
-                # Asked for each time: a provider that is taken out leaves its nodes to others.
+                # Looked up each time: another driver serves the node after its provider is removed.
                 driver = self._providers.reach(node)
                 await self._delete_at(driver, node)
             except DriverError as error:
                 level = logging.DEBUG if backoff.failures else logging.WARNING
-                log.log(level, "Deleting node %s has to be tried again: %s", node.id, error)
+                log.log(level, "Deleting node %s failed, trying again: %s", node.id, error)
                 await backoff.wait()
             else:
                 return
@@ -338,9 +339,9 @@ class Deleter:
             self.stuck.pop(node.id, None)
 
     async def _report_stuck(self, driver: Driver, node: Node, seconds: float) -> None:
-        """Say what holds the node, at first and whenever that changes."""
+        """Log what blocks the deletion, at first and when that changes."""
         external_id = node.external_id or ""
-        reason = "; ".join(await driver.blockers(external_id)) or "the cluster does not say what"
+        reason = "; ".join(await driver.blockers(external_id)) or UNKNOWN_BLOCKERS
         if self.stuck.get(node.id) == reason:
             return
         self.stuck[node.id] = reason
@@ -362,5 +363,5 @@ class Deleter:
 
 
 def _deleting(node: Node, reason: str) -> Node:
-    told = with_driver_data(node, reason=reason)
-    return move_node(node, NodeState.DELETING, time.time(), driver_data=told)
+    driver_data = with_driver_data(node, reason=reason)
+    return move_node(node, NodeState.DELETING, time.time(), driver_data=driver_data)

@@ -12,7 +12,7 @@ class Intervals:
     upkeep: float = 60.0
     """Between two passes over ZooKeeper, and over each cluster."""
     stuck: float = 60.0
-    """A namespace that is Terminating for longer is reported."""
+    """A deletion that takes longer is reported."""
     files: float = 1.0
     """Between two looks at the configuration's files."""
 

@@ -1,4 +1,4 @@
-"""One node from claimed to ready: its attempts, until one succeeds or none can."""
+"""Launches one node: makes attempts until one succeeds or no further one can."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Launch:
-    """The launch of one node. ``held`` is always what was last written, or is to be."""
+    """The launch of one node. ``held`` is the record as last written, or to be written."""
 
     launched = True
 
@@ -43,7 +43,7 @@ class Launch:
     ) -> None:
         self.held = held
         self.written = False
-        """Whether ``held``, as ready, stands in ZooKeeper."""
+        """Whether the ready ``held`` is written to ZooKeeper."""
         self.failure = ""
         self._waits_for = "its turn"
         self._context = context
@@ -53,7 +53,7 @@ class Launch:
         self._label: Label = context.pool.labels[held.node.type[0]]
         self._attempt: Attempt | None = None
         self._attempts = 0
-        """How many were made; each has a number, which is never used again."""
+        """The number of attempts so far; an attempt's number is never used again."""
         self._steps: dict[str, float] = {}
         self._step_began = 0.0
         self._metrics = telemetry.LaunchFigures(
@@ -62,7 +62,7 @@ class Launch:
 
     @property
     def waits_for(self) -> str:
-        """What it is waiting for, for a person."""
+        """What it is waiting for, as a text for people."""
         return self._waits_for
 
     @waits_for.setter
@@ -72,12 +72,12 @@ class Launch:
 
     @property
     def step(self) -> str:
-        """The step that it is at, by the name that metrics have it under."""
+        """The current step, by its name in the metrics."""
         steps = self._driver.steps
         return next((step for step in steps if step not in self._steps), steps[-1])
 
     async def run(self) -> None:
-        """Launch the node; ``held`` is ready then, but not written.
+        """Launch the node; sets ``held`` to ready without writing it.
 
         Raises LaunchError with the reason of the last attempt.
         """
@@ -116,7 +116,7 @@ class Launch:
         )
 
     def is_ready(self) -> bool:
-        """Whether the node is ready, and its objects still are."""
+        """Whether the node is ready and its objects still work."""
         is_ready = self.held.node.state is NodeState.READY
         return is_ready and self._attempt is not None and self._attempt.is_ready()
 
@@ -133,7 +133,7 @@ class Launch:
         self._metrics.attempt_begins()
         pool, node = self._context.pool, self.held.node
         if number:
-            # Before anything is created: a launcher that finds the record finds the objects.
+            # Written before anything is created, so that the record names the objects.
             self.written = False
             await self._write(external_id=self._driver.external_id(pool, node.id, number))
         return self._driver.attempt(
@@ -196,16 +196,16 @@ class Launch:
         self._steps[name] = now - self._step_began
         self._step_began = now
 
-    # --- the ends of an attempt -----------------------------------------------------------
+    # --- the end of an attempt ------------------------------------------------------------
 
     async def _remove(self, attempt: Attempt) -> None:
-        """Remove a failed attempt, so that the next one fits into the same capacity."""
+        """Remove a failed attempt, so that the next one fits the same capacity."""
         backoff = Backoff()
         while True:
             try:
                 await attempt.remove(self._label.launch.deletion_grace)
             except DriverError as error:
-                log.warning("A failed attempt cannot be removed yet: %s", error)
+                log.warning("Removing a failed attempt failed, trying again: %s", error)
                 await backoff.wait()
             else:
                 return

@@ -1,7 +1,7 @@
-"""Regular passes over each provider's backend: what leaked there, what does not go, what is left.
+"""Regular passes over each provider's backend: leaks, stuck deletions, removed providers.
 
-They run when a driver has connected and then every minute. Providers that were taken out of
-the configuration are looked after until nothing of theirs is left.
+They run when a driver has connected and then every minute. A provider that is no longer
+configured is looked after until its backend has nothing left of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nodepool_k8s import telemetry
 from nodepool_k8s.config.settings import Settings
 from nodepool_k8s.drivers.driver import Driver
-from nodepool_k8s.drivers.outcomes import Owned
+from nodepool_k8s.drivers.outcomes import UNKNOWN_BLOCKERS, Owned
 from nodepool_k8s.errors import DriverError, MalformedRecord
 from nodepool_k8s.launcher.intervals import Intervals
 from nodepool_k8s.launcher.providers import Providers
@@ -29,23 +29,23 @@ from nodepool_k8s.zookeeper.store import Store
 log = logging.getLogger(__name__)
 
 LEAK_GRACE = 1.0
-"""Seconds that what leaked gets to end."""
+"""The deletion grace, in seconds, of leaked objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Something of ours whose deletion does not end, and what holds it."""
+    """A deletion that does not end, and what blocks it."""
 
     provider: str
     external_id: str
     since: float
     """When its deletion was accepted, in seconds since the epoch."""
     blockers: tuple[str, ...]
-    """In the backend's words; empty where it says nothing."""
+    """In the backend's words; empty where it reports nothing."""
 
 
 class ProviderUpkeep:
-    """The passes over all backends, and what is remembered between two of them."""
+    """The passes over all backends, and the state kept between them."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ProviderUpkeep:
         self._known = known
         self._intervals = intervals
         self._report_at: dict[Driver, dict[str, float]] = {}
-        """By UID: the age at which a stuck deletion is reported again."""
+        """By ``Owned.uid``: the age at which a stuck deletion is reported again."""
         self._stuck: dict[Driver, tuple[Stuck, ...]] = {}
 
     @property
@@ -72,11 +72,11 @@ class ProviderUpkeep:
         return tuple(entry for entries in self._stuck.values() for entry in entries)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Look after these settings' providers from now on."""
+        """Use these settings from now on."""
         self._settings = settings
 
     async def run_for(self, driver: Driver) -> None:
-        """A pass over a backend now, and one every minute, for as long as it is open."""
+        """Run a pass over a backend now and every minute while its driver is open."""
         try:
             while self._providers.is_open(driver):
                 await self.step_for(driver)
@@ -86,45 +86,43 @@ class ProviderUpkeep:
             self._report_at.pop(driver, None)
 
     async def step_for(self, driver: Driver) -> None:
-        """One pass over a backend."""
+        """Run one pass over a backend."""
         cluster = _cluster_of(driver)
         if self._is_served_here(cluster):
             await self._known.remember(cluster)
         try:
-            # Before the records are read: each was written before what it names was created.
+            # Listed before the records are read: a record is written before its objects exist.
             owned = await driver.list_owned()
             await self._delete_leaked(driver, owned)
             await self._report_stuck(driver, owned, time.time())
         except DriverError as error:
-            log.warning("Provider %s: leaks cannot be looked for: %s", cluster.provider, error)
+            log.warning("Provider %s: checking for leaks failed: %s", cluster.provider, error)
         else:
             await self._leave_if_empty(driver, owned)
 
     # --- leaks ----------------------------------------------------------------------------------
 
     async def _delete_leaked(self, driver: Driver, owned: Iterable[Owned]) -> None:
-        """Delete what belongs to our deployment and is named by no node's record."""
+        """Delete objects of this deployment that no node record names."""
         for each in owned:
             node = self._mirror.nodes.get(each.node_id)
             if upkeep.is_suspect(each, node) and await self._is_leaked(each):
-                log.warning(
-                    "Deleting leaked namespace %s: no node's record names it", each.external_id
-                )
+                log.warning("Deleting leaked %s: no node record names it", each.external_id)
                 await driver.delete_owned(each.external_id, LEAK_GRACE)
                 telemetry.leak_deleted(driver.provider.name)
 
     async def _is_leaked(self, owned: Owned) -> bool:
-        """Ask ZooKeeper itself, after the backend was asked: records come first."""
+        """Ask ZooKeeper, after the backend was listed: records are written first."""
         try:
             node = await self._store.read_node(owned.node_id)
         except MalformedRecord:
             return False
         return upkeep.is_suspect(owned, node)
 
-    # --- what does not go -------------------------------------------------------------------
+    # --- stuck deletions --------------------------------------------------------------------
 
     async def _report_stuck(self, driver: Driver, owned: Iterable[Owned], now: float) -> None:
-        """Say what holds deletions that do not end, each again at twice the age."""
+        """Log what blocks deletions that do not end, each again at twice the age."""
         found, before = [], self._report_at.get(driver, {})
         report_at: dict[str, float] = {}
         for each in owned:
@@ -139,10 +137,10 @@ class ProviderUpkeep:
                 _log_stuck(found[-1], age)
         self._stuck[driver], self._report_at[driver] = tuple(found), report_at
 
-    # --- providers that were taken out --------------------------------------------------------
+    # --- providers that are no longer configured ----------------------------------------------
 
     async def connect_again(self) -> None:
-        """Connect to backends where a provider that no launcher serves has something left."""
+        """Connect to backends that still have objects of providers that no launcher serves."""
         of_nodes = {provider_cluster_of(node) for node in self._mirror.nodes.values()}
         for cluster in {*await self._known.all(), *of_nodes} - {None}:
             assert cluster is not None
@@ -152,7 +150,7 @@ class ProviderUpkeep:
                 self._providers.connect_again(cluster)
 
     def has_moved(self, node: Node) -> bool:
-        """Whether a node's provider is served here, with another backend than the node's."""
+        """Whether this launcher serves the node's provider at another backend now."""
         cluster = provider_cluster_of(node)
         if cluster is None or cluster.provider not in self._providers:
             return False
@@ -172,7 +170,7 @@ class ProviderUpkeep:
         return driver.provider.context == cluster.context
 
     def _is_replaced(self, cluster: ProviderCluster) -> bool:
-        """Whether another cluster is reached now under the context of one that was left."""
+        """Whether the context of an unserved backend reaches another one now."""
         if cluster.provider not in self._providers:
             return False
         driver = self._providers[cluster.provider]
@@ -180,7 +178,7 @@ class ProviderUpkeep:
         return driver.provider.context == cluster.context and is_other
 
     async def _leave_if_empty(self, driver: Driver, owned: Iterable[Owned]) -> None:
-        """Close a driver that no provider uses any more, where nothing is left."""
+        """Close a retired driver whose backend has nothing left of its provider."""
         cluster = _cluster_of(driver)
         if driver not in self._providers.retired:
             return
@@ -208,9 +206,9 @@ def _may_be_at(node: Node, cluster: ProviderCluster) -> bool:
 
 def _log_stuck(stuck: Stuck, age: float) -> None:
     log.warning(
-        "Namespace %s of provider %s has been Terminating for %.0f s: %s",
+        "Deletion of %s at provider %s has not ended after %.0f s: %s",
         stuck.external_id,
         stuck.provider,
         age,
-        "; ".join(stuck.blockers) or "Kubernetes does not say what holds it",
+        "; ".join(stuck.blockers) or UNKNOWN_BLOCKERS,
     )

@@ -1,8 +1,8 @@
-"""The drivers of all providers: connected in the background, for as long as the daemon lives.
+"""The drivers of all providers, connected in the background while the daemon runs.
 
-A backend that cannot be reached, or refuses us, delays nothing but its own pools. The driver
-of a provider that was taken out, or moved to another backend, stays open: its nodes are to
-be removed there. ``launcher.upkeep`` says when nothing is left.
+A backend that is unreachable or refuses the launcher delays only its own pools. The driver
+of a provider that is no longer configured, or moved to another backend, stays open to delete
+its nodes. ``launcher.provider_upkeep`` closes it when nothing is left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class ProvidersObserver(Observer, Protocol):
-    """Told what happens at all backends."""
+    """Notified of events of all backends."""
 
     def driver_started(self, driver: Driver) -> None:
         """A driver has connected for the first time."""
@@ -58,16 +58,16 @@ class Providers:
 
     @property
     def open(self) -> list[Driver]:
-        """Those that can be used now, of providers that are configured and of others."""
+        """The drivers in sync, including those of providers that are no longer configured."""
         return [driver for driver in (*self._live.values(), *self._retired) if _in_sync(driver)]
 
     @property
     def retired(self) -> list[Driver]:
-        """Those that no provider of the configuration uses any more."""
+        """The drivers that no configured provider uses."""
         return list(self._retired)
 
     def is_open(self, driver: Driver) -> bool:
-        """Whether it was not closed since."""
+        """Whether a driver is not closed."""
         return driver in self._retired or self._live.get(driver.provider.name) is driver
 
     # --- observers ----------------------------------------------------------------------------
@@ -112,12 +112,12 @@ class Providers:
     async def _retire(self, name: str) -> None:
         driver = self._live.pop(name)
         if driver in self._starting:
-            await self._close(driver)  # We never had anything there.
+            await self._close(driver)  # Nothing was created there.
         else:
             self._retired.append(driver)
 
     def _revived(self, provider: Provider) -> Driver | None:
-        """The provider is back before its driver was closed."""
+        """The retired driver of a provider that is configured again."""
         for driver in self._retired:
             if driver not in self._starting and _is_same(driver.provider, provider):
                 self._retired.remove(driver)
@@ -135,7 +135,7 @@ class Providers:
         return driver
 
     def trouble(self, provider: str) -> str:
-        """Why the provider's driver could not connect yet; empty where that is not known."""
+        """Why the provider's driver has not connected; empty where that is unknown."""
         return self._troubles.get(provider, "")
 
     async def _start(self, driver: Driver) -> None:
@@ -158,7 +158,7 @@ class Providers:
                     self._observer.driver_started(driver)
 
     def connect_again(self, cluster: ProviderCluster) -> None:
-        """Begin to connect to the backend of a provider that is not configured any more."""
+        """Begin to connect to the backend of a provider that is no longer configured."""
         if any(_is_at(driver, cluster) for driver in (*self._live.values(), *self._retired)):
             return
         found = self._found.get((cluster.provider, cluster.context), cluster.cluster)
@@ -172,8 +172,8 @@ class Providers:
         elif provider_cluster_path(cluster) not in self._refused:
             self._refused.add(provider_cluster_path(cluster))
             log.warning(
-                "What is left of provider %s, which was taken out of the configuration or moved, "
-                "cannot be removed: %s. Bring the context back, or give the records up with "
+                "What is left of provider %s, which is no longer configured or was moved, cannot "
+                "be removed: %s. Restore the context, or remove the records with "
                 "'nodepool-k8s erase %s'",
                 cluster.provider,
                 obstacle,
@@ -183,7 +183,7 @@ class Providers:
     # --- which one ------------------------------------------------------------------------------
 
     def of(self, node: Node) -> Driver | None:
-        """The driver where a node's objects are; None where it cannot be used (yet)."""
+        """The driver of the backend with a node's objects; None where it is unusable."""
         cluster = provider_cluster_of(node)
         live = self._live.get(node.provider or "")
         if live is not None and (cluster is None or _is_at(live, cluster)):
@@ -194,7 +194,7 @@ class Providers:
         return None
 
     def reach(self, node: Node) -> Driver:
-        """The driver where a node's objects are. Raises DriverError where it is unusable."""
+        """The driver of the backend with a node's objects. Raises DriverError if unusable."""
         driver = self.of(node)
         if driver is None:
             raise DriverError(f"provider {node.provider} has no cluster that can be used")
@@ -203,7 +203,7 @@ class Providers:
     # --- the end --------------------------------------------------------------------------------
 
     async def dismiss(self, driver: Driver) -> None:
-        """Close one that is retired: nothing of ours is left there."""
+        """Close a retired driver whose backend has nothing left."""
         self._retired.remove(driver)
         await self._close(driver)
 
@@ -233,10 +233,10 @@ def _is_same(old: Provider, new: Provider) -> bool:
 
 
 def _is_at(driver: Driver, cluster: ProviderCluster) -> bool:
-    """Whether a provider's driver is connected to the backend where it made nodes.
+    """Whether a provider's driver is connected to the backend where it created nodes.
 
-    By its name, too: a cluster that was installed again has lost them, which has to be found
-    out.
+    The context is enough: a backend that was installed again has lost the nodes, which the
+    driver then finds out.
     """
     if driver.provider.name != cluster.provider:
         return False
@@ -244,13 +244,13 @@ def _is_at(driver: Driver, cluster: ProviderCluster) -> bool:
 
 
 def _has(driver: Driver, node: Node, cluster: ProviderCluster | None) -> bool:
-    # Whatever another provider, or kube/config, calls it; an old record does not say.
+    # By identity, as names may have changed; old records have none.
     if cluster is None:
         return driver.provider.name == node.provider
     return driver.identity == cluster.cluster
 
 
 def _log_refusal(provider: Provider, error: DriverError, failures: int) -> None:
-    # Less and less often: the log has it, and does not fill.
+    # At failures 1, 2, 4, 8 and so on, to keep the log short.
     if failures & (failures - 1) == 0:
         log.error("Provider %s cannot be used, trying again: %s", provider.name, error)

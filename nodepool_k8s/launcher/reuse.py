@@ -1,4 +1,4 @@
-"""A ready node on its way to the request that claimed it; the sibling of ``launch``."""
+"""Hands a ready node to the request that claimed it; the counterpart of ``launch``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Reuse:
-    """One ready node that is handed out again."""
+    """The reuse of one ready node."""
 
     launched = False
 
@@ -25,7 +25,7 @@ class Reuse:
     ) -> None:
         self.held = held
         self.written = True
-        """Whether ``held`` stands in ZooKeeper."""
+        """Whether ``held`` is written to ZooKeeper."""
         self.failure = ""
         self.waits_for = "its access token"
         self.step = "reuse"
@@ -34,7 +34,7 @@ class Reuse:
         self._request = request
 
     async def run(self) -> None:
-        """Make the node the request's. Raises NodeTaken where it is not usable any more."""
+        """Prepare the node for the request. Raises NodeTaken where it is not usable."""
         node = self.held.node
         bind_log_context(node=node.id, label=self._label.name)
         ready = await self._context.driver.prepare_reuse(node, self._label, self._request)
@@ -54,7 +54,7 @@ class Reuse:
         return self._context.is_usable(self.held.node)
 
     async def write(self) -> None:
-        """Write the node, where it changed."""
+        """Write the node if it changed."""
         if not self.written:
             self.held = await self._context.store.write_node(self.held)
             self.written = True

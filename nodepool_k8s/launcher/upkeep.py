@@ -1,9 +1,9 @@
-"""What a dead launcher, or a broken connection, left behind: found and put right.
+"""Cleans up what a dead launcher or a broken connection left in ZooKeeper.
 
-Most of it is noticed the moment it happens, by the same events that drive everything
-else; these passes are for what no event tells: leaked namespaces, a ledger that lost
-count, drafts that nobody claimed, what is left of a provider that was taken out. They
-run at start-up and then every minute, one over ZooKeeper and one over each cluster.
+Most of it is noticed at once by events. This pass handles what no event reports: wrong
+quota ledgers, drafts that were never claimed, stale locks, nodes of providers that are no
+longer configured. It runs at start-up and then every minute; ``provider_upkeep`` has the
+passes over the providers' backends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """The regular passes, and what they are made of."""
+    """The regular pass and its parts."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class Upkeep:
         self._unoffered_before: set[str] = set()
 
     def reconfigure(self, settings: Settings) -> None:
-        """Look after these settings' pools and providers from now on."""
+        """Use these settings from now on."""
         self._settings = settings
 
     async def run(self) -> None:
-        """A pass over ZooKeeper now, and one every minute."""
+        """Run a pass now and one every minute."""
         while True:
             await self.step()
             await asyncio.sleep(self._intervals.upkeep)
@@ -73,12 +73,12 @@ class Upkeep:
     # --- requests and drafts -----------------------------------------------------------------
 
     async def reset_requests(self) -> None:
-        """Hand requests that were taken by a launcher that is gone to whoever wants them."""
+        """Set pending requests of stopped launchers back to requested."""
         for request in list(self._mirror.requests.values()):
             await self.reset_request(request)
 
     async def reset_request(self, request: NodeRequest) -> None:
-        """The same for one request, if it is such a one."""
+        """Set one request back to requested, if its launcher has stopped."""
         locked = self._mirror.request_locked(request.id)
         if not upkeep.is_left_behind(request, locked=locked):
             return
@@ -90,7 +90,7 @@ class Upkeep:
         except Conflict:
             self._mirror.reread(request_path(request.id))
         else:
-            log.info("Request %s was left by a launcher that is gone; asking anew", request.id)
+            log.info("Request %s was left by a stopped launcher; set back to requested", request.id)
             self._deleter.consider_nodes_of(request.id)
 
     async def drop_lost_drafts(self, now: float) -> None:
@@ -99,15 +99,15 @@ class Upkeep:
         await self._store.drop_drafts(lost)
 
     async def drop_empty_nodes(self) -> None:
-        """Delete node znodes that were without data already at the last pass."""
+        """Delete node znodes that had no data at the last pass either."""
         for node_id in self._empty_before & self._mirror.empty_nodes:
             await self._store.drop_empty_node(node_id)
         self._empty_before = set(self._mirror.empty_nodes)
 
     async def drop_stale_locks(self) -> None:
-        """Delete locks that nobody holds, of requests that were gone already at the last pass.
+        """Delete free locks of requests that did not exist at the last pass either.
 
-        Whoever is about to take one finds it gone and makes it anew.
+        A client that is about to acquire one creates it again.
         """
         stale = {
             request_id
@@ -116,20 +116,20 @@ class Upkeep:
             and not self._mirror.request_locked(request_id)
         }
         for request_id in self._stale_before & stale:
-            # One that cannot be read is not in the mirror, and not gone.
+            # An unreadable request is not in the mirror, but exists.
             if not await self._store.request_exists(request_id):
                 await self._store.drop_request_lock(request_id)
         self._stale_before = stale
 
-    # --- providers that were taken out ----------------------------------------------------------
+    # --- providers that are no longer configured ------------------------------------------------
 
     def consider_nodes(self) -> None:
-        """Delete what became ours to delete, as the launcher that served it has left."""
+        """Delete due nodes that another launcher served until it stopped."""
         for node_id in list(self._mirror.nodes):
             self._deleter.consider(node_id)
 
     async def delete_unoffered_nodes(self) -> None:
-        """Delete unused ready nodes that no pool offered already at the last pass."""
+        """Delete unused ready nodes whose label no pool offers, at the last pass either."""
         components = list(self._mirror.components.values())
         unoffered = {
             node.id
@@ -137,28 +137,27 @@ class Upkeep:
             if upkeep.is_unoffered(node, components, moved=self._provider_upkeep.has_moved(node))
         }
         for node_id in unoffered & self._unoffered_before:
-            await self._deleter.remove_unoffered(node_id, "no pool offers its label any more")
+            await self._deleter.remove_unoffered(node_id, "no pool offers its label")
         self._unoffered_before = unoffered
 
     # --- quota -----------------------------------------------------------------------------------
 
     async def correct_ledgers(self) -> None:
-        """Recount what has a ledger that is not known yet, or differs from the records."""
+        """Correct ledgers that are unknown or differ from the records."""
         for pool in self._settings.pools:
             path = ledger_path(pool.provider, pool.name)
             await self._correct_ledger(path, f"pool {pool.key}")
         for tenant in self._settings.tenant_limits:
             await self._correct_ledger(tenant_ledger_path(tenant), f"tenant {tenant}")
 
-    async def _correct_ledger(self, path: str, whose: str) -> None:
+    async def _correct_ledger(self, path: str, owner: str) -> None:
         ledger = self._mirror.ledgers.get(path)
         if ledger is not None and ledger.claimed == self._mirror.usage(path).claimed:
             return
         change = await self._store.ledgers.reconcile(path)
         if change is not None:
             log.warning(
-                "The quota ledger of %s was off by %s, as somebody removed records without it; "
-                "corrected",
-                whose,
+                "Corrected the quota ledger of %s by %s: records were removed without it",
+                owner,
                 change.numbers(),
             )

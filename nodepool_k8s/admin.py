@@ -1,7 +1,7 @@
-"""What an operator does to nodes by hand: hold, delete, erase. No launcher need run.
+"""Operations on nodes by hand: hold, delete, erase. They need no running launcher.
 
-Everything goes through the nodes' locks and the quota ledger, as the launcher's own doing
-does, so that nobody who is at work on a node is disturbed, and nothing is counted wrong.
+Like the launcher, they take the nodes' locks and update the quota ledger, so they do not
+interfere with other users of a node, and usage stays correct.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from nodepool_k8s.zookeeper.store import HeldNode, Store
 HOLDABLE = frozenset(
     [NodeState.READY, NodeState.IN_USE, NodeState.USED, NodeState.HOLD, NodeState.TESTING]
 )
-"""States in which there is a node to hold: not before it is made, nor once it is deleted."""
+"""States in which a node can be held: it exists, and is not being deleted."""
 
-DEFAULT_GRACE = 1.0
-"""Seconds; the grace of a node whose label is not in the configuration any more."""
+DEFAULT_GRACE_SECONDS = 1.0
+"""The deletion grace of a node whose label is no longer in the configuration."""
 
-FORCED_TRIES = 20
+MAX_FORCED_TRIES = 20
 
-Say = Callable[[str], None]
-"""Hears what is being done, in a few words."""
+OnProgress = Callable[[str], None]
+"""Called with a short description of each step."""
 
 
 class OperationRefused(NodepoolK8sError):
-    """What the operator asks for is not to be had; the text says why, and what is."""
+    """The operation is not possible; the text says why, and what to do instead."""
 
 
 class _Crashes:
@@ -68,12 +68,12 @@ class _Crashes:
 
 
 class Admin(Viewer):
-    """Someone who looks after nodes."""
+    """Holds, deletes and erases nodes, with one connection to ZooKeeper."""
 
     def __init__(self, client: ZooKeeperClient, tasks: Tasks) -> None:
         super().__init__(client)
         self._tasks = tasks
-        # It is not loaded: everything is read when it is needed.
+        # The mirror is not loaded: records are read when they are needed.
         self._store = Store(client, Mirror(client, tasks.spawn))
 
     @classmethod
@@ -93,9 +93,9 @@ class Admin(Viewer):
     # --- one node ----------------------------------------------------------------------------
 
     async def hold(self, node_id: str, *, comment: str | None, expires: int | None) -> Node:
-        """Keep a node that nobody is using until somebody marks it used; the node.
+        """Set an unlocked node to ``hold``, and return it.
 
-        ``expires`` in seconds from now; None: it never does. Raises NotPossible.
+        ``expires`` in seconds from now; None means never. Raises OperationRefused.
         """
         node = await self._existing(node_id)
         if node.state is NodeState.READY and node.allocated_to:
@@ -103,7 +103,7 @@ class Admin(Viewer):
 
         def change(node: Node) -> Node:
             if node.state not in HOLDABLE:
-                raise OperationRefused(f"node {node.id} is {node.state}: there is nothing to hold")
+                raise OperationRefused(f"node {node.id} is {node.state} and cannot be held")
             hold = {"hold_expiration": expires, "comment": comment}
             if comment is None:
                 del hold["comment"]
@@ -114,13 +114,16 @@ class Admin(Viewer):
     async def _require_unclaimed(self, node: Node, request_id: str) -> None:
         if await self.client.exists(request_path(request_id)) is not None:
             raise OperationRefused(
-                f"node {node.id} is ready for request {request_id}, whose requestor "
-                f"({node.requestor or 'unknown'}) may take it at any moment; hold it when it is "
-                "in use no more, or another one"
+                f"node {node.id} is ready for request {request_id}, and its requestor "
+                f"({node.requestor or 'unknown'}) may lock it at any moment; hold it after it "
+                "was used, or hold another node"
             )
 
     async def mark_for_deletion(self, node_id: str, reason: str) -> Node:
-        """Have the launchers delete a node that nobody uses; the node. Raises NotPossible."""
+        """Mark an unlocked node for deletion by a launcher, and return it.
+
+        Raises OperationRefused.
+        """
         return await self._rewrite(node_id, lambda node: _deleting(node, reason))
 
     async def _rewrite(self, node_id: str, change: Callable[[Node], Node]) -> Node:
@@ -129,16 +132,16 @@ class Admin(Viewer):
         return held.node
 
     async def _take(self, node_id: str, change: Callable[[Node], Node]) -> HeldNode:
-        """Lock a node and write it as ``change`` says. Raises NotPossible."""
+        """Lock a node and write what ``change`` returns. Raises OperationRefused."""
         while True:
             try:
                 held = await self._store.take_node(node_id, change)
             except Outdated:
                 continue
             except Vanished as error:
-                raise _no_node(node_id) from error
+                raise _unknown_node(node_id) from error
             except Held as error:
-                raise OperationRefused(await self._who_uses(node_id)) from error
+                raise OperationRefused(await self._describe_lock(node_id)) from error
             assert held is not None
             return held
 
@@ -146,13 +149,13 @@ class Admin(Viewer):
         try:
             return await self.read_node(node_id)
         except Vanished as error:
-            raise _no_node(node_id) from error
+            raise _unknown_node(node_id) from error
 
-    async def _who_uses(self, node_id: str) -> str:
-        node = await self._existing(node_id)
-        return f"node {node_id} is locked, somebody is at work on it: {presentation.use(node)}"
+    async def _describe_lock(self, node_id: str) -> str:
+        use = presentation.describe_use(await self._existing(node_id))
+        return f"node {node_id} is locked by another process: {use}"
 
-    # --- deleting here and now -----------------------------------------------------------------
+    # --- deleting now --------------------------------------------------------------------------
 
     async def delete_now(
         self,
@@ -161,12 +164,12 @@ class Admin(Viewer):
         node_id: str,
         reason: str,
         timeout: float,
-        say: Say,
+        on_progress: OnProgress,
     ) -> None:
-        """Delete a node's objects from here, and its record when they are gone.
+        """Delete a node's objects, wait until they are gone, and remove its record.
 
-        ``timeout`` in seconds. Raises NotPossible; if the deletion was begun, the node
-        stays ``deleting`` then, for a launcher to go on with.
+        ``timeout`` in seconds. Raises OperationRefused; if the deletion had begun, the node
+        stays ``deleting``, and a launcher continues it.
         """
         node = await self._existing(node_id)
         provider = _provider_of(node, settings)
@@ -175,21 +178,27 @@ class Admin(Viewer):
             if provider is not None and held.node.external_id:
                 deployment = await self._store.prepare()
                 driver = drivers.create(provider, deployment)
-                await self._delete_objects(driver, held.node, _grace(node, settings), timeout, say)
-            say("removing its record")
+                grace = _grace(node, settings)
+                await self._delete_objects(driver, held.node, grace, timeout, on_progress)
+            on_progress("removing its record")
             await self._remove(held)
         finally:
             await locks.release(self.client, held.lock)
 
     async def _delete_objects(
-        self, driver: Driver, node: Node, grace: float, timeout: float, say: Say
+        self,
+        driver: Driver,
+        node: Node,
+        grace: float,
+        timeout: float,
+        on_progress: OnProgress,
     ) -> None:
         try:
             async with asyncio.timeout(timeout):
-                say(f"connecting to the cluster of provider {driver.provider.name}")
+                on_progress(f"connecting to the cluster of provider {driver.provider.name}")
                 await driver.start(self._tasks.spawn)
                 await driver.synced()
-            say(f"deleting {node.external_id}, and waiting until it no longer counts")
+            on_progress(f"deleting {node.external_id}, and waiting until its quota is free")
             await self._delete(driver, node, grace, timeout)
         except DriverError as error:
             raise _not_deleted(node, describe(error)) from error
@@ -207,7 +216,7 @@ class Admin(Viewer):
             blockers = await driver.blockers(node.external_id or "")
             why = "; ".join(blockers) or UNKNOWN_BLOCKERS
             raise _not_deleted(
-                node, f"{node.external_id} is not gone after {timeout:g} s: {why}"
+                node, f"{node.external_id} still exists after {timeout:g} s: {why}"
             ) from error
 
     async def _remove(self, held: HeldNode) -> None:
@@ -215,8 +224,8 @@ class Admin(Viewer):
             await self._store.remove_node(held)
         except Held as error:
             raise OperationRefused(
-                f"node {held.node.id} is deleted, but somebody wants its lock; its record goes "
-                "when a launcher sees that he has left, or with the same command again"
+                f"node {held.node.id} is deleted, but another process waits for its lock; a "
+                "launcher removes its record when the lock is released, or repeat this command"
             ) from error
         except NotHeld:
             if await self.client.exists(node_path(held.node.id)) is not None:
@@ -224,17 +233,17 @@ class Admin(Viewer):
 
     # --- a whole provider ----------------------------------------------------------------------
 
-    async def erase(self, provider: str, *, force: bool, say: Say) -> int:
-        """Remove a provider's node records and ledgers, nothing in its cluster; how many nodes.
+    async def erase(self, provider: str, *, force: bool, on_progress: OnProgress) -> int:
+        """Remove a provider's node records and ledgers; return the number of nodes.
 
-        Raises NotPossible where a launcher serves it, or somebody is at work on a node.
-        With ``force`` neither counts, and locks are broken.
+        Nothing in its cluster is deleted. Raises OperationRefused if a launcher serves the
+        provider, or a node is locked; ``force`` ignores both, and breaks locks.
         """
         nodes = await self.nodes(provider)
         if not force:
             await self.require_erasable(provider, nodes)
         for number, (node, _) in enumerate(nodes, 1):
-            say(f"erasing node {node.id}, {number} of {len(nodes)}")
+            on_progress(f"erasing node {node.id}, {number} of {len(nodes)}")
             if force:
                 await self._remove_by_force(node.id)
             else:
@@ -245,35 +254,35 @@ class Admin(Viewer):
         return len(nodes)
 
     async def require_erasable(self, provider: str, nodes: Sequence[tuple[Node, bool]]) -> None:
-        """Raise NotPossible where a launcher serves the provider, or a node is locked."""
+        """Raise OperationRefused if a launcher serves the provider, or a node is locked."""
         hosts = {record.get("hostname") for _, record in await self.components(provider)}
         if hosts:
             named = ", ".join(sorted(str(host) for host in hosts))
             raise OperationRefused(
-                f"provider {provider} is served by a launcher on {named}: take it out of that "
-                "one's configuration first, or say --force"
+                f"provider {provider} is served by a launcher on {named}: remove it from that "
+                "launcher's configuration first, or use --force"
             )
         locked = [node for node, is_locked in nodes if is_locked]
         if locked:
-            first = f"node {locked[0].id}: {presentation.use(locked[0])}"
+            first = f"node {locked[0].id}: {presentation.describe_use(locked[0])}"
             raise OperationRefused(
-                f"{len(locked)} of the {len(nodes)} nodes of provider {provider} are locked, "
-                f"somebody is at work on them ({first}); wait, or say --force"
+                f"{len(locked)} of the {len(nodes)} nodes of provider {provider} are locked by "
+                f"other processes ({first}); wait, or use --force"
             )
 
     async def _remove_by_force(self, node_id: str) -> None:
-        for _ in range(FORCED_TRIES):
+        for _ in range(MAX_FORCED_TRIES):
             try:
                 node = await self.read_node(node_id)
                 await self._store.ledgers.transact(released(node), await self._removal(node))
             except Vanished:
                 return
             except TransactionConflict:
-                # Somebody came or went meanwhile; or it is gone, which the next look tells.
+                # A contender joined or left, or the node is gone: the next read shows it.
                 continue
             else:
                 return
-        raise OperationRefused(f"node {node_id} is being changed faster than it can be removed")
+        raise OperationRefused(f"node {node_id} changes faster than it can be removed")
 
     async def _removal(self, node: Node) -> list[Operation]:
         path, lock = node_path(node.id), node_lock_path(node.id)
@@ -292,22 +301,23 @@ class Admin(Viewer):
             await self.client.transaction([Delete(root)])
 
 
-def _no_node(node_id: str) -> OperationRefused:
+def _unknown_node(node_id: str) -> OperationRefused:
     return OperationRefused(f"there is no node {node_id}; see nodepool-k8s list")
 
 
 def _provider_of(node: Node, settings: Settings) -> Provider | None:
-    """The provider whose cluster has the node; None where there is nothing in any cluster."""
+    """The provider of the node's cluster; None if the node has no objects in a cluster."""
     if not driver_data_of(node):
         raise OperationRefused(
-            f"node {node.id} was made by another program: without --now, that one deletes it"
+            f"node {node.id} was created by another program; omit --now, and that program "
+            "deletes it"
         )
     provider = settings.provider(node.provider or "")
     if provider is None and node.external_id:
         raise OperationRefused(
-            f"node {node.id} is provider {node.provider}'s, which is not in this configuration: "
-            "its cluster is not known here. To remove the records of a provider that is no more: "
-            f"nodepool-k8s erase {node.provider}"
+            f"node {node.id} belongs to provider {node.provider}, which is not in this "
+            "configuration, so its cluster is unknown. To remove the records of a retired "
+            f"provider: nodepool-k8s erase {node.provider}"
         )
     return provider
 
@@ -315,16 +325,16 @@ def _provider_of(node: Node, settings: Settings) -> Provider | None:
 def _grace(node: Node, settings: Settings) -> float:
     pool = settings.pool(node.provider, node.pool)
     label = pool.labels.get(node.type[0]) if pool and node.type else None
-    return label.launch.deletion_grace if label else DEFAULT_GRACE
+    return label.launch.deletion_grace if label else DEFAULT_GRACE_SECONDS
 
 
 def _not_deleted(node: Node, why: str) -> OperationRefused:
     return OperationRefused(
         f"node {node.id} is not deleted yet: {why}. It stays marked for deletion, and a launcher "
-        "that serves its provider goes on with it"
+        "that serves its provider continues"
     )
 
 
 def _deleting(node: Node, reason: str) -> Node:
-    told = with_driver_data(node, reason=reason) if driver_data_of(node) else node.driver_data
-    return move_node(node, NodeState.DELETING, time.time(), driver_data=told)
+    data = with_driver_data(node, reason=reason) if driver_data_of(node) else node.driver_data
+    return move_node(node, NodeState.DELETING, time.time(), driver_data=data)

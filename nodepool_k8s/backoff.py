@@ -1,4 +1,4 @@
-"""How long to wait before another try: the only back-off of the launcher and its clients."""
+"""How long to wait before a retry: the only back-off of the launcher and its clients."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import random
 
 FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 3.0
-"""Short, so that work goes on within seconds after an outage."""
+"""Short, so that work resumes within seconds after an outage."""
 
 
 def delay(failures: int, jitter: float, retry_after: float | None = None) -> float:
-    """Seconds to wait after that many failures in a row (1 is the first).
+    """Seconds to wait after the given number of consecutive failures (1 is the first).
 
-    ``jitter`` is between 0 and 1 and spreads the whole span ("full jitter"), so that
-    callers that failed together do not come back together. A server's Retry-After is a
-    floor under the delay.
+    ``jitter`` is between 0 and 1 and spreads the delay over the whole span ("full jitter"),
+    so that callers that failed at the same time do not retry at the same time. A server's
+    Retry-After is the minimum delay.
     """
     # 1 << 10 is far above the longest delay: larger exponents only cost time.
     span = min(LONGEST_SECONDS, FIRST_SECONDS * (1 << min(failures, 10)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 class NodepoolK8sError(Exception):
-    """The root: an error whose text tells an admin what is wrong and what to do."""
+    """The base class: an error whose text tells an admin what is wrong and what to do."""
 
 
 # --- configuration ---------------------------------------------------------------
@@ -19,9 +19,9 @@ class NodepoolK8sError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a configuration file.
+    """One problem in a configuration file.
 
-    ``line`` is 1-based and None where no line can be named; ``path`` reads like
+    ``line`` is 1-based, and None if the problem has no line; ``path`` reads like
     ``providers[0].pools[1].labels[0].memory``.
     """
 
@@ -36,7 +36,7 @@ class Problem:
 
 
 class ConfigError(NodepoolK8sError):
-    """A configuration that cannot be used, with everything that is wrong in it."""
+    """A configuration that cannot be used, with all of its problems."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -47,68 +47,68 @@ class ConfigError(NodepoolK8sError):
 
 
 class MalformedRecord(NodepoolK8sError):
-    """A znode that is not JSON, or lacks what a record of its kind must have."""
+    """A znode that is not JSON, or lacks a required key."""
 
 
 # --- ZooKeeper -----------------------------------------------------------------------
 
 
 class ZooKeeperError(NodepoolK8sError):
-    """ZooKeeper refused something, or could not be asked."""
+    """ZooKeeper refused an operation, or could not be reached."""
 
 
 class ConnectionLost(ZooKeeperError):
-    """The connection broke: what was asked may or may not have happened."""
+    """The connection was lost: the operation may or may not have been applied."""
 
 
 class SessionLost(ConnectionLost):
-    """The session is over: every lock it held belongs to nobody now."""
+    """The session has ended, and every lock that it held is released."""
 
 
 class Conflict(ZooKeeperError):
-    """A transaction did not apply, because something it checked had changed."""
+    """A transaction was not applied because something that it checked has changed."""
 
 
 class Vanished(Conflict):
-    """A znode that the operation needs is not there."""
+    """A znode that the operation needs does not exist."""
 
 
 class AlreadyExists(Conflict):
-    """A znode that the operation would create is there already."""
+    """A znode that the operation would create already exists."""
 
 
 class Held(Conflict):
-    """A lock is held, or contended for, by somebody else."""
+    """Another session holds or contends for the lock."""
 
 
 class NotHeld(Conflict):
-    """A record's lock is not ours any more: whatever we know of it is somebody else's."""
+    """We no longer hold the record's lock, so what we read may be outdated."""
 
 
 class Outdated(Conflict):
-    """A znode has another version than the one that was read."""
+    """A znode's version differs from the one that was read."""
 
 
 # --- Kubernetes ---------------------------------------------------------------------
 
 
 class DriverError(NodepoolK8sError):
-    """What a driver's backend refused, or could not be asked."""
+    """A driver's backend refused an operation, or could not be reached."""
 
 
 class KubernetesError(DriverError):
-    """The cluster refused something, or could not be asked."""
+    """The cluster refused an operation, or could not be reached."""
 
 
 class ClusterUnreachable(KubernetesError):
-    """No answer from the API server: what was asked may or may not have happened."""
+    """No response from the API server: the operation may or may not have been applied."""
 
 
 class ApiError(KubernetesError):
-    """An answer of the API server that is not a success.
+    """An error response of the API server.
 
     ``status`` is the HTTP status; ``reason`` and ``message`` come from the
-    Status object; ``retry_after`` is in seconds, None where the server named none.
+    Status object; ``retry_after`` is in seconds, or None if the server sent none.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class ApiError(KubernetesError):
 
 
 class MalformedAnswer(KubernetesError):
-    """An answer of the API server that is none, or lacks what such an answer must have."""
+    """A response of the API server that cannot be parsed, or lacks a required field."""
 
 
 class NotFound(ApiError):
-    """404: the object is not there."""
+    """404: the object does not exist."""
 
 
 class MissingRights(KubernetesError):
@@ -134,31 +134,31 @@ class MissingRights(KubernetesError):
 
 
 class SourceUnusable(KubernetesError):
-    """A Secret or ConfigMap that a node needs a copy of is not there, or not what it must be."""
+    """A Secret or ConfigMap to copy to a node does not exist or cannot be used."""
 
 
 class CommandError(KubernetesError):
-    """A command in a pod could not be run, or nobody knows how it ended."""
+    """A command in a pod could not be run, or its exit status is unknown."""
 
 
 class CommandNotStarted(CommandError):
-    """The container has no such command, or it cannot be started there."""
+    """The container has no such command, or cannot start it."""
 
 
 # --- the web server ------------------------------------------------------------------
 
 
 class BadQuery(NodepoolK8sError):
-    """A URL's query that cannot be answered; the text says what was expected."""
+    """An invalid query string in a URL; the text says what was expected."""
 
 
 # --- launching -----------------------------------------------------------------------
 
 
 class LaunchError(NodepoolK8sError):
-    """A node could not be launched, by any of its attempts.
+    """A node could not be launched in any of its attempts.
 
-    ``failure`` is the kind of failure, for figures: one of ``drivers.outcomes.Failure``.
+    ``failure`` is the kind of failure, for metrics: one of ``drivers.outcomes.Failure``.
     """
 
     def __init__(self, reason: str, *, failure: str = "unknown") -> None:
@@ -167,7 +167,7 @@ class LaunchError(NodepoolK8sError):
 
 
 def describe(error: BaseException) -> str:
-    """Format an error for a person: its text, or its kind where it has no text."""
+    """Format an error for a person: its text, or its class name if it has no text."""
     if isinstance(error, TimeoutError) and not str(error):
         return "timed out"
     return str(error) or type(error).__name__

@@ -1,11 +1,12 @@
-"""What a log line is about, how it is written, and that no secret is in it.
+"""Log records with context and without secrets, and the formatters that write them.
 
-A task says once what it is about; the context follows it into every function it calls and
-every task it starts, the adapters included, so that nobody passes loggers around.
+A task binds its context once (event, request, node, label). The context follows into every
+function that the task calls and every task that it starts, so loggers are never passed
+around.
 
-All of it hangs on the record, not on a handler, so that it holds whatever handlers and
-formats an admin's own configuration has. The prefix is a part of the message, as Nodepool's
-is: a format needs nothing but ``%(message)s``.
+The record adds the context and redacts secrets, not a handler, so both hold with any
+handlers and formats that an admin configures. The prefix is part of the message, as in
+Nodepool: a format needs only ``%(message)s``.
 """
 
 from __future__ import annotations
@@ -21,25 +22,26 @@ from typing import Any, TextIO
 from nodepool_k8s.redaction import redact_text
 
 NAMES = {"event_id": "e", "request": "node_request", "node": "node", "label": "label"}
-"""Our names, and Nodepool's in a line's prefix, which sites search their logs for."""
+"""Our names of the context, and Nodepool's names in the prefix, which sites search for."""
 
 PACKAGE = __package__
-"""The logger that all of ours are below of."""
+"""The parent of all loggers of this package."""
 
-_about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039
+_context: ContextVar[dict[str, str]] = ContextVar("log_context", default={})  # noqa: B039
 
 
-def bind_log_context(**subject: str | None) -> None:
-    """Say what this task is about: ``event_id``, ``request``, ``node``, ``label``."""
-    known = {name: value for name, value in subject.items() if value}
-    _about.set({**_about.get(), **known})
+def bind_log_context(**context: str | None) -> None:
+    """Add to this task's context: ``event_id``, ``request``, ``node``, ``label``."""
+    known = {name: value for name, value in context.items() if value}
+    _context.set({**_context.get(), **known})
 
 
 class LogRecord(logging.LogRecord):
-    """A record that knows what it is about, and tells no secret.
+    """A record with the task's context, and with secrets redacted.
 
-    Besides the standard's, a format may use ``%(event_id)s``, ``%(request)s``, ``%(node)s``
-    and ``%(label)s``, which may be empty, and ``%(subject)s``, the prefix made of them.
+    In addition to the standard attributes, a format may use ``%(event_id)s``,
+    ``%(request)s``, ``%(node)s`` and ``%(label)s``, which may be empty, and
+    ``%(subject)s``, the prefix built from them.
     """
 
     def __init__(
@@ -54,31 +56,31 @@ class LogRecord(logging.LogRecord):
         **options: Any,
     ) -> None:
         if args and name and name.partition(".")[0] == "kazoo":
-            # It logs each packet: what the records of nodes hold lets one into them.
+            # kazoo logs each packet, and node records contain credentials.
             args = tuple(_without_data(value) for value in args)
         super().__init__(name or "", level, pathname, lineno, msg, args, *rest, **options)
-        subject = _about.get()
+        context = _context.get()
         for key in NAMES:
-            setattr(self, key, subject.get(key, ""))
+            setattr(self, key, context.get(key, ""))
         self.subject = "".join(
-            f"[{NAMES[key]}: {subject[key]}] " for key in NAMES if key in subject
+            f"[{NAMES[key]}: {context[key]}] " for key in NAMES if key in context
         )
 
     def text(self) -> str:
         """The message without the prefix."""
-        # Whoever passes records on, a queue for instance, makes the message their text.
+        # A handler that passes records on, such as QueueHandler, makes the message the text.
         return redact_text(super().getMessage().removeprefix(self.subject))
 
     def getMessage(self) -> str:  # noqa: N802
-        """The message, after what it is about."""
+        """The message after its prefix."""
         return self.subject + self.text()
 
 
 # --- secrets ---------------------------------------------------------------------------------
 
 
-class _Withheld:
-    """Stands for bytes that are not to be shown."""
+class _OmittedBytes:
+    """Stands for bytes in a log line; shows only their number."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -88,9 +90,9 @@ class _Withheld:
 
 
 def _without_data(value: Any) -> Any:
-    """An argument of kazoo's log lines, packets among them, without znodes' data."""
+    """An argument of kazoo's log lines, for instance a packet, without the data of znodes."""
     if isinstance(value, bytes | bytearray):
-        return _Withheld(len(value))
+        return _OmittedBytes(len(value))
     if isinstance(value, list | tuple):
         items = [_without_data(item) for item in value]
         # A packet is a named tuple.
@@ -98,13 +100,13 @@ def _without_data(value: Any) -> Any:
     return value
 
 
-# --- how it is written -----------------------------------------------------------------------
+# --- formatters ------------------------------------------------------------------------------
 
 
 class MultiLineFormatter(logging.Formatter):
-    """Each line of a message or a traceback begins like the first: none is without its time.
+    """Begins each line of a message or traceback like the first, with its time.
 
-    The same as Nodepool's class of this name, which its log configuration files use.
+    Equivalent to Nodepool's class of this name, which its log configuration files use.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -120,14 +122,14 @@ class MultiLineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line.
+    """Writes one JSON object per line.
 
-    ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message`` always; ``event_id``,
-    ``request``, ``node``, ``label``, ``exception`` and ``stack`` where there is one.
+    It always has ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message``; and
+    ``event_id``, ``request``, ``node``, ``label``, ``exception`` and ``stack`` if known.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record; a format string that was given has no effect."""
+        """Format the record; a configured format string has no effect."""
         time = datetime.fromtimestamp(record.created, UTC)
         fields = {
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -159,22 +161,22 @@ FORMATTERS: dict[str, logging.Formatter] = {
 # --- configuring -----------------------------------------------------------------------------
 
 
-def prepare() -> None:
-    """Make every record from now on a ``LogRecord``: before any handler is configured."""
+def install_record_factory() -> None:
+    """Make every new record a ``LogRecord``. Call it before configuring any handler."""
     logging.setLogRecordFactory(LogRecord)
 
 
 def configure(level: int, stream: TextIO | None = None, style: str = "text") -> None:
-    """Log to ``stream`` (standard error) in a style of ``FORMATTERS``."""
-    prepare()
+    """Log to ``stream`` (default: standard error) in a style of ``FORMATTERS``."""
+    install_record_factory()
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(FORMATTERS[style])
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # kazoo logs each packet at debug and each reconnect at info: ours say what matters.
+    # kazoo logs each packet at debug and each reconnect at info; our own lines suffice.
     logging.getLogger("kazoo").setLevel(max(level, logging.WARNING))
 
 
-def debug(modules: Iterable[str]) -> None:
-    """Log all that these loggers, named as their modules, have to say."""
+def enable_debug(modules: Iterable[str]) -> None:
+    """Set the loggers of these modules to debug level."""
     for name in modules:
         logging.getLogger(name).setLevel(logging.DEBUG)

@@ -1,8 +1,8 @@
-"""What people and scripts are shown: records as rows of named values, without secrets.
+"""Records as rows of named values for people and scripts, with secrets redacted.
 
-The keys of a row are those of Nodepool's own listings, with a few more, so that whoever
-reads Nodepool's reads these; the ``..._COLUMNS`` say which of them a table has, under
-what heading. The commands and the web server show the same rows. Pure: ``now`` is an
+The keys of a row are those of Nodepool's own listings and a few more, so tools that read
+Nodepool's listings can read these. The ``..._COLUMNS`` map the keys that a table shows to
+their headings. The commands and the web server show the same rows. Pure: ``now`` is an
 argument, in seconds since the epoch.
 """
 
@@ -99,11 +99,11 @@ COMPONENT_COLUMNS: Mapping[str, str] = {
 
 
 def node_row(node: Node, locked: bool, now: float) -> Row:
-    """A node; keys that its record lacks are None.
+    """A node's row; the values of keys that its record lacks are None.
 
-    ``label`` is a list, ``age`` is ``DD:HH:MM:SS`` in its state, ``locked`` is ``locked``
-    or ``unlocked``. ``connection_port`` is a number, or ``redacted`` where it is an
-    object with a token in it.
+    ``label`` is a list, ``age`` the time in its state as ``DD:HH:MM:SS``, ``locked`` is
+    ``locked`` or ``unlocked``. ``connection_port`` is a number, or ``redacted`` if the
+    record has an object there, which contains a token.
     """
     extra = node.extra
     return {
@@ -140,7 +140,7 @@ def node_row(node: Node, locked: bool, now: float) -> Row:
 
 
 def request_row(request: NodeRequest, now: float) -> Row:
-    """A request. ``age`` counts from when it was made, ``state_age`` from its last state."""
+    """A request's row. ``age`` counts from its creation, ``state_age`` from its last state."""
     return {
         "id": request.id,
         "relative_priority": request.relative_priority,
@@ -163,11 +163,11 @@ def label_rows(
     nodes: Iterable[Node] = (),
     labels: Mapping[str, TopLabel] = EMPTY,
 ) -> list[Row]:
-    """The labels that registered pools serve, by name.
+    """A row for each label that registered pools serve, sorted by name.
 
-    ``pools`` are the ids of those pools, ``providers`` their providers; ``paused`` says
-    that every one of them is. ``min_ready`` comes from ``labels`` (None where they do not
-    have it), ``nodes`` counts the label's nodes by state.
+    ``pools`` has the ids of those pools, ``providers`` their providers; ``paused`` is True
+    if all of them are paused. ``min_ready`` comes from ``labels`` (None if the label is not
+    there), ``nodes`` counts the label's nodes by state.
     """
     serving: dict[str, list[Component]] = {}
     for component in components:
@@ -191,7 +191,7 @@ def label_rows(
 
 
 def component_row(component: Component, record: Mapping[str, Any] = EMPTY) -> Row:
-    """A registered pool; ``record`` is its znode's JSON, for what only people ask."""
+    """A registered pool's row; ``record`` is its znode's JSON, for keys not in Component."""
     return {
         "id": component.id,
         "hostname": record.get("hostname"),
@@ -205,16 +205,16 @@ def component_row(component: Component, record: Mapping[str, Any] = EMPTY) -> Ro
     }
 
 
-def use(node: Node) -> str:
-    """What a node is doing, and for whom, as far as its record tells."""
-    who = {
+def describe_use(node: Node) -> str:
+    """A node's state and its users, as far as its record names them."""
+    users = {
         "request": node.allocated_to,
         "requestor": node.requestor,
         "tenant": node.tenant_name,
         "launcher": node.launcher if node.state.value in ("building", "deleting") else None,
         "user data": node.extra.get("user_data"),
     }
-    known = [f"{name} {_text(redact(value))}" for name, value in who.items() if value]
+    known = [f"{name} {_text(redact(value))}" for name, value in users.items() if value]
     return ", ".join([node.state.value, *known])
 
 
@@ -225,7 +225,7 @@ def _text(value: object) -> str:
 
 
 def age(since: float | None, now: float) -> str:
-    """How long ago, as ``DD:HH:MM:SS``, Nodepool's form; empty where nobody knows."""
+    """How long ago, as ``DD:HH:MM:SS``, Nodepool's form; empty if unknown."""
     if not since:
         return ""
     minutes, seconds = divmod(max(0, int(now - since)), 60)
@@ -239,5 +239,5 @@ def _port(value: object) -> object:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= 5:
         return int(value)
-    # A cluster's address, with the account's token in it.
+    # A connection to a cluster, which contains the account's token.
     return REDACTED

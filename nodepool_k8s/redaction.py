@@ -1,4 +1,4 @@
-"""What a secret looks like, and how texts and records lose theirs before anybody sees them.
+"""What a secret looks like, and how it is removed from texts and records before output.
 
 Requests, pods and API servers write the texts, so every pattern here takes time in
 proportion to the text: no repetition can begin at two places and scan the same characters.
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 REDACTED = "redacted"
-"""Stands for a whole value; Nodepool's word for a connection's."""
+"""Replaces a whole value; Nodepool shows connections so."""
 
 _IN_TEXT = f"({REDACTED})"
 
 _SECRETS = re.compile(
-    # A JSON web token, whole or cut off, and the base64 of one, as a Secret holds it.
+    # A JSON web token, complete or truncated, and the base64 of one, as in a Secret.
     r"(?:eyJ|ZXlK)[\w-]{10,}(?:\.[\w-]*)*[\w+/=-]*"
-    # The content of a key file, whose line ends may be escaped, and the base64 of it.
+    # The content of a key file, whose line ends may be escaped, and its base64.
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|LS0tLS1CRUdJTi[\w+/=]+"
     r"|(?i:(?<=bearer ))[\w.~+/=-]{16,}"
@@ -31,7 +31,7 @@ _SECRET_KEY = re.compile(
     r"token|passw|secret|credential|kubeconfig|(^|[-_.])key([-_.]?data)?$", re.IGNORECASE
 )
 _TIME_KEY = re.compile(r"(expires|issued|lifetime|time|seconds)$", re.IGNORECASE)
-"""Of numbers that say something about a secret: when a token expires."""
+"""Keys whose numbers are no secret, for instance when a token expires."""
 
 
 def redact_text(text: str) -> str:
@@ -40,7 +40,7 @@ def redact_text(text: str) -> str:
 
 
 def redact(value: Any) -> Any:
-    """A JSON value without secrets: in texts, and behind keys that name a secret."""
+    """A JSON value without secrets: those in texts, and the values of keys that name one."""
     if isinstance(value, Mapping):
         return redact_record(value)
     if isinstance(value, list | tuple):

@@ -1,6 +1,7 @@
-"""Where ZooKeeper is, and where the configuration is that says so.
+"""How to connect to ZooKeeper, and the default path of the configuration.
 
-Apart from the other settings: who only asks for a node loads nothing else of them.
+Separate from the other settings, so that a program that only requests nodes does not load
+them.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from nodepool_k8s.errors import NodepoolK8sError
 DEFAULT_CONFIG_FILE = "/etc/nodepool/nodepool.yaml"
 
 DEFAULT_PORT = 2181
-"""ZooKeeper's own, for an address without one; the configuration's default is its TLS port."""
+"""ZooKeeper's own default; ``zookeeper-servers`` defaults to the TLS port instead."""
 
 
 class BadAddress(NodepoolK8sError):
-    """An address of ZooKeeper that is none, or half of what TLS needs."""
+    """An invalid ZooKeeper address, or incomplete TLS files."""
 
 
 DEFAULT_SESSION_SECONDS = 10.0
-"""``zookeeper-timeout`` of a configuration that names none, and of clients without one."""
+"""The default of ``zookeeper-timeout``, also for clients without a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ZooKeeperTLS:
 
 @dataclass(frozen=True, slots=True)
 class ZooKeeperSettings:
-    """How to reach ZooKeeper. ``timeout`` is the session's, in seconds."""
+    """How to connect to ZooKeeper. ``timeout`` is the session timeout in seconds."""
 
     servers: tuple[ZooKeeperServer, ...]
     tls: ZooKeeperTLS | None = None
@@ -52,7 +53,7 @@ class ZooKeeperSettings:
 
     @property
     def hosts(self) -> str:
-        """kazoo's form: every server, with the chroot once, at the end."""
+        """The servers in kazoo's form, with the chroot once at the end."""
         servers = ",".join(
             f"[{server.host}]:{server.port}"
             if ":" in server.host
@@ -78,7 +79,7 @@ def zookeeper_at(text: str, tls: ZooKeeperTLS | None = None) -> ZooKeeperSetting
         port = int(match[2] or DEFAULT_PORT) if match else 0
         if match is None or not 0 < port < 65536:
             raise BadAddress(
-                f"{text!r:.200} is no address of ZooKeeper; expected "
+                f"{text!r:.200} is not a ZooKeeper address; expected "
                 "HOST:PORT[,HOST:PORT...][/CHROOT]"
             )
         servers.append(ZooKeeperServer(match[1].strip("[]"), port, f"{slash}{chroot}"))
@@ -86,7 +87,7 @@ def zookeeper_at(text: str, tls: ZooKeeperTLS | None = None) -> ZooKeeperSetting
 
 
 def tls_files(cert: str | None, key: str | None, ca: str | None) -> ZooKeeperTLS | None:
-    """The three files together, or none of them. Raises BadAddress."""
+    """All three files, or None if none is given. Raises BadAddress if some are missing."""
     if not (cert or key or ca):
         return None
     if cert and key and ca:

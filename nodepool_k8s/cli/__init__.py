@@ -1,7 +1,7 @@
-"""The command line: one module a command, imported only when it is called.
+"""The command line: one module per command, imported only when the command is called.
 
-Three programs: ``nodepool-k8s``, and under Nodepool's names, where they are installed,
-``nodepool`` (the same) and ``nodepool-launcher`` (its ``launcher``).
+Three programs: ``nodepool-k8s``, and, if the aliases are installed, ``nodepool`` (the same)
+and ``nodepool-launcher`` (its ``launcher`` command).
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from nodepool_k8s.errors import ConfigError, NodepoolK8sError, describe
 
 COMMANDS = {
     "launcher": "Serve node requests until stopped.",
-    "config-validate": "Check a configuration and name everything that is wrong with it.",
-    "run": "Run a command on a node of its own.",
-    "request": "Ask for nodes, hold them, and give them back.",
+    "config-validate": "Check a configuration and report all problems.",
+    "run": "Run a command on a temporary node.",
+    "request": "Request nodes, keep them locked, and return them.",
     "list": "List nodes.",
     "request-list": "List node requests.",
-    "label-list": "List the labels that can be asked for.",
+    "label-list": "List the labels that can be requested.",
     "component-list": "List the pools that launchers have registered.",
-    "info": "Show what there is of a provider.",
-    "hold": "Keep a node.",
-    "delete": "Have a node deleted, or delete it now.",
-    "erase": "Remove the records of a provider that is no more.",
-    "completion": "Print what makes a shell complete these commands.",
+    "info": "Show the pools, quota and nodes of a provider.",
+    "hold": "Hold a node.",
+    "delete": "Mark a node for deletion, or delete it now.",
+    "erase": "Remove the records of a retired provider.",
+    "completion": "Print a completion script for a shell.",
 }
 
 
-BEFORE = "As every command's own; here because Nodepool has it here."
+BEFORE = "Same as the command's own option; accepted here as in Nodepool."
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is wanted."""
+    """A group that imports a command's module when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of this file."""
+        """The names, in the order of ``COMMANDS``."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -49,10 +49,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command; a usage error that helps where there is none."""
+        """The command, or a usage error that suggests one."""
         name = args[0]
         if name not in COMMANDS:
-            ctx.fail(f"no such command: {name!r}.{_advice(name)}")
+            ctx.fail(f"no such command: {name!r}.{_suggestion(name)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,9 +68,9 @@ def load(name: str) -> click.Command:
     return command
 
 
-def _advice(name: str) -> str:
+def _suggestion(name: str) -> str:
     if "image" in name.split("-"):
-        return " Images are nodepool-builder's; a label here names one that is in a registry."
+        return " Images are built by nodepool-builder; labels here name images in a registry."
     near = get_close_matches(name, COMMANDS, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
@@ -79,8 +79,8 @@ def _advice(name: str) -> str:
 @click.version_option(__version__)
 @click.option("-c", "--config", "path", metavar="FILE", type=click.Path(), help=BEFORE)
 @click.option("-s", "--secure", "secure_path", metavar="FILE", type=click.Path(), help=BEFORE)
-@click.option("-l", "--log-config", metavar="FILE", type=click.Path(), help="How to log.")
-@click.option("--debug", is_flag=True, help="Log what happens, on standard error.")
+@click.option("-l", "--log-config", metavar="FILE", type=click.Path(), help="Log configuration.")
+@click.option("--debug", is_flag=True, help="Log at debug level, to standard error.")
 @click.pass_context
 def group(ctx: click.Context, /, **options: str | bool | None) -> None:
     """A node launcher for Kubernetes that speaks Nodepool's ZooKeeper protocol."""
@@ -99,14 +99,14 @@ def nodepool() -> None:
 
 
 def nodepool_launcher() -> None:
-    """The program ``nodepool-launcher``: the launcher alone, as Nodepool's units start it."""
+    """The program ``nodepool-launcher``: only the launcher, as Nodepool's units start it."""
     launcher = load("launcher")
     launcher.context_settings = group.context_settings
     _run(launcher, "nodepool-launcher")
 
 
 def _run(command: click.Command, program: str) -> None:
-    """Run a program: every error of ours becomes its text on standard error, and status 1."""
+    """Run a program; print our own errors to standard error, and exit with status 1."""
     try:
         command(prog_name=program)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What the commands share: their options and arguments, the configuration, and how they run."""
+"""Shared by the commands: options and arguments, loading the configuration, and running."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def config_options(command: F) -> F:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-class _Checked(click.ParamType):  # type: ignore[type-arg]  # Generic in newer versions only.
-    """A text that has to look like something; ``expected`` says like what."""
+class _Parsed(click.ParamType):  # type: ignore[type-arg]  # Generic in newer versions only.
+    """A parameter that ``parse`` converts; it returns None if the text is not ``expected``."""
 
-    def __init__(self, name: str, expected: str, read: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, expected: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._expected = expected
-        self._read = read
+        self._parse = parse
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value as read; a usage error where it cannot be."""
-        read = self._read(value) if isinstance(value, str) else value
-        if read is None:
+        """The parsed value, or a usage error."""
+        parsed = self._parse(value) if isinstance(value, str) else value
+        if parsed is None:
             self.fail(f"{value!r} is not {self._expected}", param, ctx)
-        return read
+        return parsed
 
 
 def _node_id(text: str) -> str | None:
@@ -84,13 +84,13 @@ def _duration(text: str) -> int | None:
     return int(found) if found is not None and found >= 1 else None
 
 
-DURATION = _Checked("duration", "a duration: a number of seconds, or 90m, 12h, 7d", _duration)
-NAME = _Checked("name", "a name", _name)
+DURATION = _Parsed("duration", "a duration: a number of seconds, or 90m, 12h, 7d", _duration)
+NAME = _Parsed("name", "a name", _name)
 
 node_argument = click.argument(
     "node_id",
     metavar="ID",
-    type=_Checked("id", "a node's id (0000000042), as nodepool-k8s list shows them", _node_id),
+    type=_Parsed("id", "a node id (0000000042) as shown by nodepool-k8s list", _node_id),
 )
 provider_argument = click.argument("provider", metavar="PROVIDER", type=NAME)
 
@@ -98,12 +98,12 @@ provider_argument = click.argument("provider", metavar="PROVIDER", type=NAME)
 # --- the configuration ---------------------------------------------------------------------
 
 
-def settings(path: str, secure_path: str | None, *, clusters: bool = False) -> Settings:
-    """The configuration; the contexts that it names have to exist only for ``clusters``.
+def load_settings(path: str, secure_path: str | None, *, clusters: bool = False) -> Settings:
+    """Load the configuration; its contexts must exist only if ``clusters`` is true.
 
     Raises ConfigError.
     """
-    # What only asks for nodes may never need it, and it is much to load.
+    # Imported here because it is slow, and ``run`` may not need it.
     from nodepool_k8s import config
     from nodepool_k8s.client.discovery import EveryContext
 
@@ -111,18 +111,18 @@ def settings(path: str, secure_path: str | None, *, clusters: bool = False) -> S
 
 
 def identity() -> str:
-    """Who asks: the user, on this machine."""
-    from nodepool_k8s.client import identity as found
+    """The name of the requestor: the user on this machine."""
+    from nodepool_k8s.client import identity as client_identity
 
-    return found()
+    return client_identity()
 
 
 # --- running -------------------------------------------------------------------------------
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, and what it holds is let go."""
-    log_to_people()
+    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, so it releases what it holds."""
+    configure_logging()
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -139,8 +139,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(INTERRUPTED) from None
 
 
-def log_to_people() -> None:
-    """Warnings as plain lines; more where the program's own options ask for it."""
+def configure_logging() -> None:
+    """Log warnings as plain lines, unless the program's options say otherwise."""
     options = click.get_current_context().find_root().params
     if options.get("log_config"):
         from nodepool_k8s.cli import logconfig
@@ -150,5 +150,5 @@ def log_to_people() -> None:
         logs.configure(logging.DEBUG)
     else:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        # What it has to say of a connection, our own error says.
+        # Our own errors already report connection problems.
         logging.getLogger("kazoo").setLevel(logging.CRITICAL)

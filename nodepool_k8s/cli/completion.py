@@ -1,4 +1,4 @@
-"""``nodepool-k8s completion SHELL``: what makes a shell complete this program's commands."""
+"""``nodepool-k8s completion SHELL``: a script that completes commands and options."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
 
 command = listing(
     "component-list",
-    "List the pools that launchers have registered, ours and Nodepool's alike.",
+    "List the pools that launchers have registered, those of Nodepool included.",
     _rows,
     presentation.COMPONENT_COLUMNS,
 )

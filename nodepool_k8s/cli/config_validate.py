@@ -1,4 +1,4 @@
-"""``nodepool-k8s config-validate``: say whether a configuration is right, and all that isn't."""
+"""``nodepool-k8s config-validate``: check a configuration and report all problems."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nodepool_k8s.errors import ConfigError
 @click.command("config-validate")
 @common.config_options
 def command(path: str, secure_path: str | None) -> None:
-    """Check a configuration and name everything that is wrong with it.
+    """Check a configuration and report all problems.
 
-    Exits 0 when the launcher would take it, 1 otherwise.
+    Exits 0 if the launcher would accept it, 1 otherwise.
     """
     try:
         settings = load(path, secure_path)

@@ -1,4 +1,4 @@
-"""``nodepool-k8s erase PROVIDER``: remove the records of a provider that is no more."""
+"""``nodepool-k8s erase PROVIDER``: remove the records of a retired provider."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from nodepool_k8s.znodes import paths
 @click.option(
     "--force",
     is_flag=True,
-    help="Do not ask, and erase even what a launcher serves or somebody has locked.",
+    help="Do not ask, and erase even if a launcher serves the provider or nodes are locked.",
 )
 @common.provider_argument
 def command(path: str, secure_path: str | None, force: bool, provider: str) -> None:
-    """Remove the node records of PROVIDER from ZooKeeper, and its quota ledgers.
+    """Remove the node records and quota ledgers of PROVIDER from ZooKeeper.
 
-    For a provider that no launcher serves any more. Nothing is deleted in its cluster.
-    Exits 1 where there is nothing of it, a launcher serves it, or a node is locked.
+    For a provider that no launcher serves any more. Nothing in its cluster is deleted.
+    Exits 1 if ZooKeeper has no records of it, a launcher serves it, or a node is locked.
     """
-    zookeeper = common.settings(path, secure_path).zookeeper
+    zookeeper = common.load_settings(path, secure_path).zookeeper
     nodes, leftovers = common.run(_survey(zookeeper, provider, force=force))
     if not force:
         click.echo(f"Provider {provider} has {_count(nodes)} in ZooKeeper.")
-        # Outside of the event loop, which would keep Ctrl-C to itself.
+        # Outside of the event loop, whose signal handler would catch Ctrl-C.
         click.confirm("Erase them? This cannot be undone.", abort=True)
     erased = common.run(_erase(zookeeper, provider, force=force))
     click.echo(f"erased {_count(erased)} of provider {provider}")
     if erased and leftovers:
-        click.echo(f"What they had in the cluster is still there: {leftovers}", err=True)
+        click.echo(f"Their objects in the cluster still exist: {leftovers}", err=True)
 
 
 def _count(nodes: int) -> str:
@@ -46,15 +46,15 @@ def _count(nodes: int) -> str:
 async def _survey(
     settings: ZooKeeperSettings, provider: str, *, force: bool
 ) -> tuple[int, str | None]:
-    """How many nodes there are to erase, and how to find what they leave in a cluster."""
-    async with Admin.connected(settings) as operator:
-        nodes = await operator.nodes(provider)
-        if not nodes and not await operator.ledgers(provider):
-            raise NodepoolK8sError(f"there is nothing of provider {provider} in ZooKeeper")
+    """The number of nodes to erase, and a command that lists their objects in the cluster."""
+    async with Admin.connected(settings) as admin:
+        nodes = await admin.nodes(provider)
+        if not nodes and not await admin.ledgers(provider):
+            raise NodepoolK8sError(f"ZooKeeper has no records of provider {provider}")
         if not force:
-            await operator.require_erasable(provider, nodes)
+            await admin.require_erasable(provider, nodes)
         try:
-            deployment, _ = await operator.client.get(paths.DEPLOYMENT)
+            deployment, _ = await admin.client.get(paths.DEPLOYMENT)
         except Vanished:
             return len(nodes), None
         labels = {
@@ -66,6 +66,6 @@ async def _survey(
 
 
 async def _erase(settings: ZooKeeperSettings, provider: str, *, force: bool) -> int:
-    async with Admin.connected(settings) as operator:
-        with progress.shown(f"provider {provider}") as say:
-            return await operator.erase(provider, force=force, say=say)
+    async with Admin.connected(settings) as admin:
+        with progress.show_progress(f"provider {provider}") as show:
+            return await admin.erase(provider, force=force, on_progress=show)

@@ -1,4 +1,4 @@
-"""``nodepool-k8s hold ID``: keep a node."""
+"""``nodepool-k8s hold ID``: hold a node."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nodepool_k8s.model import Node
 
 @click.command("hold")
 @common.config_options
-@click.option("--comment", "--reason", metavar="TEXT", help="What for; others see it.")
+@click.option("--comment", "--reason", metavar="TEXT", help="The reason; listings show it.")
 @click.option(
     "--expire-after",
     type=common.DURATION,
     metavar="DURATION",
-    help="How long: seconds, or 90m, 12h, 7d.  [default: until somebody ends it]",
+    help="How long: seconds, or 90m, 12h, 7d.  [default: no limit]",
 )
 @common.node_argument
 def command(
@@ -27,20 +27,20 @@ def command(
     expire_after: int | None,
     node_id: str,
 ) -> None:
-    """Keep node ID until it is deleted by hand, or its time is over.
+    """Hold node ID until it is deleted by hand, or the hold expires.
 
-    Exits 1 where there is none, or somebody is using it.
+    Exits 1 if there is no such node, or it is locked.
     """
-    settings = common.settings(path, secure_path)
+    settings = common.load_settings(path, secure_path)
     common.run(_hold(settings, node_id, comment, expire_after))
     until = f"for {expire_after} s" if expire_after else "until it is deleted by hand"
     click.echo(f"node {node_id} is held {until}")
     if settings.max_hold_age is not None:
-        click.echo(f"max-hold-age ends every hold after {settings.max_hold_age:g} s", err=True)
+        click.echo(f"max-hold-age limits every hold to {settings.max_hold_age:g} s", err=True)
 
 
 async def _hold(
     settings: Settings, node_id: str, comment: str | None, expire_after: int | None
 ) -> Node:
-    async with Admin.connected(settings.zookeeper) as operator:
-        return await operator.hold(node_id, comment=comment, expires=expire_after)
+    async with Admin.connected(settings.zookeeper) as admin:
+        return await admin.hold(node_id, comment=comment, expires=expire_after)

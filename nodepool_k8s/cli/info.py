@@ -1,4 +1,4 @@
-"""``nodepool-k8s info PROVIDER``: what there is of a provider."""
+"""``nodepool-k8s info PROVIDER``: the pools, quota and nodes of a provider."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ LEDGER_COLUMNS = {"pool": "Pool", "resource": "Resource", "used": "Used", "limit
 @common.json_option
 @common.provider_argument
 def command(path: str, secure_path: str | None, as_json: bool, provider: str) -> None:
-    """Show a provider's registered pools, what its nodes count, and its nodes.
+    """Show a provider's registered pools, its quota usage, and its nodes.
 
-    Exits 1 where there is nothing of it, in ZooKeeper and in the configuration.
+    Exits 1 if neither ZooKeeper nor the configuration has the provider.
     """
-    settings = common.settings(path, secure_path)
+    settings = common.load_settings(path, secure_path)
     found = common.run(_info(settings, provider))
     if not any(found.values()) and settings.provider(provider) is None:
-        raise NodepoolK8sError(
-            f"there is nothing of provider {provider}, neither in ZooKeeper nor in {path}"
-        )
+        raise NodepoolK8sError(f"neither ZooKeeper nor {path} has provider {provider}")
     if as_json:
         tables.print_json({"provider": provider, **found})
         return

@@ -1,4 +1,4 @@
-"""``nodepool-k8s label-list``: the labels that can be asked for."""
+"""``nodepool-k8s label-list``: the labels that can be requested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def _rows(viewer: Viewer, settings: Settings) -> list[presentation.Row]:
 
 command = listing(
     "label-list",
-    "List the labels that registered pools serve, and how many nodes there are of each.",
+    "List the labels that registered pools serve, and the number of nodes of each.",
     _rows,
     presentation.LABEL_COLUMNS,
     {**presentation.LABEL_COLUMNS, "pools": "Pools"},

@@ -1,4 +1,4 @@
-"""``nodepool-k8s launcher``: the daemon, in the foreground, and the signals that it obeys."""
+"""``nodepool-k8s launcher``: the daemon, in the foreground, and its signal handlers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from nodepool_k8s.launcher.systemd import SystemdNotifier
 log = logging.getLogger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What stops a launcher; SIGUSR1 does so in Nodepool, too."""
+"""The signals that stop a launcher; SIGUSR1 stops Nodepool's, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the launcher is to behave, apart from its configuration."""
+    """The options of the launcher that are not in its configuration."""
 
     drain_timeout: float
     webapp: bool
@@ -50,15 +50,15 @@ def _known_modules(
     for name in names:
         if not _exists(name):
             raise click.BadParameter(
-                f"there is no module {name}; name it as log lines do, "
-                "nodepool_k8s.launcher.pool_queue for instance"
+                f"there is no module {name}; use the names in log lines, "
+                "for instance nodepool_k8s.launcher.pool_queue"
             )
     return names
 
 
 def _exists(name: str) -> bool:
     try:
-        # A library's loggers need not be modules; its first part is one.
+        # A library's loggers need not be modules; their first part is one.
         ours = name.partition(".")[0] == logs.PACKAGE
         return importlib.util.find_spec(name if ours else name.partition(".")[0]) is not None
     except (ImportError, ValueError):
@@ -72,21 +72,21 @@ def _exists(name: str) -> bool:
     "--log-config",
     "log_config",
     metavar="FILE",
-    help="A log configuration of Nodepool's: INI, YAML or JSON. It alone says what is logged.",
+    help="A log configuration as for Nodepool: INI, YAML or JSON. It overrides --debug.",
 )
-@click.option("--debug", "-d", is_flag=True, help="Log what the launcher decides, and why.")
+@click.option("--debug", "-d", is_flag=True, help="Log the launcher's decisions and their reasons.")
 @click.option(
     "--debug-module",
     "debug_modules",
     metavar="MODULE",
     multiple=True,
     callback=_known_modules,
-    help="Log all that this module says, nodepool_k8s.launcher for instance. Repeatable.",
+    help="Log this module at debug level, for instance nodepool_k8s.launcher. Repeatable.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(list(logs.FORMATTERS)),
-    help="Lines of text (the default), or a JSON object a line.",
+    help="Lines of text (the default), or one JSON object per line.",
 )
 @click.option(
     "--drain-timeout",
@@ -94,18 +94,23 @@ def _exists(name: str) -> bool:
     default=DRAIN_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long a stopping launcher finishes, or gives back, what is in flight.",
+    help="How long a stopping launcher may finish launches, or give back their requests.",
 )
 @click.option(
     "-p",
     "--pid-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep the process id there.",
+    help="Write the process id to FILE.",
 )
-@click.option("-f", "--foreground", is_flag=True, help="Accepted: it always stays there.")
+@click.option(
+    "-f",
+    "--foreground",
+    is_flag=True,
+    help="Accepted; the launcher always stays in the foreground.",
+)
 @click.option("--no-webapp", is_flag=True, help="Serve no web page.")
-@click.option("--repl", is_flag=True, help="Accepted, without effect.")
+@click.option("--repl", is_flag=True, help="Accepted; has no effect.")
 @click.version_option(__version__, prog_name="nodepool-k8s")
 def command(
     path: str,
@@ -122,12 +127,12 @@ def command(
 ) -> None:
     """Serve node requests until stopped, in the foreground; logs go to standard error.
 
-    SIGTERM, SIGINT and SIGUSR1 stop it: it takes no more requests, and finishes or gives
-    back those in flight. A second one ends it at once; the next start cleans up. SIGHUP
-    reads the configuration again, SIGUSR2 logs what the launcher waits for.
+    SIGTERM, SIGINT and SIGUSR1 stop it: it accepts no more requests, and finishes or gives
+    back those in flight. A second signal ends it immediately; the next start cleans up.
+    SIGHUP reloads the configuration, SIGUSR2 logs what the launcher waits for.
     """
     del foreground
-    # What systemd's watchdog ends tells where it stood.
+    # Prints the stacks of all threads when systemd's watchdog aborts the process.
     faulthandler.enable()
     _configure_logging(log_config, debug, debug_modules, log_format)
     options = Options(drain_timeout, not no_webapp, pid_file)
@@ -137,7 +142,7 @@ def command(
         _run(ConfigFiles(path, secure_path), options)
     except NodepoolK8sError as error:
         if log_config is not None:
-            # Standard error, which has it anyway, is not where this admin looks.
+            # With a log configuration, admins may not look at standard error.
             log.critical("%s", describe(error))
         raise
 
@@ -148,11 +153,11 @@ def _configure_logging(
     if log_config is None:
         logs.configure(logging.DEBUG if debug else logging.INFO, style=log_format or "text")
     elif log_format is not None:
-        raise click.UsageError("--log-format has no effect with -l: the file has the formats")
+        raise click.UsageError("--log-format has no effect with -l: the file defines the formats")
     else:
-        logs.prepare()
+        logs.install_record_factory()
         logconfig.apply(log_config)
-    logs.debug(debug_modules)
+    logs.enable_debug(debug_modules)
 
 
 def _run(files: ConfigFiles, options: Options) -> None:
@@ -160,7 +165,7 @@ def _run(files: ConfigFiles, options: Options) -> None:
     with ExitStack() as stack:
         if options.pid_file is not None:
             stack.enter_context(pid_file(options.pid_file))
-        # What was imported stays for ever: nothing is gained by looking through it again.
+        # Imported modules stay: exclude them from further garbage collections.
         gc.collect()
         gc.freeze()
         asyncio.run(_serve(settings, files, options))
@@ -176,7 +181,7 @@ async def _serve(settings: Settings, files: ConfigFiles, options: Options) -> No
         webapp=options.webapp,
         notifier=notifier,
     )
-    _obey_signals(launcher, options)
+    _handle_signals(launcher, options)
     try:
         await launcher.run()
     finally:
@@ -186,9 +191,9 @@ async def _serve(settings: Settings, files: ConfigFiles, options: Options) -> No
 # --- signals ---------------------------------------------------------------------------------
 
 
-def _obey_signals(launcher: Launcher, options: Options) -> None:
+def _handle_signals(launcher: Launcher, options: Options) -> None:
     def stop(number: int) -> None:
-        log.info("Stopping, as %s came", signal.Signals(number).name)
+        log.info("Received %s, stopping", signal.Signals(number).name)
         launcher.stop()
         for each in STOPPING:
             loop.remove_signal_handler(each)
@@ -202,7 +207,7 @@ def _obey_signals(launcher: Launcher, options: Options) -> None:
 
 
 def _exit_at_once(pid_path: Path | None, number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave everything as it is: whatever we do about it may be what hangs."""
+    """Exit without cleaning up, because the clean-up may be what hangs."""
     if pid_path is not None:
         pid_path.unlink(missing_ok=True)
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""``nodepool-k8s list``: the nodes there are."""
+"""``nodepool-k8s list``: all nodes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
 
 
 def row(node: Node, locked: bool, now: float) -> presentation.Row:
-    """A node's row, with every key of its record under the record's own name as well."""
+    """A node's row, with every key of its record added under the record's own name."""
     record = redact_record(json.loads(encode_node(node)))
     return {**presentation.node_row(node, locked, now), **record}
 
 
 command = listing(
     "list",
-    "List nodes, with why a node is being deleted.",
+    "List nodes, with the reason why a node is being deleted.",
     _rows,
     presentation.NODE_COLUMNS,
     presentation.NODE_DETAIL_COLUMNS,

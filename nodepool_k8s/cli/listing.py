@@ -1,4 +1,4 @@
-"""What ``list``, ``request-list``, ``label-list`` and ``component-list`` have in common."""
+"""Builds the commands ``list``, ``request-list``, ``label-list`` and ``component-list``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def listing(
     columns: Mapping[str, str],
     detail: Mapping[str, str] | None = None,
 ) -> click.Command:
-    """A command that prints rows; with ``--detail`` more columns, where there are more."""
+    """A command that prints rows; if ``detail`` is given, it has an option ``--detail``."""
 
     def show(path: str, secure_path: str | None, as_json: bool, detailed: bool = False) -> None:
-        rows = common.run(_rows(common.settings(path, secure_path), read))
+        rows = common.run(_rows(common.load_settings(path, secure_path), read))
         chosen = detail if detailed and detail is not None else columns
         tables.show(rows, chosen, as_json=as_json)
 
     decorated = common.config_options(common.json_option(show))
     if detail is not None:
-        help_ = "Show everything there is to show."
+        help_ = "Show all columns."
         decorated = click.option("--detail", "detailed", is_flag=True, help=help_)(decorated)
     return click.command(name, help=meaning)(decorated)
 

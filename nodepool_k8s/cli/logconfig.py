@@ -1,11 +1,11 @@
-"""``-l``: log configuration files of Nodepool's, in both of their forms.
+"""``-l``: log configuration files as for Nodepool, in both of their forms.
 
-One that begins with a section is for ``logging.config.fileConfig``, any other is the YAML or
-JSON of ``logging.config.dictConfig``; so it needs no particular name.
+A file that begins with a section is for ``logging.config.fileConfig``; any other is the YAML
+or JSON of ``logging.config.dictConfig``. So the file name does not matter.
 
-Files were written for Nodepool's loggers. What is said of one counts for ours that took its
-place, unless the file names ours, too. None of ours is ever disabled: what a file does not
-mention goes to its root logger.
+Such files configure Nodepool's loggers. The configuration of each applies to the loggers of
+this package that correspond to it, unless the file names them itself. Loggers of this
+package are never disabled: those that the file does not mention propagate to its root.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ LOGGERS = {
     "nodepool.stats": "nodepool_k8s.telemetry",
     "nodepool.stack_dump": "nodepool_k8s.launcher.dump",
 }
-"""Nodepool's loggers that sites configure, and ours that log what they logged."""
+"""Nodepool's loggers that sites configure, and the loggers here that correspond to them."""
 
 CLASSES = {"nodepool.logconfig.MultiLineFormatter": "nodepool_k8s.logs.MultiLineFormatter"}
-"""Nodepool's own classes that a file may name."""
+"""Classes of Nodepool that a file may name."""
 
 
 def apply(path: str) -> None:
-    """Configure logging by the file. Raises ConfigError."""
+    """Configure logging as the file says. Raises ConfigError."""
     content = _content(path)
     try:
         if isinstance(content, configparser.RawConfigParser):
             logging.config.fileConfig(content, disable_existing_loggers=False)
         else:
             logging.config.dictConfig(content)
-    # What a handler's class raises is its own affair, and the file's author's.
+    # Classes that the file names may raise anything.
     except Exception as error:
         raise _problem(path, f"cannot be used: {_chain(error)}") from error
     _enable()
 
 
 def _content(path: str) -> configparser.RawConfigParser | dict[str, Any]:
-    """What the file says, with our loggers in place of Nodepool's."""
+    """The file's configuration, with our loggers added to Nodepool's."""
     document = read(path, {})
     text = document.source.source
     if _is_ini(text):
@@ -101,7 +101,7 @@ def _with_our_class(formatter: Any) -> Any:
 
 
 def _ours(loggers: Mapping[str, T]) -> dict[str, T]:
-    """Our loggers that the file does not name, by what it says of Nodepool's."""
+    """The configuration of our loggers that the file does not name."""
     return {
         ours: loggers[theirs]
         for theirs, ours in LOGGERS.items()
@@ -116,7 +116,7 @@ def _parsed(path: str, text: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser()
     try:
         parser.read_string(text, path)
-        # What fileConfig would fail without, in words that say so.
+        # fileConfig would fail without these, with a less helpful message.
         for section in ("loggers", "handlers", "formatters"):
             if not parser.has_option(section, "keys"):
                 raise _problem(path, f"lacks section [{section}] with an entry keys")
@@ -146,18 +146,18 @@ def _keys(parser: configparser.ConfigParser) -> list[str]:
     return [key.strip() for key in parser["loggers"]["keys"].split(",") if key.strip()]
 
 
-# --- afterwards ------------------------------------------------------------------------------
+# --- enabling and errors ---------------------------------------------------------------------
 
 
 def _enable() -> None:
-    """dictConfig disables by default what a file does not name."""
+    """Enable our loggers: dictConfig disables those that a file does not name."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.partition(".")[0] == logs.PACKAGE:
             logger.disabled = False
 
 
 def _chain(error: BaseException) -> str:
-    """The error with what caused it: "cannot configure handler" has its reason there."""
+    """The error with its causes, which have the reason for "cannot configure handler"."""
     words = [_described(error)]
     while (cause := error.__cause__) is not None:
         if _described(cause) not in words[-1]:

@@ -1,4 +1,4 @@
-"""``-p``: the file with our process id, for init scripts."""
+"""``-p``: the PID file, for init scripts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nodepool_k8s.errors import NodepoolK8sError, describe
 
 
 class PidFileError(NodepoolK8sError):
-    """The file cannot be written, or belongs to a launcher that runs."""
+    """The file cannot be written, or belongs to a running launcher."""
 
 
 @contextmanager
 def pid_file(path: Path) -> Iterator[None]:
-    """Keep our process id in the file, and remove the file at the end.
+    """Write our process id to the file, and remove the file at the end of the block.
 
-    It is locked meanwhile, so one that a dead launcher left is told from one in use.
+    The file is locked meanwhile, so that a stale file of a dead launcher is overwritten.
     Raises PidFileError.
     """
     try:
@@ -33,8 +33,8 @@ def pid_file(path: Path) -> Iterator[None]:
             file.seek(0)
             other = file.read().strip() or "unknown"
             raise PidFileError(
-                f"{path} belongs to a launcher that runs (process {other}); "
-                "give each launcher a PID file of its own"
+                f"{path} belongs to a running launcher (process {other}); "
+                "give each launcher its own PID file"
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""What a command that takes its time is doing: in place on a terminal, else a line a step."""
+"""Shows the progress of a slow command: in place on a terminal, otherwise one line per step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.markup import escape
 
 
 @contextmanager
-def shown(subject: str) -> Iterator[Callable[[str], None]]:
-    """Show, on standard error, what the block says; each text once."""
+def show_progress(subject: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a text on standard error; a repeated text is shown once."""
     console = Console(stderr=True)
     last = ""
     with console.status(escape(subject)) as status:
 
-        def say(text: str) -> None:
+        def show(text: str) -> None:
             nonlocal last
             if text == last:
                 return
@@ -25,4 +25,4 @@ def shown(subject: str) -> Iterator[Callable[[str], None]]:
             if not console.is_terminal:
                 console.print(f"{subject}: {text}", soft_wrap=True, markup=False)
 
-        yield say
+        yield show

@@ -1,4 +1,4 @@
-"""``nodepool-k8s request LABEL...``: ask for nodes by hand."""
+"""``nodepool-k8s request LABEL...``: request nodes by hand."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
 @click.command("request")
 @common.config_options
-@click.option("--wait/--no-wait", default=True, help="Wait for the nodes and hold them.")
+@click.option("--wait/--no-wait", default=True, help="Wait for the nodes and keep them locked.")
 @common.json_option
-@click.option("--provider", type=common.NAME, help="The provider to have them from, where it can.")
+@click.option("--provider", type=common.NAME, help="The preferred provider.")
 @click.argument("labels", metavar="LABEL...", type=common.NAME, nargs=-1, required=True)
 def command(
     path: str,
@@ -34,13 +34,13 @@ def command(
     provider: str | None,
     labels: tuple[str, ...],
 ) -> None:
-    """Ask for one node of each LABEL.
+    """Request one node of each LABEL.
 
-    With --wait (the default) the nodes are held until Ctrl-C, and given back then; an
-    unfinished request is withdrawn. With --no-wait the request's id is printed, and the
-    nodes are for whoever accepts them.
+    With --wait (the default) the nodes stay locked until Ctrl-C, and are then returned; an
+    unfinished request is cancelled. With --no-wait the request's id is printed, and any
+    requestor may accept the nodes.
     """
-    zookeeper = common.settings(path, secure_path).zookeeper
+    zookeeper = common.load_settings(path, secure_path).zookeeper
     common.run(_request(zookeeper, labels, provider, wait=wait, as_json=as_json))
 
 
@@ -74,11 +74,11 @@ async def _wait(requestor: Requestor, request_id: str) -> NodeRequest:
         try:
             return await requestor.wait(request_id, shown)
         except Vanished as error:
-            raise NodepoolK8sError(f"request {request_id} was withdrawn by somebody") from error
+            raise NodepoolK8sError(f"request {request_id} was deleted") from error
 
 
 class _Progress:
-    """Shows a request's state: in place on a terminal, a line a change elsewhere."""
+    """Shows a request's state: in place on a terminal, otherwise one line per change."""
 
     def __init__(self, console: Console, status: Status) -> None:
         self._console = console
@@ -89,15 +89,15 @@ class _Progress:
         if request.state is self._last:
             return
         self._last = request.state
-        text = f"request {request.id}: {_MEANING[request.state]}"
+        text = f"request {request.id}: {_STATUS[request.state]}"
         self._status.update(text)
         if not self._console.is_terminal:
             self._console.print(text, soft_wrap=True)
 
 
-_MEANING = {
-    RequestState.REQUESTED: "waiting for a launcher with room for it",
-    RequestState.PENDING: "a launcher makes its nodes",
+_STATUS = {
+    RequestState.REQUESTED: "waiting for a launcher with free quota",
+    RequestState.PENDING: "a launcher is creating its nodes",
     RequestState.FULFILLED: "fulfilled",
     RequestState.FAILED: "failed",
 }
@@ -114,7 +114,7 @@ _COLUMNS = {
 def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
     rows = [_row(entry) for entry in nodes]
     tables.show(rows, _COLUMNS, as_json=as_json)
-    Console(stderr=True).print("In use; Ctrl-C gives them back.", soft_wrap=True)
+    Console(stderr=True).print("In use; Ctrl-C returns them.", soft_wrap=True)
 
 
 def _row(entry: AcceptedNode) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``nodepool-k8s request-list``: the node requests there are."""
+"""``nodepool-k8s request-list``: all node requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _rows(viewer: Viewer, _settings: Settings) -> list[presentation.Row]:
 
 command = listing(
     "request-list",
-    "List node requests in the order in which they are served, with why they failed.",
+    "List node requests in the order of service, with the reasons of refusals.",
     _rows,
     presentation.REQUEST_COLUMNS,
     presentation.REQUEST_DETAIL_COLUMNS,

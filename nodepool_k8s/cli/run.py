@@ -1,7 +1,7 @@
-"""``nodepool-k8s run LABEL -- COMMAND...``: a node for the length of one command.
+"""``nodepool-k8s run LABEL -- COMMAND...``: run one command on a temporary node.
 
-Loads as little as it can, and what a pod is spoken to with only while the node is made:
-many a command takes less time than Python's imports do.
+Imports as little as possible, and the modules for pods only while the node is created: many
+commands take less time than Python's imports.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from nodepool_k8s.zookeeper_settings import (
     tls_files,
 )
 
-# Those of sysexits.h where it has one, else those of timeout, env and the shell.
+# Exit statuses of sysexits.h if it has one, otherwise those of timeout, env and the shell.
 USAGE = 64
 NO_POD = 65
 NO_NODE = 69
 LOST = 70
 TRANSFER = 74
-AWAY = 75
+TRY_LATER = 75
 CONFIGURATION = 78
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
@@ -66,7 +66,7 @@ BY_SIGNAL = 128
 _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (CommandTimedOut, TIMED_OUT),
     (NoPod, NO_POD),
-    (WaitedTooLong, AWAY),
+    (WaitedTooLong, TRY_LATER),
     (NoNodes, NO_NODE),
     (NodeLost, LOST),
     (errors.SessionLost, LOST),
@@ -75,8 +75,8 @@ _STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (BadAddress, USAGE),
     (NoZooKeeper, CONFIGURATION),
     (errors.ConfigError, CONFIGURATION),
-    (errors.ZooKeeperError, AWAY),
-    (errors.KubernetesError, AWAY),
+    (errors.ZooKeeperError, TRY_LATER),
+    (errors.KubernetesError, TRY_LATER),
     (BrokenPipeError, BY_SIGNAL + signal.SIGPIPE),
 )
 
@@ -89,7 +89,7 @@ class _BadUsage(click.UsageError):
 
 
 class _Command(click.Command):
-    """A command whose usage errors cannot be taken for a status of what it runs."""
+    """A command whose usage errors exit with a status of their own."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the arguments."""
@@ -101,7 +101,7 @@ class _Command(click.Command):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What to run, where and how."""
+    """The command to run, the node to run it on, and the options."""
 
     zookeeper: ZooKeeperSettings
     label: str
@@ -126,7 +126,7 @@ def _variable(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ..
         if not name or name.startswith("-"):
             raise click.BadParameter(f"{text!r} is not NAME=VALUE")
         if not equals and name not in os.environ:
-            raise click.BadParameter(f"{name} has no value, and is not in the environment")
+            raise click.BadParameter(f"{name} has no value and is not in the environment")
         found[name] = value if equals else os.environ[name]
     return found
 
@@ -138,30 +138,30 @@ def _variable(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ..
     metavar="K[=V]",
     multiple=True,
     callback=_variable,
-    help="A variable of the command's environment; without =V as it is here.",
+    help="Set an environment variable; without =V it is copied from the local environment.",
 )
 @click.option(
-    "--timeout", metavar="DURATION", type=common.DURATION, help="How long the command may take."
+    "--timeout", metavar="DURATION", type=common.DURATION, help="Limit of the command's run time."
 )
 @click.option(
     "--wait-timeout",
     metavar="DURATION",
     type=common.DURATION,
-    help="How long to wait for the node.",
+    help="Limit of the wait for the node.",
 )
 @click.option(
     "--workdir",
     metavar="PATH",
-    help="The directory to run in; by default the image's, or the uploaded one.",
+    help="The working directory. [default: the image's, or the uploaded one]",
 )
 @click.option(
     "--upload",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
-    help="Put what is in DIR into the working directory first.",
+    help="First copy the contents of DIR into the working directory.",
 )
 @click.option(
-    "--download", metavar="PATH", multiple=True, help="Fetch that into this directory afterwards."
+    "--download", metavar="PATH", multiple=True, help="Then copy PATH into the local directory."
 )
 @click.option("--keep-on-failure", is_flag=True, help="Keep the node if the command fails.")
 @click.option(
@@ -169,23 +169,23 @@ def _variable(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ..
     metavar="DURATION",
     type=common.DURATION,
     default=KEPT_SECONDS,
-    help="How long it is kept; 1d by default.",
+    help="How long to keep it. [default: 1d]",
 )
 @click.option(
     "--provider",
     metavar="NAME",
     type=common.NAME,
-    help="The provider to have the node from, where it can.",
+    help="The preferred provider.",
 )
 @click.option("-n", "--no-stdin", is_flag=True, help="The command has no standard input.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not tell what is waited for.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.option(
     "-c",
     "--config",
     "path",
     metavar="FILE",
     type=click.Path(),
-    help="A launcher's configuration file, which says where ZooKeeper is. "
+    help="A launcher's configuration file, for its ZooKeeper servers. "
     f"[${CONFIG}, or {DEFAULT_CONFIG_FILE}]",
 )
 @click.option(
@@ -194,12 +194,12 @@ def _variable(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ..
     "secure_path",
     metavar="FILE",
     type=click.Path(),
-    help="Its secure file, if any.",
+    help="The secure file, if any.",
 )
 @click.option(
     "--zookeeper",
     metavar="HOST:PORT[,...][/CHROOT]",
-    help=f"Where ZooKeeper is, instead of a file. [${ZOOKEEPER}]",
+    help=f"The ZooKeeper servers, instead of a file. [${ZOOKEEPER}]",
 )
 @click.option(
     "--zookeeper-tls-cert",
@@ -217,12 +217,12 @@ def _variable(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ..
 @click.argument("label", type=common.NAME)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(**options: Any) -> None:
-    """Run COMMAND on a node of LABEL, which is given back afterwards.
+    """Run COMMAND on a node of LABEL, and return the node afterwards.
 
-    Standard input, output and error are the command's, and so is the exit status. What
-    cannot be done has statuses of its own, from 64 to 78 and from 124 on: docs/run.md has them.
+    Standard input, output, error and the exit status are the command's. Other failures have
+    exit statuses from 64 to 78 and from 124 on; see docs/run.md.
     """
-    with _statuses():
+    with _exit_status():
         sys.exit(_main(_job(**options)))
 
 
@@ -237,39 +237,39 @@ def _job(
     **rest: Any,
 ) -> _Job:
     tls = tls_files(zookeeper_tls_cert, zookeeper_tls_key, zookeeper_tls_ca)
-    where = find_zookeeper(zookeeper, tls=tls, config=path, secure=secure_path)
-    return _Job(zookeeper=where, stdin=not no_stdin and _has_stdin(), **rest)
+    servers = find_zookeeper(zookeeper, tls=tls, config=path, secure=secure_path)
+    return _Job(zookeeper=servers, stdin=not no_stdin and _has_stdin(), **rest)
 
 
-# --- how it ends ----------------------------------------------------------------------------
+# --- exit status and signals ----------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _statuses() -> Iterator[None]:
-    """Every error becomes a line on standard error, and a status of its own."""
+def _exit_status() -> Iterator[None]:
+    """Print our own errors to standard error, and exit with the status of their class."""
     try:
         yield
     except (errors.NodepoolK8sError, BrokenPipeError) as error:
         if not isinstance(error, BrokenPipeError):
-            _complain(errors.describe(error))
+            _print_error(errors.describe(error))
         sys.exit(_status(error))
 
 
 def _status(error: BaseException) -> int:
     if isinstance(error, errors.CommandNotStarted):
-        missing = ("not found", "no such file")
-        is_missing = any(sign in str(error).lower() for sign in missing)
+        phrases = ("not found", "no such file")
+        is_missing = any(phrase in str(error).lower() for phrase in phrases)
         return NOT_FOUND if is_missing else NOT_EXECUTABLE
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), LOST)
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(f"nodepool-k8s: {text}", err=True)
 
 
 def _main(job: _Job) -> int:
-    """Run the job; SIGINT, SIGTERM and SIGHUP end it, and the node is given back."""
-    common.log_to_people()
+    """Run the job; SIGINT, SIGTERM and SIGHUP end it and return the node."""
+    common.configure_logging()
     signals: list[int] = []
 
     async def cancellable() -> int:
@@ -279,8 +279,8 @@ def _main(job: _Job) -> int:
         def end(number: int) -> None:
             signals.append(number)
             if len(signals) > 1:
-                # The session ends without us, and the launcher removes what was ours.
-                _complain("not waiting: what is left is the launcher's to remove")
+                # The session expires, and the launcher removes its nodes.
+                _print_error("exiting immediately; the launcher removes the node")
                 os._exit(BY_SIGNAL + number)
             task.cancel()
 
@@ -292,40 +292,43 @@ def _main(job: _Job) -> int:
     try:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
-        _complain("interrupted")
+        _print_error("interrupted")
         return BY_SIGNAL + signals[0]
 
 
-# --- the way of a job -------------------------------------------------------------------------
+# --- running a job ----------------------------------------------------------------------------
 
 
 async def _run(job: _Job) -> int:
-    loading = asyncio.create_task(asyncio.to_thread(_load))
-    shown = _Shown(job.quiet)
+    importing = asyncio.create_task(asyncio.to_thread(_import_exec))
+    progress = _Progress(job.quiet)
     try:
         async with connect(job.zookeeper) as session:
-            shown(Waiting("", f"asking for {job.label}"))
-            asking = session.node(
-                job.label, provider=job.provider, timeout=job.wait_timeout, waiting=shown
+            progress.show(Waiting("", f"requesting {job.label}"))
+            requesting = session.node(
+                job.label,
+                provider=job.provider,
+                timeout=job.wait_timeout,
+                waiting=progress.show,
             )
-            async with asking as node:
-                shown.end()
+            async with requesting as node:
+                progress.clear()
                 node.require_pod()
-                await loading
+                await importing
                 return await _use(job, node)
     finally:
-        shown.end()
-        await asyncio.gather(loading, return_exceptions=True)
+        progress.clear()
+        await asyncio.gather(importing, return_exceptions=True)
 
 
-def _load() -> None:
-    """Load what a pod is spoken to with, while others are waited for."""
+def _import_exec() -> None:
+    """Import what runs commands in pods, while the node is created."""
     import nodepool_k8s.kubernetes.exec  # noqa: F401
 
 
 async def _use(job: _Job, node: RemoteNode) -> int:
     try:
-        status = await _command(job, node)
+        status = await _run_command(job, node)
     except (errors.NodepoolK8sError, ValueError):
         _keep(job, node)
         raise
@@ -334,7 +337,7 @@ async def _use(job: _Job, node: RemoteNode) -> int:
     return status
 
 
-async def _command(job: _Job, node: RemoteNode) -> int:
+async def _run_command(job: _Job, node: RemoteNode) -> int:
     workdir = job.workdir
     if job.upload is not None:
         workdir = await node.upload(job.upload, workdir)
@@ -353,30 +356,31 @@ async def _command(job: _Job, node: RemoteNode) -> int:
         except TransferFailed as error:
             if not result.status:
                 raise
-            # Why the command failed is what its status tells.
-            _complain(errors.describe(error))
+            # The status of the failed command is more important.
+            _print_error(errors.describe(error))
     return result.status
 
 
 def _keep(job: _Job, node: RemoteNode) -> None:
     if job.keep_on_failure:
         node.keep(f"run {' '.join(job.command)}"[:200], job.keep_for)
-        _complain(
+        _print_error(
             f"node {node.id} is kept for {job.keep_for} s: pod {node.pod} in namespace "
-            f"{node.namespace} of provider {node.provider}; to give it back: nodepool-k8s delete "
+            f"{node.namespace} of provider {node.provider}; to return it: nodepool-k8s delete "
             f"{node.id}"
         )
 
 
-class _Shown:
-    """What is waited for: in place on a terminal, else a line for each change."""
+class _Progress:
+    """Shows what is waited for: in place on a terminal, otherwise one line per change."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._in_place = sys.stderr.isatty()
-        self._standing = False
+        self._visible = False
 
-    def __call__(self, waiting: Waiting) -> None:
+    def show(self, waiting: Waiting) -> None:
+        """Show how the request stands, unless the job is quiet."""
         if self._quiet:
             return
         text = f"request {waiting.request}: {waiting.text}" if waiting.request else waiting.text
@@ -385,20 +389,20 @@ class _Shown:
             return
         width = os.get_terminal_size(sys.stderr.fileno()).columns
         click.echo(f"\r\x1b[2K{text[: max(width - 1, 20)]}", err=True, nl=False)
-        self._standing = True
+        self._visible = True
 
-    def end(self) -> None:
-        """Leave nothing of it on the terminal."""
-        if self._standing:
+    def clear(self) -> None:
+        """Remove the text from the terminal."""
+        if self._visible:
             click.echo("\r\x1b[2K", err=True, nl=False)
-            self._standing = False
+            self._visible = False
 
 
 # --- standard input and output ----------------------------------------------------------------
 
 
 class _Worker:
-    """A thread for calls that wait for as long as they like, and must hold nobody up."""
+    """A daemon thread for blocking calls, so that they delay neither the loop nor the exit."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -406,8 +410,8 @@ class _Worker:
         self._calls = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def do(self, call: Callable[[], Any]) -> Awaitable[Any]:
-        """Have it called there; its result."""
+    def submit(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Call a function in the thread; its result."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._calls.put((call, future))
         return future
@@ -420,7 +424,7 @@ class _Worker:
                 result = call()
             except Exception as raised:
                 error = raised
-            # Who waited may have gone, and the loop with him.
+            # The loop may be closed already.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_settle, future, result, error)
 
@@ -435,7 +439,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -
 
 
 def _has_stdin() -> bool:
-    """Whether there is one that could say something."""
+    """Whether standard input is open and is not /dev/null."""
     try:
         ours = os.fstat(0)
     except OSError:
@@ -445,7 +449,7 @@ def _has_stdin() -> bool:
 
 async def _stdin() -> AsyncIterator[bytes]:
     worker = _Worker()
-    while data := await worker.do(lambda: os.read(0, CHUNK)):
+    while data := await worker.submit(lambda: os.read(0, CHUNK)):
         yield data
 
 
@@ -460,6 +464,6 @@ def _output(descriptor: int) -> Callable[[bytes], Awaitable[None]]:
     async def sink(data: bytes) -> None:
         nonlocal worker
         worker = worker or _Worker()
-        await worker.do(lambda: write(data))
+        await worker.submit(lambda: write(data))
 
     return sink

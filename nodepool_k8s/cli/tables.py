@@ -1,6 +1,6 @@
-"""Rows as a table for people, as lines for pipes, or as JSON for scripts.
+"""Prints rows as a table for people, as lines for pipes, or as JSON for scripts.
 
-Apart from what all commands share, so that the launcher does not carry rich along.
+Separate from ``common``, so that the launcher does not load rich.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 FOLD_AT = 14
-"""Narrower than this no column is folded: an id on two lines is no use to anybody."""
+"""The minimum width of a folded column: an id on two lines is hard to read."""
 
-BETWEEN = 2
+GAP = 2
 """Spaces between two columns; in a table, one of them is rich's divider."""
 
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool) -> None:
-    """Print rows: JSON with every key, else the columns (key to heading).
+    """Print rows: JSON with every key, or the columns (key to heading).
 
-    On a terminal a table that fits it, or a block a row where none can; elsewhere a line
-    a row, of whatever width.
+    On a terminal a table that fits its width, or one block per row if none fits; elsewhere
+    one line per row, however long.
     """
     if as_json:
         print_json(list(rows))
@@ -38,11 +38,11 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_js
     if not sys.stdout.isatty():
         _show_lines(cells, headings)
         return
-    # rich takes the width of a dumb terminal for 80, whatever it is.
+    # rich assumes a width of 80 for a dumb terminal.
     width, height = shutil.get_terminal_size()
     console = Console(width=width, height=height)
     kept = [number for number in range(len(headings)) if any(row[number] for row in cells)]
-    if kept:  # On a terminal, what is empty in every row is not worth its width.
+    if kept:  # On a terminal, columns that are empty in every row are omitted.
         headings = [headings[number] for number in kept]
         cells = [[row[number] for number in kept] for row in cells]
     if _least_width(cells, headings) <= console.width:
@@ -60,7 +60,7 @@ def _show_lines(rows: list[list[str]], headings: list[str]) -> None:
     widths = _widths(rows, headings)
     for row in (headings, *rows):
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo((" " * BETWEEN).join(padded).rstrip())
+        click.echo((" " * GAP).join(padded).rstrip())
 
 
 def _table(rows: list[list[str]], headings: list[str]) -> Table:
@@ -68,19 +68,19 @@ def _table(rows: list[list[str]], headings: list[str]) -> Table:
     for heading, width in zip(headings, _widths(rows, headings), strict=True):
         table.add_column(Text(heading), overflow="fold", min_width=min(width, FOLD_AT))
     for row in rows:
-        # Text: a bracket in somebody's comment is no markup.
+        # Text, because brackets in a comment are not markup.
         table.add_row(*map(Text, row))
     return table
 
 
 def _show_blocks(console: Console, rows: list[list[str]], headings: list[str]) -> None:
-    """A block a row: its first column, and under that what else it has, by name."""
-    width = max(map(len, headings)) + BETWEEN
+    """Print one block per row: its first column, then the others that are not empty."""
+    width = max(map(len, headings)) + GAP
     for row in rows:
         console.print(Text(row[0], style="bold"))
         for heading, cell in zip(headings[1:], row[1:], strict=True):
             if cell:
-                block = Table.grid(padding=(0, BETWEEN, 0, 0))
+                block = Table.grid(padding=(0, GAP, 0, 0))
                 block.add_column(width=width)
                 block.add_column(overflow="fold")
                 block.add_row(Text(f"  {heading}"), Text(cell))
@@ -93,7 +93,7 @@ def _widths(rows: list[list[str]], headings: list[str]) -> list[int]:
 
 def _least_width(rows: list[list[str]], headings: list[str]) -> int:
     widths = _widths(rows, headings)
-    return sum(min(width, FOLD_AT) for width in widths) + BETWEEN * (len(widths) - 1)
+    return sum(min(width, FOLD_AT) for width in widths) + GAP * (len(widths) - 1)
 
 
 def _cell(value: object) -> str:
@@ -108,5 +108,5 @@ def _cell(value: object) -> str:
             text = ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
         case _:
             text = str(value)
-    # What others wrote into a record must not steer a terminal, nor begin a new line.
+    # Texts in records must not contain control sequences or line breaks.
     return "".join(char if char.isprintable() else " " for char in text)

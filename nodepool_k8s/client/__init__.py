@@ -1,16 +1,17 @@
-"""Nodes for programs: ask, run commands, give back. The requestor's side of the protocol.
+"""Nodes for programs: request them, run commands, return them.
 
 ::
 
     async with client.node("gpu") as node:
         result = await node.run(["nvidia-smi"], check=True)
 
-Without asyncio, ``client.blocking`` has the same. What happens to the program, its nodes
-are given back, or are the launcher's to remove when its session with ZooKeeper is over.
+``client.blocking`` is the same for programs without asyncio. Nodes are returned at the end
+of the block; if the program dies, its ZooKeeper session expires, and the launcher removes
+them.
 
-The chapters: ``session`` (requests), ``node`` (commands), ``transfer`` (files),
-``requestor`` (the protocol, step by step), ``viewer`` (looking only), ``finding`` (where
-ZooKeeper is).
+Modules: ``session`` (requests), ``node`` (commands), ``transfer`` (files), ``requestor``
+(the protocol, step by step), ``viewer`` (read-only access), ``discovery`` (finding
+ZooKeeper).
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ async def node(
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
 ) -> AsyncIterator[RemoteNode]:
-    """A node of the label, for the length of the block, with a connection of its own.
+    """A node of the label for the duration of the block, with its own connection.
 
-    ``connect`` says where ZooKeeper is looked for, ``Session.node`` what the rest is.
+    See ``connect`` for how ZooKeeper is found, ``NodeSession.node`` for the other options.
     """
     async with (
         connect(zookeeper, tls=tls, config=config) as session,
@@ -114,7 +115,7 @@ async def nodes(
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
 ) -> AsyncIterator[list[RemoteNode]]:
-    """A node of each label, in that order and all from one pool: one request, one block."""
+    """A node of each label, in that order and all from one pool, by one request."""
     async with (
         connect(zookeeper, tls=tls, config=config) as session,
         session.nodes(

@@ -1,4 +1,4 @@
-"""The client for programs without asyncio: the same, and each call waits for its end.
+"""The client for programs without asyncio: each call blocks until it is done.
 
 ::
 
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nodepool_k8s.client import session
-from nodepool_k8s.client.command import Output, Result
-from nodepool_k8s.client.node import RemoteNode as AsyncNode
+from nodepool_k8s.client.command import Output, Result, Stdin
+from nodepool_k8s.client.node import RemoteNode
 from nodepool_k8s.client.requestor import PRIORITY
 from nodepool_k8s.client.session import OnWaiting
 from nodepool_k8s.zookeeper_settings import ZooKeeperSettings, ZooKeeperTLS
@@ -33,10 +33,10 @@ from nodepool_k8s.zookeeper_settings import ZooKeeperSettings, ZooKeeperTLS
 T = TypeVar("T")
 
 
-class RemoteNode:
-    """A node in use by us; see ``nodepool_k8s.client.RemoteNode``."""
+class BlockingNode:
+    """A node that we use; see ``nodepool_k8s.client.RemoteNode``."""
 
-    def __init__(self, node: AsyncNode, loop: _Loop) -> None:
+    def __init__(self, node: RemoteNode, loop: _Loop) -> None:
         self._node = node
         self._loop = loop
         self.id = node.id
@@ -58,8 +58,11 @@ class RemoteNode:
         check: bool = False,
         container: str | None = None,
     ) -> Result:
-        """Run a command in the pod to its end. ``stdin`` may be a file opened for bytes."""
-        source = stdin if stdin is None or isinstance(stdin, bytes | str) else _pieces(stdin)
+        """Run a command in the pod until it ends. ``stdin`` may be a binary file."""
+        if stdin is None or isinstance(stdin, bytes | str):
+            source: Stdin | None = stdin
+        else:
+            source = _read_in_thread(stdin)
         return self._loop.run(
             self._node.run(
                 command,
@@ -75,15 +78,15 @@ class RemoteNode:
         )
 
     def upload(self, directory: str | Path, to: str | None = None) -> str:
-        """Put what is in a local directory into one of the node; the path of that."""
+        """Copy the contents of a local directory to the node; the path of its directory."""
         return self._loop.run(self._node.upload(directory, to))
 
     def download(self, path: str, to: str | Path = ".", *, cwd: str | None = None) -> None:
-        """Fetch a file or a directory of the node into a local directory."""
+        """Copy a file or directory of the node into a local directory."""
         self._loop.run(self._node.download(path, to, cwd=cwd))
 
     def keep(self, comment: str, seconds: int | None = None) -> None:
-        """Have it kept after the block, not removed."""
+        """Hold the node after the block."""
         self._node.keep(comment, seconds)
 
 
@@ -98,12 +101,12 @@ def nodes(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> Iterator[list[RemoteNode]]:
-    """A node of each label, for the length of the block; see ``nodepool_k8s.client.nodes``."""
+) -> Iterator[list[BlockingNode]]:
+    """A node of each label for the duration of the block; see ``nodepool_k8s.client.nodes``."""
     with _running() as loop:
         connecting = session.connect(zookeeper, tls=tls, config=config)
         with loop.entered(connecting) as connected:
-            asked = connected.nodes(
+            requesting = connected.nodes(
                 *labels,
                 provider=provider,
                 tenant=tenant,
@@ -111,8 +114,8 @@ def nodes(
                 timeout=timeout,
                 waiting=waiting,
             )
-            with loop.entered(asked) as found:
-                yield [RemoteNode(entry, loop) for entry in found]
+            with loop.entered(requesting) as found:
+                yield [BlockingNode(entry, loop) for entry in found]
 
 
 @contextmanager
@@ -127,8 +130,8 @@ def node(
     priority: str = PRIORITY,
     timeout: float | None = None,
     waiting: OnWaiting | None = None,
-) -> Iterator[RemoteNode]:
-    """A node of the label, for the length of the block."""
+) -> Iterator[BlockingNode]:
+    """A node of the label for the duration of the block."""
     with nodes(
         label,
         zookeeper=zookeeper,
@@ -144,7 +147,7 @@ def node(
 
 
 class _Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -152,7 +155,7 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for its end; what interrupts us, Ctrl-C for one, cancels it first."""
+        """Run a coroutine and return its result; an interruption such as Ctrl-C cancels it."""
         task: asyncio.Future[T] | None = None
 
         async def begin() -> T:
@@ -171,7 +174,7 @@ class _Loop:
 
     @contextmanager
     def entered(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Be in an asynchronous block for the length of this one."""
+        """Enter an asynchronous context manager for the duration of the block."""
         value = self.run(manager.__aenter__())
         try:
             yield value
@@ -182,7 +185,7 @@ class _Loop:
             self.run(_leave(manager, None))
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop the loop and its thread."""
         self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -213,8 +216,8 @@ def _running() -> Iterator[_Loop]:
         loop.close()
 
 
-async def _pieces(source: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Read it in a thread: it may wait."""
+async def _read_in_thread(source: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Read the source in a thread, because it may block."""
     iterator = iter(source)
-    while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
-        yield piece
+    while (chunk := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield chunk

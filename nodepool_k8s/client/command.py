@@ -1,4 +1,4 @@
-"""What a command on a node is given, and how it ended."""
+"""The input, output and result of a command on a node."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Protocol
 
 Stdin = bytes | str | AsyncIterable[bytes]
 Output = Callable[[bytes], Awaitable[None] | None]
-"""Takes a piece of what a command writes; the command waits while it is at it."""
+"""Called with each chunk of a command's output; the command waits until it returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended: its exit status, 128 + n where signal n ended it, and its output."""
+    """A command's exit status (128 + n if signal n ended it), and its output."""
 
     status: int
     stdout: bytes = b""
     stderr: bytes = b""
 
 
-class Runs(Protocol):
-    """What commands are run on."""
+class CommandRunner(Protocol):
+    """Something that runs commands, for instance a node."""
 
     @property
     def id(self) -> str:
@@ -30,4 +30,4 @@ class Runs(Protocol):
     async def run(
         self, command: Sequence[str], *, stdin: Stdin | None = None, stdout: Output | None = None
     ) -> Result:
-        """Run a command to its end."""
+        """Run a command until it ends."""

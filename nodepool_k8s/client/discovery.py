@@ -1,4 +1,4 @@
-"""Where ZooKeeper is: by an address, the environment, or a launcher's configuration file."""
+"""Finds ZooKeeper by an address, the environment, or a launcher's configuration file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_zookeeper(
     secure: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> ZooKeeperSettings:
-    """The first that is given: ``zookeeper``, ``config``, the environment, the default file.
+    """The first of these: ``zookeeper``, ``config``, the environment, the default file.
 
     Raises NoZooKeeper, BadAddress, ConfigError.
     """
@@ -43,22 +43,22 @@ def find_zookeeper(
     config = config or environ.get(CONFIG)
     if config is None and not os.path.exists(DEFAULT_CONFIG_FILE):
         raise NoZooKeeper(
-            "nothing says where ZooKeeper is: name it (HOST:PORT[/CHROOT]), set "
-            f"{ZOOKEEPER}, or name a configuration file (there is no {DEFAULT_CONFIG_FILE})"
+            "the ZooKeeper servers are unknown: give their address (HOST:PORT[/CHROOT]), set "
+            f"{ZOOKEEPER}, or give a configuration file ({DEFAULT_CONFIG_FILE} does not exist)"
         )
-    # It is much to load for who does without.
+    # Imported here because it is slow, and not needed for an address.
     from nodepool_k8s.config import load
 
     return load(config or DEFAULT_CONFIG_FILE, secure, contexts=EveryContext).zookeeper
 
 
 class EveryContext(set[str]):
-    """Who only talks to ZooKeeper needs no kube/config."""
+    """Contains every context: a program that only uses ZooKeeper needs no kubeconfig."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 def identity() -> str:
-    """Who asks: the user, on this machine."""
+    """The default name of a requestor: the user on this machine."""
     return f"{os.environ.get('USER', 'user')}@{os.uname().nodename}"

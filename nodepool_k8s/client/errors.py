@@ -1,4 +1,4 @@
-"""What can go wrong for who asks for nodes and runs commands on them."""
+"""Errors of requesting nodes and running commands on them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from nodepool_k8s.errors import NodepoolK8sError
 
 
 class NoZooKeeper(NodepoolK8sError):
-    """Nothing says where ZooKeeper is, or it has no launcher's records."""
+    """The ZooKeeper servers are unknown, or their chroot does not exist."""
 
 
 class NoNodes(NodepoolK8sError):
-    """The nodes that were asked for are not to be had; the text says why."""
+    """The request cannot be fulfilled; the text says why."""
 
 
 class RequestFailed(NoNodes):
-    """No launcher can serve the request; the text says why, where one said so."""
+    """All launchers declined the request, or failed; the text has their reasons."""
 
 
 class WaitedTooLong(NoNodes, TimeoutError):
-    """No node within the time that the caller gave."""
+    """The request was not fulfilled within the caller's timeout."""
 
 
 class NodeLost(NodepoolK8sError):
-    """The session with ZooKeeper is over, and with it the lock: the node is not ours any more."""
+    """The ZooKeeper session ended and released the node's lock, so the node is lost."""
 
 
 class NoPod(NodepoolK8sError):
-    """The label gives a namespace without a pod: there is nothing to run a command in."""
+    """The label provides a namespace without a pod, so no command can run."""
 
 
 class CommandTimedOut(NodepoolK8sError, TimeoutError):
-    """A command took longer than it was given; it may go on until its node is given back."""
+    """A command exceeded its timeout; it may run on until its node is returned."""
 
 
 class CommandFailed(NodepoolK8sError):
-    """A command whose exit status was to be 0 ended with another; ``status`` is that."""
+    """A command with ``check=True`` ended with a ``status`` other than 0."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -42,4 +42,4 @@ class CommandFailed(NodepoolK8sError):
 
 
 class TransferFailed(NodepoolK8sError):
-    """Files did not come to the node, or from it."""
+    """Files could not be copied to the node, or from it."""

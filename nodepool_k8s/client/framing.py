@@ -1,10 +1,10 @@
-"""The output of a command, whole: its end is said in the streams themselves.
+"""Marks the end of a command's output in the streams themselves, so that none is lost.
 
-An API server forwards a command's output through queues, and drops what is in them when
-the command has ended and its connection is closed: under load, of a hundred megabytes the
-last one was missing now and then, with exit status 0. So the command does not end before
-we have it all: a shell runs it, writes a mark and its exit status behind each stream, and
-stays until we hang up. Then it goes by itself, within a second.
+An API server forwards a command's output through queues, and drops their contents when the
+command has ended and its connection is closed: under load, the last of a hundred megabytes
+was sometimes missing, with exit status 0. So the command must not end before all of its
+output has arrived: a shell runs it, writes a mark and the exit status to the end of each
+stream, and stays until the connection is closed. It then exits within a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nodepool_k8s.errors import CommandError
 
 Sink = Callable[[bytes], Awaitable[None]]
 
-# What the shell itself would say of a signal is not the command's to say.
+# 2>/dev/null hides the shell's own message about a signal that ended the command.
 _SCRIPT = (
     'm=$1; shift; exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; exec "$@"); s=$?; '
     'printf "%s%s\\n" "$m" $s; printf "%s%s\\n" "$m" $s >&3; '
@@ -24,11 +24,11 @@ _SCRIPT = (
 )
 
 KILLED = 128
-"""Above, a shell's status says that a signal ended it, which may be the shell itself."""
+"""Statuses above mean that a signal ended the command, or the shell itself."""
 
 
 class OutputComplete(Exception):
-    """Both streams have come to their ends; ``status`` is the command's."""
+    """Both streams have ended; ``status`` is the command's exit status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -36,18 +36,21 @@ class OutputComplete(Exception):
 
 
 class FramedCommand:
-    """One command, and how much of its output has come."""
+    """Wraps one command, and finds the end of its output."""
 
     def __init__(self, stdout: Sink, stderr: Sink) -> None:
         self._mark = f"<{uuid.uuid4().hex}>"
         self._streams = [_Stream(self._mark.encode(), sink) for sink in (stdout, stderr)]
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """What to run in its place."""
+        """The wrapped command, to run instead."""
         return ["sh", "-c", _SCRIPT, "sh", self._mark, *command]
 
     def sinks(self) -> list[Sink]:
-        """What takes the output; raises Whole when there is no more to come."""
+        """Functions that take the chunks of stdout and stderr.
+
+        They raise OutputComplete when both streams have ended.
+        """
         return [self._sink(stream) for stream in self._streams]
 
     def _sink(self, stream: _Stream) -> Sink:
@@ -60,9 +63,9 @@ class FramedCommand:
         return sink
 
     def ended(self, status: int) -> int:
-        """What the API server says of the end, where the marks did not come first.
+        """The status that the API server reported before both marks arrived.
 
-        Raises CommandError where output is missing.
+        Raises CommandError if output is missing.
         """
         if status < KILLED and any(stream.status is None for stream in self._streams):
             raise CommandError(
@@ -77,45 +80,45 @@ class _Stream:
     def __init__(self, mark: bytes, sink: Sink) -> None:
         self._mark = mark
         self._sink = sink
-        self._kept = b""
-        """The beginning of a mark, perhaps."""
-        self._end: bytes | None = None
-        """What came behind the mark."""
+        self._pending = b""
+        """The end of the output so far, if it may be the beginning of the mark."""
+        self._trailer: bytes | None = None
+        """What followed the mark: the exit status; None before the mark."""
         self.status: int | None = None
 
     async def take(self, data: bytes) -> None:
-        if self._end is None:
-            data = self._kept + data
+        if self._trailer is None:
+            data = self._pending + data
             found = data.find(self._mark)
             if found < 0:
                 size = next(
                     (n for n in range(len(self._mark) - 1, 0, -1) if data.endswith(self._mark[:n])),
                     0,
                 )
-                self._kept = data[len(data) - size :]
-                await self._hand_on(data[: len(data) - size])
+                self._pending = data[len(data) - size :]
+                await self._forward(data[: len(data) - size])
                 return
-            await self._hand_on(data[:found])
-            self._end, data = b"", data[found + len(self._mark) :]
+            await self._forward(data[:found])
+            self._trailer, data = b"", data[found + len(self._mark) :]
         if self.status is None:
-            self._end += data
-            digits, newline, _ = self._end.partition(b"\n")
+            self._trailer += data
+            digits, newline, _ = self._trailer.partition(b"\n")
             self.status = int(digits) if newline else None
 
-    async def _hand_on(self, data: bytes) -> None:
+    async def _forward(self, data: bytes) -> None:
         if data:
             await self._sink(data)
 
 
 class ReadOnceSource:
-    """A source that knows whether anything was taken from it."""
+    """A source that records whether reading it has begun."""
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._source = source
-        self.touched = False
+        self.was_read = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The pieces."""
-        self.touched = True
-        async for piece in self._source:
-            yield piece
+        """The chunks of the source."""
+        self.was_read = True
+        async for chunk in self._source:
+            yield chunk

@@ -1,4 +1,4 @@
-"""A node that is ours: run commands on it, send it files, have it kept."""
+"""A node that we hold: run commands on it, copy files, keep it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KeepRequest:
-    """What a node is kept for after its block; ``seconds`` None: until somebody deletes it."""
+    """How to hold a node after its block; ``seconds`` None means until it is deleted."""
 
     comment: str
     seconds: int | None
 
 
 class RemoteNode:
-    """A node in use by us. All of its methods raise NodeLost when it is not any more."""
+    """A node that we hold. All of its methods raise NodeLost once we no longer hold it."""
 
     def __init__(self, node: model.Node, session: ZooKeeperSession) -> None:
         self._node = node
@@ -52,32 +52,32 @@ class RemoteNode:
 
     @property
     def id(self) -> str:
-        """Its id, as ``nodepool-k8s list`` shows it."""
+        """The node id, as ``nodepool-k8s list`` shows it."""
         return self._node.id
 
     @property
     def label(self) -> str:
-        """The label that it was asked for by."""
+        """The label that was requested."""
         return self._node.type[0] if self._node.type else ""
 
     @property
     def provider(self) -> str:
-        """Whose node it is."""
+        """The name of the node's provider."""
         return self._node.provider or ""
 
     @property
     def namespace(self) -> str:
-        """Its namespace in the cluster."""
+        """The node's namespace in the cluster."""
         return str(self._connection.get("namespace") or "")
 
     @property
     def pod(self) -> str | None:
-        """Its pod's name; None for a namespace label's node."""
+        """The pod's name; None for a namespace label's node."""
         return self._connection.get("pod")
 
     @property
     def connection(self) -> Mapping[str, Any]:
-        """What its record tells of its API server, the token included, in Nodepool's form."""
+        """The API server, credentials included, in the form of Nodepool's records."""
         return dict(self._connection)
 
     @property
@@ -86,12 +86,12 @@ class RemoteNode:
         return found if isinstance(found, dict) else {}
 
     def require_pod(self) -> str:
-        """Its pod's name. Raises NoPod."""
+        """The pod's name. Raises NoPod."""
         if self.pod:
             return self.pod
         raise NoPod(
-            f"label {self.label} gives a namespace without a pod: there is nothing to run a "
-            "command in; ask for a label of type pod"
+            f"label {self.label} provides a namespace without a pod, so no command can run; "
+            "request a label of type pod"
         )
 
     # --- commands ---------------------------------------------------------------------------
@@ -109,33 +109,34 @@ class RemoteNode:
         check: bool = False,
         container: str | None = None,
     ) -> Result:
-        """Run a command in the pod to its end.
+        """Run a command in the pod until it ends.
 
-        What it writes comes back whole, or piece by piece to ``stdout`` and ``stderr``.
-        ``env`` needs ``env`` in the image, ``cwd`` needs ``sh``. ``timeout`` in seconds:
-        the command is left to itself then. ``check`` makes a status other than 0 an error.
+        Its output is returned, or passed chunk by chunk to ``stdout`` and ``stderr``.
+        ``env`` needs ``env`` in the image, ``cwd`` needs ``sh``. After ``timeout`` seconds
+        the command is no longer waited for, but may run on. With ``check`` a status other
+        than 0 is an error.
 
         Raises CommandTimedOut, CommandFailed, CommandNotStarted, CommandError, NoPod,
-        NodeLost, KubernetesError, and what ``stdin`` or an output raises.
+        NodeLost, KubernetesError, and any error that ``stdin`` or an output raises.
         """
-        whole = _command(command, env or {}, cwd)
-        kept: tuple[list[bytes], list[bytes]] = ([], [])
+        full_command = _full_command(command, env or {}, cwd)
+        captured: tuple[list[bytes], list[bytes]] = ([], [])
         sinks = [
-            _sink(output or pieces.append)
-            for output, pieces in zip((stdout, stderr), kept, strict=True)
+            _sink(output or chunks.append)
+            for output, chunks in zip((stdout, stderr), captured, strict=True)
         ]
         try:
             async with asyncio.timeout(timeout) as limit:
-                status = await self._execute(whole, stdin, sinks, container)
+                status = await self._execute(full_command, stdin, sinks, container)
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise CommandTimedOut(f"{command[0]} did not end within {timeout:g} s") from error
         if check and status:
-            end = b"".join(kept[1])[-400:].decode(errors="replace").strip()
+            end = b"".join(captured[1])[-400:].decode(errors="replace").strip()
             text = f"{command[0]} ended with status {status}"
             raise CommandFailed(f"{text}: {end}" if end else text, status)
-        return Result(status, b"".join(kept[0]), b"".join(kept[1]))
+        return Result(status, b"".join(captured[0]), b"".join(captured[1]))
 
     async def _execute(
         self,
@@ -145,7 +146,7 @@ class RemoteNode:
         container: str | None,
     ) -> int:
         pod = self.require_pod()
-        # It is much to load; there is time for it while a node is waited for, or there is not.
+        # Imported here because it is slow; ``run`` imports it while it waits for the node.
         from nodepool_k8s.kubernetes.exec import NodeApi, execute
 
         if self._api is None:
@@ -165,80 +166,80 @@ class RemoteNode:
                 stderr=sinks[1],
             )
 
-        async def guarded() -> int:
-            guard = FramedCommand(sinks[0], sinks[1])
+        async def execute_framed() -> int:
+            framed = FramedCommand(sinks[0], sinks[1])
             try:
-                return guard.ended(await execute_in_pod(guard.command(command), guard.sinks()))
-            except OutputComplete as whole:
-                return whole.status
+                return framed.ended(await execute_in_pod(framed.command(command), framed.sinks()))
+            except OutputComplete as complete:
+                return complete.status
             except CommandNotStarted:
-                # Without a shell it goes as well; but what was read cannot be read again.
-                if source is not None and source.touched:
+                # Retry without the shell, unless the input has been read already.
+                if source is not None and source.was_read:
                     raise
                 return await execute_in_pod(command, sinks)
 
-        return await self._while_ours(guarded())
+        return await self._while_held(execute_framed())
 
-    async def _while_ours(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await it, but no longer than the lock is ours. Raises NodeLost."""
-        result: T = await race(work, self._lost())
+    async def _while_held(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await it for as long as we hold the lock. Raises NodeLost."""
+        result: T = await race(work, self._raise_when_lost())
         return result
 
-    async def _lost(self) -> NoReturn:
+    async def _raise_when_lost(self) -> NoReturn:
         await self._session.ended()
         raise NodeLost(
-            f"node {self.id} is not ours any more: the ZooKeeper session is over, and its lock "
-            "with it"
+            f"node {self.id} is lost: the ZooKeeper session ended, which released its lock"
         )
 
     # --- files ------------------------------------------------------------------------------
 
     async def upload(self, directory: str | Path, to: str | None = None) -> str:
-        """Put what is in a local directory into one of the node; the path of that.
+        """Copy the contents of a local directory to ``to`` on the node; return that path.
 
-        It is made where it is missing; without ``to`` it is a new one. Owners are not kept.
-        Needs ``sh`` and ``tar`` in the image. Raises TransferFailed, and what ``run`` does.
+        ``to`` is created if missing; its default is a new directory. Owners are not kept.
+        Needs ``sh`` and ``tar`` in the image. Raises TransferFailed, and the errors of
+        ``run``.
         """
         return await transfer.upload(self, Path(directory), to)
 
     async def download(self, path: str, to: str | Path = ".", *, cwd: str | None = None) -> None:
-        """Fetch a file or a directory of the node into a local directory, by its last name.
+        """Copy a file or directory of the node into a local directory, under its own name.
 
-        What is there of that name is written over. Needs ``sh`` and ``tar`` in the image.
-        Raises TransferFailed, and what ``run`` does.
+        Existing files are overwritten. Needs ``sh`` and ``tar`` in the image. Raises
+        TransferFailed, and the errors of ``run``.
         """
         await transfer.download(self, path, Path(to), cwd)
 
-    # --- afterwards -------------------------------------------------------------------------
+    # --- ending -----------------------------------------------------------------------------
 
     def keep(self, comment: str, seconds: int | None = None) -> None:
-        """Have it kept after the block, not removed: for so long, or until it is deleted."""
+        """Hold the node after the block: for some seconds, or until it is deleted."""
         self.kept = KeepRequest(comment, seconds)
 
     async def close(self) -> None:
-        """Close the connections to its API server."""
+        """Close the connections to the API server."""
         api, self._api = self._api, None
         if api is not None:
             await api.close()
 
 
-def _command(command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> list[str]:
-    """The command with what the API server has no field for. Raises ValueError."""
+def _full_command(command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> list[str]:
+    """The command with ``env`` and ``cwd``, which pods/exec lacks. Raises ValueError."""
     if isinstance(command, str | bytes) or not command:
-        raise ValueError(f"{command!r} is no command: a list of its words is wanted")
-    whole = list(command)
+        raise ValueError(f"{command!r} is not a command; expected a list of arguments")
+    full = list(command)
     if env:
         for name in env:
             if not name or "=" in name or name.startswith("-"):
-                raise ValueError(f"{name!r} is no name of an environment variable")
-        if "=" in whole[0]:
-            raise ValueError(f"{whole[0]!r} cannot be run with env: it reads as a variable")
-        whole = ["env", *(f"{name}={value}" for name, value in env.items()), *whole]
+                raise ValueError(f"{name!r} is not a name of an environment variable")
+        if "=" in full[0]:
+            raise ValueError(f"{full[0]!r} cannot be run with env: it looks like a variable")
+        full = ["env", *(f"{name}={value}" for name, value in env.items()), *full]
     if cwd is not None:
-        whole = ["sh", "-c", 'cd -- "$1" || exit 125; shift; exec "$@"', "sh", cwd, *whole]
-    if any("\0" in part for part in whole):
-        raise ValueError("a command cannot hold a zero byte")
-    return whole
+        full = ["sh", "-c", 'cd -- "$1" || exit 125; shift; exec "$@"', "sh", cwd, *full]
+    if any("\0" in part for part in full):
+        raise ValueError("a command cannot contain a zero byte")
+    return full
 
 
 def _sink(output: Output) -> Sink:

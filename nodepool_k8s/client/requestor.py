@@ -1,4 +1,4 @@
-"""Ask for nodes as Zuul does, with one connection: request, wait, accept, use, return.
+"""Requests nodes as Zuul does, with one connection: submit, wait, accept, use, return.
 
 ::
 
@@ -7,7 +7,7 @@
         async with requestor.using(request) as nodes:
             ...
 
-The steps one by one, for who needs them so; ``session`` has what a program wants.
+Each step is a method of its own; most programs use ``session`` instead.
 """
 
 from __future__ import annotations
@@ -52,20 +52,23 @@ PRIORITY = "200"
 
 T = TypeVar("T")
 
-Progress = Callable[[NodeRequest], None]
-Told = Callable[[model.Progress | None], None]
+OnRequest = Callable[[NodeRequest], None]
+"""Called with the request each time that it changes."""
+
+OnProgress = Callable[[model.Progress | None], None]
+"""Called with what the launcher waits for; None if no launcher has published that."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedNode:
-    """A node that we hold locked."""
+    """A node whose lock we hold."""
 
     node: Node
     lock: str
 
 
 class Requestor(Viewer):
-    """Someone who asks for nodes, with one connection to ZooKeeper."""
+    """Requests nodes, with one connection to ZooKeeper."""
 
     def __init__(self, client: ZooKeeperClient, name: str) -> None:
         super().__init__(client)
@@ -76,7 +79,7 @@ class Requestor(Viewer):
     @classmethod
     @asynccontextmanager
     async def connected(cls, settings: ZooKeeperSettings, name: str) -> AsyncIterator[Requestor]:
-        """Connect to ZooKeeper for the length of the block. Raises ConnectionLost."""
+        """Connect to ZooKeeper for the duration of the block. Raises ConnectionLost."""
         async with connection(settings) as client:
             yield cls(client, name)
 
@@ -85,7 +88,7 @@ class Requestor(Viewer):
         if changed is not None:
             changed.set()
 
-    # --- asking ---------------------------------------------------------------------------
+    # --- requesting -----------------------------------------------------------------------
 
     async def submit(
         self,
@@ -99,9 +102,10 @@ class Requestor(Viewer):
         ephemeral: bool = False,
         extra: Mapping[str, Any] = EMPTY,
     ) -> str:
-        """Write a request for one node of each label; its id.
+        """Create a request for one node of each label, and return its id.
 
-        An ephemeral one goes with our session, so that nobody makes nodes for the dead.
+        An ephemeral request is deleted when our session ends, so that launchers do not
+        create nodes for requestors that died.
         """
         now = time.time()
         request = NodeRequest(
@@ -123,25 +127,25 @@ class Requestor(Viewer):
                 path = await self.client.create_sequence(prefix, data, ephemeral=ephemeral)
                 return path.rpartition("/")[2]
             except Vanished:
-                await self._make_room()
+                await self._create_parents()
             except SessionLost:
                 raise
             except ConnectionLost:
-                # It was written, or it was not.
-                written = await self._with_nonce(nonce)
-                if written is not None:
-                    return written
+                # It may have been created, or not.
+                created = await self._find_by_nonce(nonce)
+                if created is not None:
+                    return created
 
-    async def _make_room(self) -> None:
-        # Making the chroot as well would be to wait for launchers that are elsewhere.
+    async def _create_parents(self) -> None:
+        # A missing chroot is not created: launchers use another one.
         if await self.client.exists("/") is None:
             raise NoZooKeeper(
-                f"there is nothing at {self.client.settings.hosts}: is the part after the slash, "
-                "the chroot, the launchers'?"
+                f"{self.client.settings.hosts} does not exist in ZooKeeper; is the chroot, the "
+                "part after the slash, that of the launchers?"
             )
         await self.client.ensure_path(paths.REQUESTS)
 
-    async def _with_nonce(self, nonce: str) -> str | None:
+    async def _find_by_nonce(self, nonce: str) -> str | None:
         for request in await self.requests():
             own = request.extra.get(DRIVER_KEY)
             if isinstance(own, dict) and own.get("nonce") == nonce:
@@ -149,39 +153,41 @@ class Requestor(Viewer):
         return None
 
     async def wait(
-        self, request_id: str, progress: Progress | None = None, told: Told | None = None
+        self,
+        request_id: str,
+        on_request: OnRequest | None = None,
+        on_progress: OnProgress | None = None,
     ) -> NodeRequest:
-        """Wait until the request is fulfilled; ``progress`` sees it each time it changes.
+        """Wait until the request is fulfilled, and return it.
 
-        ``told`` hears what a launcher of ours says that it waits for, None where none says
-        anything. Raises RequestFailed, Vanished.
+        The callbacks are called for each change. Raises RequestFailed, Vanished.
         """
-        path, more = request_path(request_id), progress_path(request_id)
+        path = request_path(request_id)
         changed = asyncio.Event()
-        watched = [path, more] if told else [path]
+        watched = [path, progress_path(request_id)] if on_progress else [path]
         self._changed |= dict.fromkeys(watched, changed)
         connections = -1
         try:
             while True:
                 changed.clear()
-                looks: list[Awaitable[Any]] = [self.read(request_id)]
-                if told:
-                    looks.append(self._read_progress(request_id))
+                reads: list[Awaitable[Any]] = [self.read(request_id)]
+                if on_progress:
+                    reads.append(self._read_progress(request_id))
                 if connections != self.client.connections:
                     connections = self.client.connections
-                    # In one go: the connection keeps the order, and the watch comes first.
-                    looks = [*map(self.client.watch_recursively, watched), *looks]
-                found = await settle_all(looks)
-                request: NodeRequest = found[-2 if told else -1]
-                if told:
-                    told(found[-1])
-                if progress is not None:
-                    progress(request)
+                    # Sent together: the connection keeps the order, and the watch comes first.
+                    reads = [*map(self.client.watch_recursively, watched), *reads]
+                found = await settle_all(reads)
+                request: NodeRequest = found[-2 if on_progress else -1]
+                if on_progress:
+                    on_progress(found[-1])
+                if on_request is not None:
+                    on_request(request)
                 if request.state is RequestState.FULFILLED:
                     return request
                 if request.state is RequestState.FAILED:
                     raise RequestFailed(_why_failed(request))
-                await self._news(changed, connections)
+                await self._wait_for_change(changed, connections)
         finally:
             for path in watched:
                 self._changed.pop(path, None)
@@ -193,12 +199,12 @@ class Requestor(Viewer):
         except (Vanished, MalformedRecord):
             return None
 
-    async def _news(self, changed: asyncio.Event, connections: int) -> None:
-        """Wait for an event, or for a new connection, which knows nothing of our watch."""
+    async def _wait_for_change(self, changed: asyncio.Event, connections: int) -> None:
+        """Wait for an event, or for a new connection, which has lost our watch."""
         await race(changed.wait(), self.client.wait_connection_after(connections))
 
     async def cancel(self, request_id: str) -> None:
-        """Withdraw a request; nodes that were made for it are the launcher's to remove."""
+        """Delete a request; the launcher removes nodes that were created for it."""
         with suppress(Conflict):
             await self.client.transaction([Delete(request_path(request_id))])
 
@@ -214,9 +220,9 @@ class Requestor(Viewer):
             await asyncio.shield(self.give_back(nodes))
 
     async def accept(self, request: NodeRequest) -> list[AcceptedNode]:
-        """Lock the nodes, set them in use and drop the request, all of it or nothing.
+        """Lock the nodes, set them ``in-use`` and delete the request, in one transaction.
 
-        Raises Held or Vanished where a node is not ours to have.
+        Raises Held or Vanished if a node cannot be accepted.
         """
         lock_set = locks.LockSet()
         held_locks = [
@@ -227,9 +233,11 @@ class Requestor(Viewer):
             for node in nodes:
                 _require_allocated(node, request)
             used = [move_node(node, NodeState.IN_USE, time.time()) for node in nodes]
-            drop = Delete(request_path(request.id))
+            deletion = Delete(request_path(request.id))
             try:
-                await self.client.transaction([*lock_set.operations(), *map(_write, used), drop])
+                await self.client.transaction(
+                    [*lock_set.operations(), *map(_write, used), deletion]
+                )
             except TransactionConflict as conflict:
                 if lock_set.adjust(conflict) or isinstance(conflict.cause, Outdated):
                     continue
@@ -240,29 +248,29 @@ class Requestor(Viewer):
             ]
 
     async def give_back(self, nodes: Sequence[AcceptedNode]) -> None:
-        """Mark the nodes used and let them go; the launcher removes them."""
-        await settle_all([self._leave(entry, NodeState.USED, EMPTY) for entry in nodes])
+        """Set the nodes ``used`` and unlock them; the launcher removes them."""
+        await settle_all([self._unlock(entry, NodeState.USED, EMPTY) for entry in nodes])
 
     async def hold(self, entry: AcceptedNode, comment: str, expiration: int | None) -> None:
-        """Let a node go, but have it kept, for so many seconds or for ever."""
+        """Set a node ``hold`` and unlock it; ``expiration`` in seconds, or None for no limit."""
         fields = {"comment": comment, "hold_job": self._name, "hold_expiration": expiration}
-        await self._leave(entry, NodeState.HOLD, fields)
+        await self._unlock(entry, NodeState.HOLD, fields)
 
-    async def _leave(
+    async def _unlock(
         self, entry: AcceptedNode, state: NodeState, fields: Mapping[str, Any]
     ) -> None:
         node = entry.node
         while may_move_node(node, state):
-            left = move_node(node, state, time.time(), extra={**node.extra, **fields})
+            unlocked = move_node(node, state, time.time(), extra={**node.extra, **fields})
             try:
-                await self.client.transaction([_write(left), Delete(entry.lock)])
+                await self.client.transaction([_write(unlocked), Delete(entry.lock)])
             except TransactionConflict as conflict:
                 if not isinstance(conflict.cause, Outdated):
-                    return  # Node or lock are gone: it is not ours any more.
+                    return  # Node or lock are gone: we no longer hold it.
             else:
                 return
             try:
-                # Somebody wrote something else into it, which nothing forbids.
+                # Another process wrote the record, which the lock does not prevent.
                 node = await self.read_node(node.id)
             except Vanished:
                 return
@@ -272,7 +280,7 @@ def _require_allocated(node: Node, request: NodeRequest) -> None:
     if node.allocated_to != request.id:
         raise Held(f"node {node.id} is allocated to {node.allocated_to}")
     if node.state is not NodeState.READY:
-        raise Held(f"node {node.id} is {node.state} by now")
+        raise Held(f"node {node.id} is {node.state} now")
 
 
 def _write(node: Node) -> SetData:
@@ -285,5 +293,5 @@ def _written(node: Node) -> Node:
 
 def _why_failed(request: NodeRequest) -> str:
     reasons = refusal_reasons(request)
-    why = "; ".join(reasons) or "no launcher can serve it, and none said why"
+    why = "; ".join(reasons) or "all launchers declined it without a reason"
     return f"request {request.id} for {', '.join(request.node_types)} failed: {why}"

@@ -1,8 +1,8 @@
-"""Nodes for the length of a block: asked for, waited for, locked, and given back at its end.
+"""Nodes for the duration of a block: requested, locked, and returned at its end.
 
-A node's lock and the request for it belong to the ZooKeeper session, so whoever dies leaves
-nothing: the launcher removes what was his. Whoever lives gives back what he has, at the
-end of the block and when he is cancelled, wherever that happens.
+Nodes are returned at the end of the block, and when its task is cancelled at any await. The
+nodes' locks and the request are ephemeral: if the program dies, its ZooKeeper session
+expires, and the launcher removes the nodes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How a request stands. ``position`` is its place in a pool's line, where that is told."""
+    """The status of a request. ``position`` is its place in a pool's queue, or None."""
 
     request: str
     text: str
@@ -38,7 +38,7 @@ class Waiting:
 
 
 OnWaiting = Callable[[Waiting], None]
-"""Hears how the request stands, each time that changes."""
+"""Called with the status of the request each time that it changes."""
 
 
 class NodeSession:
@@ -58,9 +58,10 @@ class NodeSession:
         timeout: float | None = None,
         waiting: OnWaiting | None = None,
     ) -> AsyncIterator[RemoteNode]:
-        """A node of the label, for the length of the block.
+        """A node of the label for the duration of the block.
 
-        ``timeout`` in seconds is for getting it. Raises NoNodes, NodeLost, ZooKeeperError.
+        ``timeout`` in seconds limits the wait for it. Raises NoNodes, NodeLost,
+        ZooKeeperError.
         """
         async with self.nodes(
             label,
@@ -83,22 +84,22 @@ class NodeSession:
         waiting: OnWaiting | None = None,
     ) -> AsyncIterator[list[RemoteNode]]:
         """A node of each label, in that order and all from one pool; otherwise as ``node``."""
-        errand = _NodeRequest(self._requestor, waiting)
+        request = _PendingRequest(self._requestor, waiting)
         try:
             try:
                 async with asyncio.timeout(timeout):
-                    await errand.ask(labels, provider, tenant, priority)
-                    await errand.wait()
+                    await request.submit(labels, provider, tenant, priority)
+                    await request.wait()
             except TimeoutError as error:
-                raise WaitedTooLong(f"no node within {timeout:g} s: {errand.last}") from error
-            nodes = await errand.take()
+                raise WaitedTooLong(f"no node within {timeout:g} s: {request.status}") from error
+            nodes = await request.accept()
             try:
                 yield nodes
             finally:
                 for node in nodes:
                     await node.close()
         finally:
-            await run_to_completion(errand.end(), grace=DEFAULT_SESSION_SECONDS)
+            await run_to_completion(request.close(), grace=DEFAULT_SESSION_SECONDS)
 
 
 @asynccontextmanager
@@ -110,11 +111,12 @@ async def connect(
     secure: str | None = None,
     name: str | None = None,
 ) -> AsyncIterator[NodeSession]:
-    """Connect to ZooKeeper for the length of the block.
+    """Connect to ZooKeeper for the duration of the block.
 
     ``zookeeper`` is ``HOST:PORT[,HOST:PORT...][/CHROOT]``, and ``config`` a launcher's
-    configuration file; without either it is what the environment says. ``name`` is who
-    asks, as others see it. Raises NoZooKeeper, BadAddress, ConfigError, ConnectionLost.
+    configuration file; without both, environment variables are used. ``name`` is the
+    requestor's name in requests. Raises NoZooKeeper, BadAddress, ConfigError,
+    ConnectionLost.
     """
     client = ZooKeeperClient(find_zookeeper(zookeeper, tls=tls, config=config, secure=secure))
     try:
@@ -124,29 +126,29 @@ async def connect(
         await client.close()
 
 
-class _NodeRequest:
-    """One request, and the nodes that came of it."""
+class _PendingRequest:
+    """One request, and then the nodes that it was fulfilled with."""
 
     def __init__(self, requestor: Requestor, waiting: OnWaiting | None) -> None:
         self._requestor = requestor
         self._session = requestor.client.session
         self._waiting = waiting
         self._progress: model.Progress | None = None
-        self._told: Waiting | None = None
+        self._last: Waiting | None = None
         self._request: NodeRequest | None = None
         self._id: str | None = None
         self._held: list[tuple[AcceptedNode, RemoteNode]] = []
 
     @property
-    def last(self) -> str:
-        """How the request stood when that was last heard of."""
-        return self._told.text if self._told else "nobody has answered the request"
+    def status(self) -> str:
+        """The last known status of the request."""
+        return self._last.text if self._last else "no launcher has responded"
 
-    async def ask(
+    async def submit(
         self, labels: Sequence[str], provider: str | None, tenant: str | None, priority: str
     ) -> None:
         if not labels:
-            raise ValueError("no label: which nodes are wanted?")
+            raise ValueError("at least one label is required")
 
         async def submit() -> None:
             self._id = await self._requestor.submit(
@@ -162,13 +164,13 @@ class _NodeRequest:
 
     async def wait(self) -> None:
         assert self._id is not None
-        told = self._hear if self._waiting else None
+        on_progress = self._on_progress if self._waiting else None
         try:
-            self._request = await self._requestor.wait(self._id, self._show, told)
+            self._request = await self._requestor.wait(self._id, self._on_request, on_progress)
         except Conflict as error:
-            raise self._gone(f"request {self._id} was withdrawn by somebody") from error
+            raise self._lost(f"request {self._id} was deleted") from error
 
-    async def take(self) -> list[RemoteNode]:
+    async def accept(self) -> list[RemoteNode]:
         async def accept() -> None:
             assert self._request is not None
             accepted = await self._requestor.accept(self._request)
@@ -179,63 +181,65 @@ class _NodeRequest:
         try:
             await run_to_completion(accept(), grace=DEFAULT_SESSION_SECONDS)
         except Conflict as error:
-            raise self._gone(f"a node was lost before it was used: {describe(error)}") from error
+            raise self._lost(f"a node was lost before it was used: {describe(error)}") from error
         return [node for _, node in self._held]
 
-    def _gone(self, text: str) -> NodeLost | NoNodes:
+    def _lost(self, text: str) -> NodeLost | NoNodes:
         if self._session.over:
-            return NodeLost("the ZooKeeper session is over, and the request with it")
+            return NodeLost("the ZooKeeper session ended, which deleted the request")
         return NoNodes(text)
 
-    async def end(self) -> None:
-        """Give back, or withdraw, what there is; the session's end does what we cannot."""
+    async def close(self) -> None:
+        """Return the nodes, or cancel the request; on errors the session's end does it."""
         held, self._held = self._held, []
         try:
             async with asyncio.timeout(DEFAULT_SESSION_SECONDS):
-                await asyncio.gather(*(self._let_go(*entry) for entry in held))
+                await asyncio.gather(*(self._release(*entry) for entry in held))
                 if self._id is not None:
                     await self._requestor.cancel(self._id)
         except SessionLost:
             return
         except (ZooKeeperError, TimeoutError) as error:
-            log.warning("Nodes are left to the session's end: %s", describe(error))
+            log.warning(
+                "Cannot return nodes; the end of the session releases them: %s", describe(error)
+            )
 
-    async def _let_go(self, entry: AcceptedNode, node: RemoteNode) -> None:
+    async def _release(self, entry: AcceptedNode, node: RemoteNode) -> None:
         if node.kept is None:
             await self._requestor.give_back([entry])
         else:
             await self._requestor.hold(entry, node.kept.comment, node.kept.seconds)
 
-    # --- how it stands ----------------------------------------------------------------------
+    # --- status -----------------------------------------------------------------------------
 
-    def _hear(self, progress: model.Progress | None) -> None:
+    def _on_progress(self, progress: model.Progress | None) -> None:
         self._progress = progress
 
-    def _show(self, request: NodeRequest) -> None:
+    def _on_request(self, request: NodeRequest) -> None:
         progress = self._progress
-        text, position = _MEANING[request.state], None
+        text, position = _STATUS[request.state], None
         if progress is not None and request.state in (
             RequestState.REQUESTED,
             RequestState.PENDING,
         ):
-            text, position = _in_words(progress), progress.position
+            text, position = _describe_progress(progress), progress.position
         waiting = Waiting(request.id, text, position)
-        if waiting == self._told:
+        if waiting == self._last:
             return
-        self._told = waiting
+        self._last = waiting
         if self._waiting is not None:
             self._waiting(waiting)
 
 
-_MEANING = {
-    RequestState.REQUESTED: "waiting for a launcher with room for it",
-    RequestState.PENDING: "a launcher makes its nodes",
+_STATUS = {
+    RequestState.REQUESTED: "waiting for a launcher with free quota",
+    RequestState.PENDING: "a launcher is creating its nodes",
     RequestState.FULFILLED: "fulfilled",
     RequestState.FAILED: "failed",
 }
 
 
-def _in_words(progress: model.Progress) -> str:
+def _describe_progress(progress: model.Progress) -> str:
     if progress.phase is model.Phase.QUEUED:
         place = f", number {progress.position} in line" if progress.position else ""
         return f"queued in {progress.pool}{place}: {progress.why}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""Look at nodes, requests and pools, straight from ZooKeeper."""
+"""Reads nodes, requests and pools from ZooKeeper, without a mirror."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def connection(settings: ZooKeeperSettings) -> AsyncIterator[ZooKeeperClient]:
-    """A connection to ZooKeeper for the length of the block. Raises ConnectionLost."""
+    """A connection to ZooKeeper for the duration of the block. Raises ConnectionLost."""
     client = ZooKeeperClient(settings)
     try:
         await client.start()
@@ -48,28 +48,28 @@ T = TypeVar("T")
 
 
 class Viewer:
-    """Someone who looks at what is in ZooKeeper, straight from the server."""
+    """Reads records from the ZooKeeper server, each time that it is asked."""
 
     def __init__(self, client: ZooKeeperClient) -> None:
         self.client = client
 
     async def read(self, request_id: str) -> NodeRequest:
-        """The request as it stands. Raises Vanished, MalformedRecord."""
+        """The current record of a request. Raises Vanished, MalformedRecord."""
         data, stat = await self.client.get(request_path(request_id))
         return parse_request(request_id, data, stat.version)
 
     async def read_node(self, node_id: str) -> Node:
-        """A node as it stands. Raises Vanished, MalformedRecord."""
+        """The current record of a node. Raises Vanished, MalformedRecord."""
         data, stat = await self.client.get(node_path(node_id))
         return parse_node(node_id, data, stat.version)
 
     async def requests(self) -> list[NodeRequest]:
-        """Every request that can be read, in the order in which they are served."""
+        """All readable requests, in the order in which they are served."""
         found = await self._read_all(paths.REQUESTS, self.read)
         return sorted(found, key=lambda entry: (entry.priority, entry.relative_priority, entry.id))
 
     async def nodes(self, provider: str | None = None) -> list[tuple[Node, bool]]:
-        """Every node (of the provider) that can be read, by id, and whether it is locked."""
+        """All readable nodes (of the provider), sorted by id, and whether they are locked."""
 
         async def read(node_id: str) -> tuple[Node, bool]:
             return await self.read_node(node_id), bool(await self.contenders(node_id))
@@ -79,7 +79,7 @@ class Viewer:
         return sorted(wanted, key=lambda entry: entry[0].id)
 
     async def contenders(self, node_id: str) -> list[str]:
-        """The names of the children of a node's lock; none where nobody wants it."""
+        """The names of the children of a node's lock; empty if it is unlocked."""
         try:
             return await self.client.children(node_lock_path(node_id))
         except Vanished:
@@ -88,7 +88,7 @@ class Viewer:
     async def components(
         self, provider: str | None = None
     ) -> list[tuple[Component, Mapping[str, Any]]]:
-        """The registered pools (of the provider), by id, each with its whole record."""
+        """The registered pools (of the provider), sorted by id, and their complete records."""
 
         async def read(name: str) -> tuple[Component, Mapping[str, Any]]:
             data, _ = await self.client.get(f"{paths.POOL_COMPONENTS}/{name}")
@@ -109,7 +109,7 @@ class Viewer:
         return presentation.label_rows(components, nodes, configured)
 
     async def ledgers(self, provider: str) -> dict[str, Resources]:
-        """What the nodes of each of the provider's pools count, by the pool's name."""
+        """The quota usage of each of the provider's pools, by pool name."""
         root = ledger_path(provider, "").rstrip("/")
 
         async def read(name: str) -> tuple[str, Resources]:
@@ -121,7 +121,7 @@ class Viewer:
         return dict(sorted(await self._read_all(root, read)))
 
     async def _read_all(self, root: str, read: Callable[[str], Awaitable[T]]) -> list[T]:
-        """Read every child at once; what went meanwhile, or cannot be read, is left out."""
+        """Read all children concurrently; skip those that are gone or cannot be read."""
         try:
             names = await self.client.children(root)
         except Vanished:
@@ -130,7 +130,7 @@ class Viewer:
         found: list[T] = []
         for name, result in zip(names, results, strict=True):
             if isinstance(result, MalformedRecord):
-                log.warning("Passed over %s/%s: %s", root, name, result)
+                log.warning("Skipping unreadable record %s/%s: %s", root, name, result)
             elif isinstance(result, Vanished):
                 continue
             elif isinstance(result, BaseException):

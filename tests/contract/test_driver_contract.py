@@ -259,7 +259,7 @@ async def test_a_lost_lock_stops_an_attempt(driver: Driver) -> None:
     bench = Bench(driver, Label("pod", LabelType.POD, image="x", launch=LAUNCH))
 
     def lost() -> None:
-        raise NotHeld("the lock is not ours any more")
+        raise NotHeld("the lock is no longer ours")
 
     bench.fence = lost
     with pytest.raises(NotHeld):

@@ -165,7 +165,7 @@ def test_words_are_no_secrets(written: io.StringIO) -> None:
 
 def test_kazoos_packets_are_shown_without_data(written: io.StringIO) -> None:
     kazoo = logging.getLogger("kazoo.client")
-    logs.debug(["kazoo"])
+    logs.enable_debug(["kazoo"])
     packet = Transaction([Create("/node", b"secret", [], 0), SetData("/other", b"secret", 3)])
     kazoo.debug("Sending request(xid=%s): %s", 3, packet)
     kazoo.debug("Received response(xid=%s): %r", 3, (b"secret", ZnodeStat(*range(11))))
@@ -183,7 +183,7 @@ def test_kazoo_is_quiet_unless_asked_for(written: io.StringIO) -> None:
 def test_debug_of_one_module_alone() -> None:
     stream = io.StringIO()
     logs.configure(logging.INFO, stream)
-    logs.debug(["nodepool_k8s.test.one"])
+    logs.enable_debug(["nodepool_k8s.test.one"])
     try:
         logging.getLogger("nodepool_k8s.test.one.below").debug("said")
         logging.getLogger("nodepool_k8s.test.other").debug("unsaid")

@@ -135,6 +135,6 @@ def test_who_uses_a_node_is_told_in_a_line() -> None:
         tenant_name="acme",
         extra={"user_data": {"zuul_system": "z", "token": "s3cret"}},
     )
-    assert presentation.use(used) == (
+    assert presentation.describe_use(used) == (
         "in-use, request 200-0000000001, tenant acme, user data zuul_system=z token=redacted"
     )

@@ -54,7 +54,7 @@ async def test_delete_tells_what_cannot_be_deleted(
     request_id = await zuul.submit("pod")
     await zuul.answered(request_id)
     ((node_id, _),) = (locks := await zuul.accept(request_id)).items()
-    assert "somebody is at work on it" in await refused(site, "delete", node_id)
+    assert "is locked by another process" in await refused(site, "delete", node_id)
     await zuul.give_back(locks)
 
 

@@ -228,7 +228,7 @@ async def test_info_tells_all_there_is_of_a_provider(
     assert node_id in told
     assert other not in told
     assert "Pools: none" in await run(site, "info", "other")
-    assert "nothing of provider nonesuch" in await refused(site, "info", "nonesuch")
+    assert "has provider nonesuch" in await refused(site, "info", "nonesuch")
     await zuul.delete(f"{NODES}/{other}")
 
 
@@ -391,7 +391,7 @@ async def test_delete_now_refuses_nodes_whose_cluster_is_not_its_own(
     ours: dict[str, Any] = {"driver_data": {"nodepool_k8s": {"type": "pod"}}}
     lost = await put_node(zuul, provider="gone", external_id="gone-1", **ours)
     before = await tree(zuul)
-    assert "made by another program" in await refused(site, "delete", "--now", theirs)
+    assert "created by another program" in await refused(site, "delete", "--now", theirs)
     assert "nodepool-k8s erase gone" in await refused(site, "delete", "--now", lost)
     assert await tree(zuul) == before
 
@@ -445,7 +445,7 @@ async def test_erase_refuses_a_served_used_or_unknown_provider(
     assert "zuul-1" in told
     for force in ((), ("--force",)):
         told = await refused(site, "erase", *force, "nonesuch", answer="y\n")
-        assert "nothing of provider nonesuch" in told
+        assert "no records of provider nonesuch" in told
     assert await tree(zuul) == before
     await zuul.unlock(lock)
     await zuul.register(id="one", provider_name=PROVIDER)

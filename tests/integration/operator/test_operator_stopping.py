@@ -390,7 +390,7 @@ async def test_the_pid_file_exists_while_one_launcher_runs(
     launcher = await launchers.spawn(site, "-p", str(path))
     assert path.read_text() == f"{launcher.pid}\n"
     told = await asyncio.to_thread(refused, "-c", str(site.path), "-p", str(path), status=1)
-    assert f"belongs to a launcher that runs (process {launcher.pid})" in told
+    assert f"belongs to a running launcher (process {launcher.pid})" in told
     assert await launcher.terminate() == 0
     assert not path.exists()
     missing = str(tmp_path / "none" / "launcher.pid")

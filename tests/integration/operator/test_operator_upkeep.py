@@ -165,7 +165,7 @@ async def test_nodes_of_an_unreachable_cluster_are_reported_once(
     assert "erase lost" in warning
     assert await zuul.get(path) is not None
     async with admin_module.Admin.connected(site.settings().zookeeper) as operator:
-        assert await operator.erase("lost", force=False, say=lambda _: None) == 1
+        assert await operator.erase("lost", force=False, on_progress=lambda _: None) == 1
     assert await zuul.get(path) is None
     assert await zuul.get(provider_cluster_path(home)) is None
 

@@ -118,7 +118,7 @@ def apply(tmp_path: Path) -> Apply:
     def apply(text: str) -> None:
         path = tmp_path / "logging"
         path.write_text(text)
-        logs.prepare()
+        logs.install_record_factory()
         logconfig.apply(str(path))
 
     return apply

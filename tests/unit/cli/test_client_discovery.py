@@ -51,7 +51,7 @@ def test_what_is_given_goes_before_the_environment(tmp_path: Path) -> None:
         assert find_zookeeper(**options, environ=environ).hosts == hosts  # type: ignore[arg-type]
     del environ["NODEPOOL_K8S_ZOOKEEPER"]
     assert find_zookeeper(environ=environ).hosts == "in-file:1"
-    with pytest.raises(NoZooKeeper, match="nothing says where ZooKeeper is"):
+    with pytest.raises(NoZooKeeper, match="the ZooKeeper servers are unknown"):
         find_zookeeper(environ={})
 
 
@@ -63,7 +63,7 @@ def test_what_is_given_goes_before_the_environment(tmp_path: Path) -> None:
         (["pod", "--env", "=x", "--", "true"], 64, "is not NAME=VALUE"),
         (["pod", "--env", "NOT_THERE_AT_ALL", "--", "true"], 64, "is not in the environment"),
         (["pod", "--upload", "/nowhere", "--", "true"], 64, "does not exist"),
-        (["pod", "--zookeeper", "a b", "--", "true"], 64, "is no address of ZooKeeper"),
+        (["pod", "--zookeeper", "a b", "--", "true"], 64, "is not a ZooKeeper address"),
         (["pod", "--zookeeper-tls-cert", "x", "--", "true"], 64, "key, ca is missing"),
         (["pod", "-c", "/nowhere", "--", "true"], 78, "/nowhere"),
         (["pod", "--zookeeper", "127.0.0.1:9", "--", "true"], 75, "no ZooKeeper answered"),

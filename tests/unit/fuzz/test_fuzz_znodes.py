@@ -101,7 +101,7 @@ def use_node(node: Node) -> None:
     provider_cluster_of(node)
     upkeep.why_delete(node, locked=False, now=5.0, ages=upkeep.Ages(1.0, 1.0), unusable=None)
     shows_well(presentation.node_row(node, locked=True, now=1e9), list(NODES.columns))
-    presentation.use(node)
+    presentation.describe_use(node)
 
 
 @fuzzed(150)

@@ -33,11 +33,12 @@ from nodepool_k8s.znodes.nodes import driver_data_of, with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, node_lock_path, node_path, request_path
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.ledger import released
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Delete, Operation
 from nodepool_k8s.zookeeper.provider_clusters import ProviderClusters
-from nodepool_k8s.zookeeper.store import HeldNode, Store
+from nodepool_k8s.zookeeper.store import Store
 
 HOLDABLE = frozenset(
     [NodeState.READY, NodeState.IN_USE, NodeState.USED, NodeState.HOLD, NodeState.TESTING]

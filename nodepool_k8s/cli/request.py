@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.status import Status
 
 from nodepool_k8s.cli import common, tables
-from nodepool_k8s.client import AcceptedNode, Requestor
+from nodepool_k8s.client import HeldNode, Requestor
 from nodepool_k8s.errors import NodepoolK8sError, Vanished
 from nodepool_k8s.model import NodeRequest, RequestState
 from nodepool_k8s.redaction import redact_record
@@ -111,12 +111,12 @@ _COLUMNS = {
 }
 
 
-def _show(nodes: Sequence[AcceptedNode], *, as_json: bool) -> None:
+def _show(nodes: Sequence[HeldNode], *, as_json: bool) -> None:
     rows = [_row(entry) for entry in nodes]
     tables.show(rows, _COLUMNS, as_json=as_json)
     Console(stderr=True).print("In use; Ctrl-C returns them.", soft_wrap=True)
 
 
-def _row(entry: AcceptedNode) -> dict[str, Any]:
+def _row(entry: HeldNode) -> dict[str, Any]:
     record = redact_record(json.loads(encode_node(entry.node)))
     return {**record, "id": entry.node.id}

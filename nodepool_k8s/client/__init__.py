@@ -33,20 +33,21 @@ from nodepool_k8s.client.errors import (
     WaitedTooLong,
 )
 from nodepool_k8s.client.node import RemoteNode
-from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
+from nodepool_k8s.client.requestor import PRIORITY, Requestor
 from nodepool_k8s.client.session import NodeSession, OnWaiting, Waiting, connect
 from nodepool_k8s.client.viewer import Viewer, connection
 from nodepool_k8s.errors import CommandError, CommandNotStarted, NodepoolK8sError
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper_settings import BadAddress, ZooKeeperSettings, ZooKeeperTLS
 
 __all__ = [
     "PRIORITY",
-    "AcceptedNode",
     "BadAddress",
     "CommandError",
     "CommandFailed",
     "CommandNotStarted",
     "CommandTimedOut",
+    "HeldNode",
     "NoNodes",
     "NoPod",
     "NoZooKeeper",

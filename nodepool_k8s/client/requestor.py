@@ -18,7 +18,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nodepool_k8s import model
@@ -44,6 +43,7 @@ from nodepool_k8s.znodes.progress import parse_progress
 from nodepool_k8s.znodes.requests import encode_request, refusal_reasons
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.operations import Delete, SetData
 from nodepool_k8s.zookeeper_settings import ZooKeeperSettings
 
@@ -57,14 +57,6 @@ OnRequest = Callable[[NodeRequest], None]
 
 OnProgress = Callable[[model.Progress | None], None]
 """Called with what the launcher waits for; None if no launcher has published that."""
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedNode:
-    """A node whose lock we hold."""
-
-    node: Node
-    lock: str
 
 
 class Requestor(Viewer):
@@ -211,7 +203,7 @@ class Requestor(Viewer):
     # --- using -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def using(self, request: NodeRequest) -> AsyncIterator[list[AcceptedNode]]:
+    async def using(self, request: NodeRequest) -> AsyncIterator[list[HeldNode]]:
         """Accept the nodes of a fulfilled request, and return them at the end."""
         nodes = await self.accept(request)
         try:
@@ -219,7 +211,7 @@ class Requestor(Viewer):
         finally:
             await asyncio.shield(self.give_back(nodes))
 
-    async def accept(self, request: NodeRequest) -> list[AcceptedNode]:
+    async def accept(self, request: NodeRequest) -> list[HeldNode]:
         """Lock the nodes, set them ``in-use`` and delete the request, in one transaction.
 
         Raises Held or Vanished if a node cannot be accepted.
@@ -243,22 +235,19 @@ class Requestor(Viewer):
                     continue
                 raise conflict.cause from conflict
             return [
-                AcceptedNode(_written(node), lock)
-                for node, lock in zip(used, held_locks, strict=True)
+                HeldNode(_written(node), lock) for node, lock in zip(used, held_locks, strict=True)
             ]
 
-    async def give_back(self, nodes: Sequence[AcceptedNode]) -> None:
+    async def give_back(self, nodes: Sequence[HeldNode]) -> None:
         """Set the nodes ``used`` and unlock them; the launcher removes them."""
         await settle_all([self._unlock(entry, NodeState.USED, EMPTY) for entry in nodes])
 
-    async def hold(self, entry: AcceptedNode, comment: str, expiration: int | None) -> None:
+    async def hold(self, entry: HeldNode, comment: str, expiration: int | None) -> None:
         """Set a node ``hold`` and unlock it; ``expiration`` in seconds, or None for no limit."""
         fields = {"comment": comment, "hold_job": self._name, "hold_expiration": expiration}
         await self._unlock(entry, NodeState.HOLD, fields)
 
-    async def _unlock(
-        self, entry: AcceptedNode, state: NodeState, fields: Mapping[str, Any]
-    ) -> None:
+    async def _unlock(self, entry: HeldNode, state: NodeState, fields: Mapping[str, Any]) -> None:
         node = entry.node
         while may_move_node(node, state):
             unlocked = move_node(node, state, time.time(), extra={**node.extra, **fields})

@@ -18,11 +18,12 @@ from nodepool_k8s.aio import run_to_completion
 from nodepool_k8s.client.discovery import find_zookeeper, identity
 from nodepool_k8s.client.errors import NodeLost, NoNodes, WaitedTooLong
 from nodepool_k8s.client.node import RemoteNode
-from nodepool_k8s.client.requestor import PRIORITY, AcceptedNode, Requestor
+from nodepool_k8s.client.requestor import PRIORITY, Requestor
 from nodepool_k8s.errors import Conflict, SessionLost, ZooKeeperError, describe
 from nodepool_k8s.model import EMPTY, NodeRequest, RequestState
 from nodepool_k8s.znodes.requests import WITH_PROGRESS
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper_settings import DEFAULT_SESSION_SECONDS, ZooKeeperSettings, ZooKeeperTLS
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class _PendingRequest:
         self._last: Waiting | None = None
         self._request: NodeRequest | None = None
         self._id: str | None = None
-        self._held: list[tuple[AcceptedNode, RemoteNode]] = []
+        self._held: list[tuple[HeldNode, RemoteNode]] = []
 
     @property
     def status(self) -> str:
@@ -204,7 +205,7 @@ class _PendingRequest:
                 "Cannot return nodes; the end of the session releases them: %s", describe(error)
             )
 
-    async def _release(self, entry: AcceptedNode, node: RemoteNode) -> None:
+    async def _release(self, entry: HeldNode, node: RemoteNode) -> None:
         if node.kept is None:
             await self._requestor.give_back([entry])
         else:

@@ -38,8 +38,9 @@ from nodepool_k8s.policy import upkeep
 from nodepool_k8s.policy.lifecycle import move_node
 from nodepool_k8s.znodes.nodes import driver_data_of, with_driver_data
 from nodepool_k8s.znodes.paths import node_path
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import HeldNode, Store
+from nodepool_k8s.zookeeper.store import Store
 
 log = logging.getLogger(__name__)
 

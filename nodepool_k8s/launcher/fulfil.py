@@ -21,8 +21,9 @@ from nodepool_k8s.model import NodeRequest, NodeState, RequestState
 from nodepool_k8s.policy import allocation
 from nodepool_k8s.policy.lifecycle import move_request
 from nodepool_k8s.znodes.requests import is_own_spare
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import Claim, HeldNode
+from nodepool_k8s.zookeeper.store import Claim
 
 log = logging.getLogger(__name__)
 

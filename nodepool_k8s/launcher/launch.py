@@ -28,7 +28,7 @@ from nodepool_k8s.launcher.launch_slots import CreateSlots
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest, NodeState
 from nodepool_k8s.znodes.nodes import with_driver_data
-from nodepool_k8s.zookeeper.store import HeldNode
+from nodepool_k8s.zookeeper.held_node import HeldNode
 
 log = logging.getLogger(__name__)
 

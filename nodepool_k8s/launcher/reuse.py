@@ -10,7 +10,8 @@ from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import NodeRequest
 from nodepool_k8s.znodes.nodes import with_driver_data
-from nodepool_k8s.zookeeper.store import HeldNode, NodeTaken
+from nodepool_k8s.zookeeper.held_node import HeldNode
+from nodepool_k8s.zookeeper.store import NodeTaken
 
 log = logging.getLogger(__name__)
 

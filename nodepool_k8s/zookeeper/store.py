@@ -29,7 +29,6 @@ from nodepool_k8s.errors import (
     Vanished,
 )
 from nodepool_k8s.model import Component, Node, NodeRequest, NodeState
-from nodepool_k8s.policy.lifecycle import move_node
 from nodepool_k8s.znodes import paths
 from nodepool_k8s.znodes.components import encode_component
 from nodepool_k8s.znodes.nodes import encode_node, parse_node
@@ -43,6 +42,7 @@ from nodepool_k8s.znodes.paths import (
 from nodepool_k8s.znodes.requests import encode_request, parse_request
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.ledger import LedgerChange, Ledgers, released, released_for_tenant
 from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.operations import Check, Create, Delete, Operation, SetData
@@ -66,25 +66,6 @@ class NodeTaken(Conflict):
     def __init__(self, node_id: str) -> None:
         super().__init__(f"node {node_id} cannot be had any more")
         self.node_id = node_id
-
-
-@dataclass(frozen=True, slots=True)
-class HeldNode:
-    """A node with every key of its record, and the child of its lock that is ours."""
-
-    node: Node
-    lock: str
-
-    def evolve(self, **changes: object) -> HeldNode:
-        """The same, with fields of the node changed."""
-        return dataclasses.replace(
-            self,
-            node=dataclasses.replace(self.node, **changes),  # type: ignore[arg-type]
-        )
-
-    def move_to(self, state: NodeState, now: float, **changes: object) -> HeldNode:
-        """The same, with the node in its next state. Raises IllegalMove."""
-        return dataclasses.replace(self, node=move_node(self.node, state, now, **changes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from demonstration import figures
 from demonstration.errors import DemoError
 from demonstration.node_api import NodeApi
 from demonstration.screen import Screen
-from nodepool_k8s.client import AcceptedNode, Requestor
+from nodepool_k8s.client import HeldNode, Requestor
 from nodepool_k8s.config import Settings
 from nodepool_k8s.config.settings import Pool
 from nodepool_k8s.errors import Vanished
@@ -64,7 +64,7 @@ class Scene:
 class Taken:
     """A node that the demo has accepted, with how long it took."""
 
-    accepted: AcceptedNode
+    accepted: HeldNode
     seconds: float
 
     @property

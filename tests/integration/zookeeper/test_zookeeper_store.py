@@ -17,10 +17,11 @@ from nodepool_k8s.znodes.encoding import DRIVER_KEY
 from nodepool_k8s.znodes.paths import ledger_path
 from nodepool_k8s.znodes.requests import parse_request
 from nodepool_k8s.zookeeper import locks
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.ledger import AtQuota, LedgerChange
 from nodepool_k8s.zookeeper.mirror import Kind
 from nodepool_k8s.zookeeper.operations import Delete, SetData
-from nodepool_k8s.zookeeper.store import Claim, HeldNode
+from nodepool_k8s.zookeeper.store import Claim
 from tests.integration.zookeeper.conftest import Actor, NewActor
 from tests.integration.zookeeper.test_zookeeper_client import credentials, end_session
 from tests.support.waiting import eventually

@@ -23,7 +23,8 @@ from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots
 from nodepool_k8s.model import LabelType, Node, NodeRequest, NodeState, RequestState
 from nodepool_k8s.znodes.nodes import driver_data_of
-from nodepool_k8s.zookeeper.store import HeldNode, Store
+from nodepool_k8s.zookeeper.held_node import HeldNode
+from nodepool_k8s.zookeeper.store import Store
 from tests.fakes.driver import FakeBackend, FakeDelays, FakeDriver
 from tests.support import virtualtime
 

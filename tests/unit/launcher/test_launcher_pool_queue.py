@@ -28,9 +28,10 @@ from nodepool_k8s.model import (
     Resources,
 )
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.ledger import LedgerChange
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import Claim, HeldNode, NodeTaken, Store
+from nodepool_k8s.zookeeper.store import Claim, NodeTaken, Store
 
 ME = "me"
 LEDGER = "/nodepool-k8s/ledger/local/main"

@@ -1,4 +1,4 @@
-"""``nodepool-k8s run`` and the client on a real kubelet: every stream, every way to end."""
+"""``nodepool-k8s run`` and the client on a real kubelet: streams, files and all endings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 PATIENCE_S = 90
 ROOT = Path(__file__).parents[2]
 
-# The peak of this very program: what the kernel says of children counts who forked them.
+# Records the peak of this program alone: the kernel's figure for children includes forks.
 _PROGRAM = """
 import atexit, os, pathlib
 from nodepool_k8s import cli
@@ -40,18 +40,18 @@ cli.main()
 
 @dataclass
 class Run:
-    """A ``run`` that was started."""
+    """A running ``nodepool-k8s run``."""
 
     process: subprocess.Popen[bytes]
     peak_file: Path
 
     async def end(self, stdin: bytes | None = b"") -> tuple[int, bytes, bytes]:
-        """Its status and what it wrote."""
+        """Wait for its end; its status, standard output and standard error."""
         out, err = await asyncio.to_thread(self.process.communicate, stdin, PATIENCE_S)
         return self.process.returncode, out, err
 
     async def says(self, text: str) -> None:
-        """Wait until it says that on standard error."""
+        """Wait until it has written the text to standard error."""
         assert self.process.stderr is not None
         descriptor = self.process.stderr.fileno()
         os.set_blocking(descriptor, False)
@@ -74,7 +74,7 @@ class Run:
 
 @dataclass
 class Runner:
-    """Starts runs against a site, and leaves none behind."""
+    """Starts runs against a site, and ends them."""
 
     site: Site
     folder: Path
@@ -131,7 +131,7 @@ async def runner(
 
 
 async def nothing_left(zuul: Zuul) -> None:
-    """No request, no lock, and no node but those that are being deleted."""
+    """Wait until no request and no node is left, except nodes that are being deleted."""
 
     async def check() -> bool:
         assert not await zuul.children("/nodepool/requests")
@@ -141,7 +141,7 @@ async def nothing_left(zuul: Zuul) -> None:
     await eventually(check, "no request and no node")
 
 
-async def test_a_run_is_as_if_the_command_were_here(runner: Runner, zuul: Zuul) -> None:
+async def test_run_has_streams_and_status_of_the_command(runner: Runner, zuul: Zuul) -> None:
     script = "cat; echo $A >&2; exit 3"
     found = await asyncio.gather(
         runner("pod", "--env", "A=b c", "--", "sh", "-c", script, stdin=b"\0\xffin\n"),
@@ -151,12 +151,12 @@ async def test_a_run_is_as_if_the_command_were_here(runner: Runner, zuul: Zuul) 
         runner("namespace", "-q", "--", "true"),
         runner("unknown", "-q", "--", "true"),
     )
-    whole, killed, missing, late, namespace, unknown = found
-    assert whole[:2] == (3, b"\0\xffin\n")
-    *told, said = whole[2].decode().splitlines()
-    assert said == "b c"
-    assert told[-1].endswith(": fulfilled")
-    assert any("launching in local/" in line for line in told), told
+    complete, killed, missing, late, namespace, unknown = found
+    assert complete[:2] == (3, b"\0\xffin\n")
+    *progress, last = complete[2].decode().splitlines()
+    assert last == "b c"
+    assert progress[-1].endswith(": fulfilled")
+    assert any("launching in local/" in line for line in progress), progress
     assert killed == (137, b"", b"")
     assert (missing[0], b"not found" in missing[2]) == (127, True)
     assert late == (124, b"", b"nodepool-k8s: sleep did not end within 1 s\n")
@@ -165,7 +165,7 @@ async def test_a_run_is_as_if_the_command_were_here(runner: Runner, zuul: Zuul) 
     await nothing_left(zuul)
 
 
-async def test_directories_go_there_and_come_back(runner: Runner, tmp_path: Path) -> None:
+async def test_directories_are_uploaded_and_downloaded(runner: Runner, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "deep" / "er").mkdir(parents=True)
     (source / "deep" / "er" / "data").write_bytes(random.randbytes(300_000))
@@ -189,7 +189,7 @@ async def test_directories_go_there_and_come_back(runner: Runner, tmp_path: Path
     assert bare[0] == 0
 
 
-async def test_an_image_without_tar_is_told(runner: Runner, tmp_path: Path) -> None:
+async def test_an_image_without_tar_is_reported(runner: Runner, tmp_path: Path) -> None:
     async with connect(runner.site.hosts) as session, session.node("pod") as node:
         await node.run(["sh", "-c", "mkdir /b; cp /bin/busybox /b/sh; mv /bin /gone"])
         with pytest.raises(TransferFailed, match=r"the image has no (tar|sh), which is required"):
@@ -199,7 +199,7 @@ async def test_an_image_without_tar_is_told(runner: Runner, tmp_path: Path) -> N
 SIZE = 100 * 2**20
 
 
-async def test_a_hundred_megabytes_go_there_and_back(runner: Runner, tmp_path: Path) -> None:
+async def test_a_hundred_megabytes_pass_through_a_command(runner: Runner, tmp_path: Path) -> None:
     data = random.randbytes(2**20)
     digest = hashlib.md5()
     with (tmp_path / "big").open("wb") as file:
@@ -215,11 +215,11 @@ async def test_a_hundred_megabytes_go_there_and_back(runner: Runner, tmp_path: P
     assert (status, err) == (0, b"")
     assert (tmp_path / "back").stat().st_size == SIZE
     assert hashlib.md5((tmp_path / "back").read_bytes()).digest() == digest.digest()
-    # What it streams passes through: a twelfth of it would show.
+    # Data is streamed, not kept: 8 MiB of it would fail this.
     assert big.peak_kib() - small.peak_kib() < 8 * 1024
 
 
-async def test_ctrl_c_gives_back_in_every_phase(runner: Runner, zuul: Zuul) -> None:
+async def test_ctrl_c_returns_the_node_in_every_phase(runner: Runner, zuul: Zuul) -> None:
     running = runner.start("one", "--", "sh", "-c", "echo on >&2; sleep 600")
     await running.says("\non\n")
     launching = runner.start("never", "--", "true")
@@ -251,9 +251,9 @@ async def test_what_a_killed_run_leaves_is_reclaimed(runner: Runner, zuul: Zuul)
     await nothing_left(zuul)
 
 
-async def test_a_failed_runs_node_is_kept_where_that_is_asked(runner: Runner, zuul: Zuul) -> None:
+async def test_keep_on_failure_holds_the_node(runner: Runner, zuul: Zuul) -> None:
     keep = "--keep-on-failure", "--keep-for", "1h"
-    (bad, _, told), (good, *_) = await asyncio.gather(
+    (bad, _, err), (good, *_) = await asyncio.gather(
         runner("pod", "-q", *keep, "--", "false"), runner("pod", "-q", *keep, "--", "true")
     )
     assert (bad, good) == (1, 0)
@@ -265,20 +265,20 @@ async def test_a_failed_runs_node_is_kept_where_that_is_asked(runner: Runner, zu
 
     node = await eventually(one_held)
     assert (node["hold_expiration"], node["comment"]) == (3600, "run false")
-    assert f"node {node['id']} is kept for 3600 s" in told.decode()
+    assert f"node {node['id']} is kept for 3600 s" in err.decode()
 
 
 async def test_the_client_runs_commands_on_several_nodes_at_once(runner: Runner) -> None:
     async with connect(runner.site.hosts) as session, session.nodes("pod", "pod") as (one, two):
         assert one.id != two.id
-        heard: list[bytes] = []
+        received: list[bytes] = []
         results = await asyncio.gather(
             one.run(["sh", "-c", "echo $X; pwd"], env={"X": "1"}, cwd="/tmp", check=True),
             two.run(["cat"], stdin="text"),
-            two.run(["echo", "heard"], stdout=heard.append),
+            two.run(["echo", "received"], stdout=received.append),
         )
         assert [result.stdout for result in results] == [b"1\n/tmp\n", b"text", b""]
-        assert b"".join(heard) == b"heard\n"
+        assert b"".join(received) == b"received\n"
         with pytest.raises(CommandFailed, match="ended with status 2: why") as caught:
             await one.run(["sh", "-c", "echo why >&2; exit 2"], check=True)
         assert caught.value.status == 2
@@ -291,7 +291,7 @@ def examples() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-async def test_the_pages_examples_run(runner: Runner, tmp_path: Path) -> None:
+async def test_the_documented_examples_run(runner: Runner, tmp_path: Path) -> None:
     assert len(examples()) >= 4
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "Makefile").write_text("all:\n")

@@ -10,7 +10,7 @@ from nodepool_k8s import aio
 
 
 class Work:
-    """A coroutine that waits until it is told to end."""
+    """A coroutine that waits until the test ends it."""
 
     def __init__(self) -> None:
         self.ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -33,7 +33,7 @@ async def failed(error: Exception) -> int:
 
 
 async def settle() -> None:
-    """Let every task run that can."""
+    """Let all runnable tasks run."""
     for _ in range(5):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""Log records: what they are about, how they are written, and what is never in them."""
+"""Log records: their context, their formats, and the redaction of secrets."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ log = logging.getLogger("nodepool_k8s.test")
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """The process's logging is as it was, at the end."""
+    """Restores the process's logging at the end."""
     root, kazoo = logging.getLogger(), logging.getLogger("kazoo")
     before = logging.getLogRecordFactory(), list(root.handlers), root.level, kazoo.level
     yield
@@ -51,7 +51,7 @@ async def about_more() -> None:
     log.info("is %s", "ready")
 
 
-def test_a_line_begins_with_what_its_task_is_about(written: io.StringIO) -> None:
+def test_a_line_begins_with_its_tasks_context(written: io.StringIO) -> None:
     asyncio.run(about_a_node())
     log.info("is about nothing")
     about, nothing = written.getvalue().splitlines()
@@ -62,7 +62,7 @@ def test_a_line_begins_with_what_its_task_is_about(written: io.StringIO) -> None
     assert nothing.endswith("INFO nodepool_k8s.test: is about nothing")
 
 
-def test_a_format_may_name_what_a_line_is_about(written: io.StringIO) -> None:
+def test_a_format_may_use_the_context(written: io.StringIO) -> None:
     formatter = logging.Formatter("%(event_id)s|%(request)s|%(node)s|%(label)s|%(subject)s")
     logging.getLogger().handlers[0].setFormatter(formatter)
     asyncio.run(about_a_node())
@@ -74,7 +74,7 @@ def test_a_format_may_name_what_a_line_is_about(written: io.StringIO) -> None:
     ]
 
 
-def test_the_prefix_stays_single_when_a_queue_passes_records_on(written: io.StringIO) -> None:
+def test_a_queue_handler_does_not_repeat_the_prefix(written: io.StringIO) -> None:
     target = logging.getLogger().handlers[0]
     passing: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     logging.getLogger().handlers[:] = [logging.handlers.QueueHandler(passing)]
@@ -96,7 +96,7 @@ def test_each_line_of_a_traceback_begins_like_the_first(written: io.StringIO) ->
     assert lines[-1].endswith("   two")
 
 
-def test_a_json_object_a_line() -> None:
+def test_the_json_formatter_writes_one_object_per_line() -> None:
     stream = io.StringIO()
     logs.configure(logging.INFO, stream, "json")
     asyncio.run(about_a_node())
@@ -121,7 +121,7 @@ def test_a_json_object_a_line() -> None:
     assert failed["exception"].endswith("ValueError: one\ntwo \u2028")
 
 
-def test_json_of_a_record_that_somebody_else_made() -> None:
+def test_json_of_a_standard_record() -> None:
     record = logging.LogRecord("other", logging.INFO, "", 0, "says %s", ("this",), None)
     shown = json.loads(logs.JsonFormatter().format(record))
     assert (shown["message"], shown["logger"]) == ("says this", "other")
@@ -132,7 +132,7 @@ def test_json_of_a_record_that_somebody_else_made() -> None:
     "secret",
     [
         TOKEN,
-        TOKEN[:40],  # As repr cuts it off.
+        TOKEN[:40],  # Truncated, as by reprlib.
         "ZXlKaGJHY2lPaUpTVXpJMU5pSjkuZXlKemRXSWlPaUo2ZFhWc0xYZHZjbXRsY2lKOS5j",
         KEY,
         KEY.replace("\n", "\\n"),
@@ -157,7 +157,7 @@ def test_no_secret_is_written(style: str, secret: str) -> None:
         assert piece not in text
 
 
-def test_words_are_no_secrets(written: io.StringIO) -> None:
+def test_ordinary_words_are_not_redacted(written: io.StringIO) -> None:
     for text in ("401 Unauthorized: Bearer authentication failed", "eyJ is how a token begins"):
         log.info(text)
     assert "redacted" not in written.getvalue()
@@ -175,12 +175,12 @@ def test_kazoos_packets_are_shown_without_data(written: io.StringIO) -> None:
     assert "Received response(xid=3): (<6 bytes>, ZnodeStat(czxid=0" in text
 
 
-def test_kazoo_is_quiet_unless_asked_for(written: io.StringIO) -> None:
+def test_kazoo_is_quiet_by_default(written: io.StringIO) -> None:
     logging.getLogger("kazoo.client").info("reconnects")
     assert not written.getvalue()
 
 
-def test_debug_of_one_module_alone() -> None:
+def test_debug_of_a_single_module() -> None:
     stream = io.StringIO()
     logs.configure(logging.INFO, stream)
     logs.enable_debug(["nodepool_k8s.test.one"])
@@ -193,7 +193,7 @@ def test_debug_of_one_module_alone() -> None:
     assert "unsaid" not in stream.getvalue()
 
 
-def test_standard_error_is_where_it_goes() -> None:
+def test_logs_go_to_standard_error() -> None:
     logs.configure(logging.INFO)
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)

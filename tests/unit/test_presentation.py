@@ -1,4 +1,4 @@
-"""What people are shown of a record: Nodepool's keys, ages, and no secret."""
+"""Rows of records: Nodepool's keys, ages, and no secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def node(**fields: Any) -> Node:
     return Node(id="0000000001", state=NodeState.READY, **fields)
 
 
-def test_a_node_has_every_key_of_nodepools_listing_even_if_its_record_has_none() -> None:
+def test_a_nodes_row_has_every_key_of_nodepools_listing() -> None:
     row = presentation.node_row(node(), False, NOW)
     assert row.keys() >= NODEPOOLS_NODE_KEYS
     assert row["age"] == ""
@@ -37,7 +37,7 @@ def test_a_node_has_every_key_of_nodepools_listing_even_if_its_record_has_none()
     assert json.loads(json.dumps(row)) == row
 
 
-def test_a_nodes_row_tells_what_its_record_tells() -> None:
+def test_a_nodes_row_has_the_values_of_its_record() -> None:
     extra = {"public_ipv6": "::1", "az": "here", "connection_port": 22, "hold_expiration": 60}
     row = presentation.node_row(
         node(
@@ -71,14 +71,14 @@ def test_a_nodes_row_tells_what_its_record_tells() -> None:
         (True, "redacted"),
     ],
 )
-def test_a_port_that_is_no_number_is_not_shown(port: object, shown: object) -> None:
+def test_a_port_that_is_not_a_number_is_redacted(port: object, shown: object) -> None:
     assert (
         presentation.node_row(node(extra={"connection_port": port}), False, NOW)["connection_port"]
         == shown
     )
 
 
-def test_a_request_has_every_key_of_nodepools_listing_and_why_it_was_refused() -> None:
+def test_a_requests_row_has_nodepools_keys_and_reasons() -> None:
     request = NodeRequest(
         id="200-0000000001",
         state=RequestState.FAILED,
@@ -93,7 +93,7 @@ def test_a_request_has_every_key_of_nodepools_listing_and_why_it_was_refused() -
     assert row["reasons"] == ["too large"]
 
 
-def test_labels_are_those_that_pools_serve_with_their_nodes() -> None:
+def test_label_rows_show_pools_and_nodes() -> None:
     components = [
         Component("a", "one", frozenset(["pod", "both"]), paused=True),
         Component("b", "two", frozenset(["both"])),
@@ -111,7 +111,7 @@ def test_labels_are_those_that_pools_serve_with_their_nodes() -> None:
     assert (pod["label"], pod["paused"], pod["min_ready"], pod["nodes"]) == ("pod", True, 3, {})
 
 
-def test_an_age_never_runs_backwards() -> None:
+def test_an_age_is_never_negative() -> None:
     assert presentation.age(NOW + 5, NOW) == "00:00:00:00"
     assert presentation.age(None, NOW) == ""
 
@@ -119,7 +119,7 @@ def test_an_age_never_runs_backwards() -> None:
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
 
 
-def test_a_secret_in_a_nodes_own_fields_is_not_shown() -> None:
+def test_secrets_in_a_nodes_fields_are_redacted() -> None:
     extra = {"comment": TOKEN, "user_data": {"password": "s3cret"}}
     data = {DRIVER_KEY: {"reason": f"403 {TOKEN}"}, "token": "s3cret"}
     shown = json.dumps(presentation.node_row(node(extra=extra, driver_data=data), False, NOW))
@@ -127,7 +127,7 @@ def test_a_secret_in_a_nodes_own_fields_is_not_shown() -> None:
     assert "s3cret" not in shown
 
 
-def test_who_uses_a_node_is_told_in_a_line() -> None:
+def test_the_use_of_a_node_is_one_line() -> None:
     used = Node(
         id="0000000001",
         state=NodeState.IN_USE,

@@ -1,4 +1,4 @@
-"""The client's promises that need no real pod: whatever ends its block, nothing is left behind."""
+"""The client without real pods: however its block ends, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.integration
 
 
 class CancelledAt:
-    """Awaits a coroutine, and cancels its task where it waits for the ``number``th time."""
+    """Awaits a coroutine, and cancels its task when it waits for the ``number``th time."""
 
     def __init__(self, work: Coroutine[Any, Any, Any], number: int) -> None:
         self._work = work
@@ -65,7 +65,7 @@ class CancelledAt:
 
 
 async def nothing_left(zuul: Zuul) -> None:
-    """No request, no lock of ours, and no node that somebody holds or may still take."""
+    """Wait until no request, no lock and no allocated node is left."""
 
     async def check() -> bool:
         assert not await zuul.children(REQUESTS)
@@ -100,7 +100,7 @@ async def test_a_client_that_is_cancelled_anywhere_leaves_nothing(
             try:
                 ended = await asyncio.create_task(run())
             except asyncio.CancelledError:
-                # The connection lives on: its end is not what frees them.
+                # The connection stays open, so its end does not release them.
                 await nothing_left(zuul)
             else:
                 assert ended == "pod namespace"
@@ -132,7 +132,7 @@ async def test_cancelling_a_connection_leaves_no_session(make_site: SiteMaker, z
             assert number > 3
             break
         else:
-            raise AssertionError("there was no node to be had")
+            raise AssertionError("no node was expected")
 
         async def gone() -> bool:
             return not await zuul.children(REQUESTS)
@@ -141,26 +141,26 @@ async def test_cancelling_a_connection_leaves_no_session(make_site: SiteMaker, z
     await eventually(lambda: threading.active_count() <= threads + 8, "kazoo's threads have ended")
 
 
-async def test_who_waits_is_told_and_may_give_up(
+async def test_waiting_reports_progress_and_times_out(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(manual_label(), pool={"max-servers": 1}))
-    heard: list[Waiting] = []
+    received: list[Waiting] = []
     async with connect(make_site.hosts) as session:
         holder = asyncio.create_task(_hold(session.node("pod")))
         (first,) = await eventually(lambda: zuul.children(REQUESTS))
         await zuul.building(first)
         with pytest.raises(WaitedTooLong, match=r"no node within 2 s: queued in local/"):
-            async with session.node("pod", timeout=2, waiting=heard.append):
+            async with session.node("pod", timeout=2, waiting=received.append):
                 raise AssertionError("there is no room for it")
         holder.cancel()
         await asyncio.wait({holder})
-    assert any(waiting.position == 1 and "quota" in waiting.text for waiting in heard), heard
+    assert any(waiting.position == 1 and "quota" in waiting.text for waiting in received), received
     await nothing_left(zuul)
 
 
 async def _on_terminal(site: Site, *arguments: str) -> str:
-    """What it says on standard error, where that is a terminal."""
+    """What the program writes to standard error if that is a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
     process = await asyncio.create_subprocess_exec(
@@ -168,7 +168,7 @@ async def _on_terminal(site: Site, *arguments: str) -> str:
     )
     os.close(slave)
     shown = b""
-    with contextlib.suppress(OSError):  # How a terminal says that nobody has it open any more.
+    with contextlib.suppress(OSError):  # Raised when the other end is closed.
         while piece := await asyncio.to_thread(os.read, master, 65536):
             shown += piece
     os.close(master)
@@ -188,11 +188,11 @@ async def test_a_request_that_fails_says_why(
     async with connect(make_site.hosts) as session:
         with pytest.raises(RequestFailed, match="no pool has label unknown"):
             async with session.node("unknown"):
-                raise AssertionError("nobody has it")
+                raise AssertionError("no pool has the label")
     await nothing_left(zuul)
 
 
-async def test_a_session_that_ends_takes_the_node_with_it(
+async def test_the_end_of_the_session_loses_the_node(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label()))
@@ -202,14 +202,14 @@ async def test_a_session_that_ends_takes_the_node_with_it(
             await node.run(["true"])
 
 
-async def test_a_chroot_that_is_not_there_is_told(make_site: SiteMaker) -> None:
+async def test_a_missing_chroot_is_reported(make_site: SiteMaker) -> None:
     async with connect(f"{make_site.hosts}-not") as session:
         with pytest.raises(NoZooKeeper, match="does not exist in ZooKeeper; is the chroot"):
             async with session.node("pod"):
                 raise AssertionError("there is nothing")
 
 
-async def test_the_blocking_face_is_the_same(
+async def test_the_blocking_client_works_the_same(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     await launchers.start(make_site(pod_label(), pod_label("other")))
@@ -224,7 +224,7 @@ async def test_the_blocking_face_is_the_same(
     await nothing_left(zuul)
 
 
-async def test_run_speaks_tls_and_says_why_there_is_no_node(
+async def test_run_uses_tls_and_says_why_there_is_no_node(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, local_cluster: LocalCluster
 ) -> None:
     site = make_site(pod_label())
@@ -232,10 +232,10 @@ async def test_run_speaks_tls_and_says_why_there_is_no_node(
     ca, cert, key = map(str, local_cluster.zookeeper_tls_files)
     where = ["--zookeeper", f"{local_cluster.zookeeper_tls}{make_site.chroot}"]
     files = ["--zookeeper-tls-ca", ca, "--zookeeper-tls-cert", cert, "--zookeeper-tls-key", key]
-    told = await refused(site, "run", *where, *files, "unknown", "--", "true", status=69)
-    assert "no pool has label unknown" in told
+    output = await refused(site, "run", *where, *files, "unknown", "--", "true", status=69)
+    assert "no pool has label unknown" in output
     shown = await _on_terminal(site, "run", "-c", str(site.path), "unknown", "--", "true")
-    # In place: each text wipes out the one before, and what is left is why it failed.
+    # In place: each text replaces the one before, and the last is the error.
     assert shown.startswith("\r\x1b[2Krequesting unknown\r\x1b[2K"), shown
     assert shown.rpartition("\x1b[2K")[2].startswith("nodepool-k8s: request 2"), shown
     await nothing_left(zuul)

@@ -1,4 +1,4 @@
-"""The commands an operator of Nodepool knows, and what they promise."""
+"""The commands that operators know from Nodepool, and what they promise."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ PROVIDER = "local"
 
 
 async def put_node(zuul: Zuul, state: str = "ready", **keys: Any) -> str:
-    """A node's record, as a launcher of Nodepool's would have written it; its id."""
+    """Write a node's record as Nodepool's launcher does; return its id."""
     record = {
         "state": state,
         "state_time": time.time(),
@@ -49,7 +49,7 @@ async def put_node(zuul: Zuul, state: str = "ready", **keys: Any) -> str:
 
 
 async def tree(zuul: Zuul) -> dict[str, bytes]:
-    """All that there is in ZooKeeper, by path."""
+    """The data of all znodes, by path."""
 
     def read(path: str, found: dict[str, bytes]) -> dict[str, bytes]:
         found[path] = zuul.kazoo.get(path)[0]
@@ -63,11 +63,11 @@ async def tree(zuul: Zuul) -> dict[str, bytes]:
 # --- listings ------------------------------------------------------------------------------
 
 
-async def test_list_gives_a_script_a_whole_line_a_node(make_site: SiteMaker, zuul: Zuul) -> None:
+async def test_list_prints_one_line_per_node_for_scripts(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     long = "a-namespace-with-a-long-name-" * 5
     ids = [await put_node(zuul, external_id=f"{long}{number}") for number in range(3)]
-    heading, *lines = (await run(site, "list")).splitlines()  # It is told of 40 columns.
+    heading, *lines = (await run(site, "list")).splitlines()  # COLUMNS is 40.
     assert heading.split()[:4] == ["ID", "Provider", "Pool", "Label"]
     assert [line.split()[0] for line in lines] == ids
     for number, line in enumerate(lines):
@@ -77,7 +77,7 @@ async def test_list_gives_a_script_a_whole_line_a_node(make_site: SiteMaker, zuu
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 @pytest.mark.parametrize("options", [(), ("--detail",)])
-async def test_a_listing_fits_the_terminal_and_cuts_nothing(
+async def test_a_listing_fits_the_terminal_without_truncation(
     make_site: SiteMaker, zuul: Zuul, width: int, options: tuple[str, ...]
 ) -> None:
     site = make_site(pod_label())
@@ -87,7 +87,7 @@ async def test_a_listing_fits_the_terminal_and_cuts_nothing(
     assert (lines[0] == node_id) is (width < (200 if options else 80))
     assert all(len(line) <= width for line in lines), lines
     assert any(line.strip().startswith(node_id) for line in lines)
-    if lines[0] == node_id:  # A block a node; what is too long goes on in the next line.
+    if lines[0] == node_id:  # One block per node; long values are wrapped.
         together = "".join(line.strip() for line in lines)
         assert "main-0000000000" in together
         assert (comment in together) is bool(options)
@@ -100,10 +100,10 @@ async def test_list_detail_shows_the_reason_of_a_hold(make_site: SiteMaker, zuul
     held = {"hold_job": "acme p job ref", "comment": "look at it", "hold_expiration": 3600}
     used = {"user_data": {"zuul_system": "zuul-1"}, "interface_ip": "the-pod", "username": "root"}
     await put_node(zuul, "hold", tenant_name="acme", **held, **used)
-    told = await run(site, "list", "--detail")
-    for what in ("acme p job ref", "look at it", "3600", "zuul_system: zuul-1", "the-pod", "acme"):
-        assert what in told
-        assert what not in await run(site, "list")
+    output = await run(site, "list", "--detail")
+    for text in ("acme p job ref", "look at it", "3600", "zuul_system: zuul-1", "the-pod", "acme"):
+        assert text in output
+        assert text not in await run(site, "list")
 
 
 async def test_no_listing_shows_tokens_or_terminal_escapes(
@@ -113,10 +113,10 @@ async def test_no_listing_shows_tokens_or_terminal_escapes(
     await put_node(zuul, comment=f"\x1b[2J{TOKEN}\nsecond line", driver_data={"password": "s3cret"})
     await zuul.submit("pod", requestor_data={"deep": [{"token": TOKEN}]})
     for command in (["list"], ["list", "--detail"], ["list", "--json"], ["info", PROVIDER]):
-        told = await run(site, *command)
-        assert TOKEN.rpartition(".")[2] not in told
-        assert "s3cret" not in told
-        assert "\x1b" not in told
+        output = await run(site, *command)
+        assert TOKEN.rpartition(".")[2] not in output
+        assert "s3cret" not in output
+        assert "\x1b" not in output
     assert len((await run(site, "list", "--detail")).splitlines()) == 2
     assert TOKEN not in await run(site, "request-list", "--json")
     shown = await on_terminal(site, "list", "--detail", width=80)
@@ -207,7 +207,7 @@ async def test_an_unreadable_record_is_named_among_the_others(
     assert len(found.err.splitlines()) == 1
 
 
-async def test_info_tells_all_there_is_of_a_provider(
+async def test_info_shows_pools_quota_and_nodes_of_a_provider(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers
 ) -> None:
     site = make_site(pod_label(cpu=0.5, memory=64), pool={"max-servers": 3, "max-cores": 2})
@@ -224,9 +224,9 @@ async def test_info_tells_all_there_is_of_a_provider(
         "cores": (make_site.pool, 0.5, 2),
         "ram": (make_site.pool, 64, None),
     }
-    told = await run(site, "info", PROVIDER)
-    assert node_id in told
-    assert other not in told
+    output = await run(site, "info", PROVIDER)
+    assert node_id in output
+    assert other not in output
     assert "Pools: none" in await run(site, "info", "other")
     assert "has provider nonesuch" in await refused(site, "info", "nonesuch")
     await zuul.delete(f"{NODES}/{other}")
@@ -235,9 +235,7 @@ async def test_info_tells_all_there_is_of_a_provider(
 # --- hold ----------------------------------------------------------------------------------
 
 
-async def test_hold_keeps_a_node_with_what_for_and_how_long(
-    make_site: SiteMaker, zuul: Zuul
-) -> None:
+async def test_hold_records_reason_and_duration(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     node_id = await put_node(zuul, hostname="kept-key", unknown={"kept": 1})
     before = await zuul.node(node_id)
@@ -250,14 +248,14 @@ async def test_hold_keeps_a_node_with_what_for_and_how_long(
     assert held["state_time"] > before["state_time"]
     assert (held["connection_port"], held["unknown"]) == (before["connection_port"], {"kept": 1})
     assert not await zuul.held_locks()
-    # Again without a time: for ever, and the comment stays.
+    # Again without a duration: no limit, and the comment stays.
     await run(site, "hold", node_id)
     held = await zuul.node(node_id)
     assert held is not None
     assert (held["hold_expiration"], held["comment"]) == (None, "look at it")
 
 
-async def test_a_held_node_stays_and_a_hold_that_is_over_ends(
+async def test_a_held_node_stays_until_its_hold_expires(
     make_site: SiteMaker, zuul: Zuul, launchers: Launchers
 ) -> None:
     site = make_site(pod_label())
@@ -272,7 +270,7 @@ async def test_a_held_node_stays_and_a_hold_that_is_over_ends(
 
 
 async def eventually_held(site: Site, node_id: str, *options: str) -> None:
-    """Hold a node as soon as nobody has it."""
+    """Hold a node as soon as it is unlocked."""
 
     async def hold() -> bool:
         return (await done(site, "hold", *options, node_id)).status == 0
@@ -280,7 +278,7 @@ async def eventually_held(site: Site, node_id: str, *options: str) -> None:
     await eventually(hold, f"{node_id} held")
 
 
-async def test_hold_refuses_a_node_in_use_and_says_by_whom(
+async def test_hold_refuses_a_node_in_use_and_names_its_user(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())
@@ -288,14 +286,14 @@ async def test_hold_refuses_a_node_in_use_and_says_by_whom(
     node_id = await put_node(zuul, "in-use", **use)
     lock = await zuul.lock(f"{NODES}/{node_id}/lock")
     before = await tree(zuul)
-    told = await refused(site, "hold", node_id)
-    for what in (node_id, "in-use", "zuul-1", "acme", "200-0000000007"):
-        assert what in told
+    output = await refused(site, "hold", node_id)
+    for text in (node_id, "in-use", "zuul-1", "acme", "200-0000000007"):
+        assert text in output
     assert await tree(zuul) == before
     await zuul.unlock(lock)
 
 
-async def test_hold_refuses_what_is_not_there_to_be_held(make_site: SiteMaker, zuul: Zuul) -> None:
+async def test_hold_refuses_missing_and_unholdable_nodes(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     request_id = await zuul.submit("pod")
     promised = await put_node(zuul, allocated_to=request_id, requestor="zuul-1")
@@ -325,7 +323,7 @@ async def test_delete_leaves_the_deletion_to_the_launcher(make_site: SiteMaker, 
     assert not (await done(site, "delete", node_id)).err
 
 
-async def test_delete_refuses_what_is_not_there_or_in_use(make_site: SiteMaker, zuul: Zuul) -> None:
+async def test_delete_refuses_missing_and_used_nodes(make_site: SiteMaker, zuul: Zuul) -> None:
     site = make_site(pod_label())
     node_id = await put_node(zuul, "in-use", requestor="zuul-1")
     lock = await zuul.lock(f"{NODES}/{node_id}/lock")
@@ -338,7 +336,7 @@ async def test_delete_refuses_what_is_not_there_or_in_use(make_site: SiteMaker, 
 
 
 async def ready_nodes(zuul: Zuul, launchers: Launchers, site: Site, *labels: str) -> list[str]:
-    """Nodes that a launcher made, which has stopped since: nobody's but theirs who command."""
+    """Unlocked nodes that a launcher created before it stopped."""
     launcher = await launchers.start(site)
     request_id = await zuul.submit(*labels)
     nodes: list[str] = (await zuul.answered(request_id))["nodes"]
@@ -357,7 +355,7 @@ async def test_delete_now_removes_everything_without_a_launcher(
         assert found.status == 0, found
         assert f"node {node_id} is deleted" in found.out
         steps = ("connecting", f"deleting {make_site.namespace(node_id)}", "its record")
-        assert all(step in found.err for step in steps)  # What it is doing, as it does it.
+        assert all(step in found.err for step in steps)  # The steps are reported.
     assert await zuul.states() == {}
     assert not any(any(claimed.values()) for claimed in (await zuul.ledgers()).values())
     assert await admin.namespaces(await zuul.deployment()) == []
@@ -372,9 +370,9 @@ async def test_delete_now_that_is_blocked_says_what_blocks_it(
     metadata = {"name": "stuck", "finalizers": ["nodepool-k8s.test/nobody"]}
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     await admin.call("POST", path, {"metadata": metadata})
-    told = await refused(site, "delete", "--now", "--timeout", "10", node_id)
-    assert namespace in told
-    assert "nodepool-k8s.test/nobody" in told
+    output = await refused(site, "delete", "--now", "--timeout", "10", node_id)
+    assert namespace in output
+    assert "nodepool-k8s.test/nobody" in output
     assert await zuul.states() == {node_id: "deleting"}
     assert not await zuul.held_locks()
     merge = "application/merge-patch+json"
@@ -383,7 +381,7 @@ async def test_delete_now_that_is_blocked_says_what_blocks_it(
     await zuul.gone(node_id)
 
 
-async def test_delete_now_refuses_nodes_whose_cluster_is_not_its_own(
+async def test_delete_now_refuses_nodes_of_unknown_clusters(
     make_site: SiteMaker, zuul: Zuul, tmp_path: Path
 ) -> None:
     site = make_site(pod_label())
@@ -413,7 +411,7 @@ async def test_erase_removes_only_the_lost_providers_records(
     assert list(await zuul.states()) == [other]
     assert await zuul.children(REQUESTS) == [request_id]
     assert await zuul.children(LEDGERS) == []
-    # What is left in the cluster is found by what it says of it.
+    # The printed command finds the objects that are left in the cluster.
     deployment = await zuul.deployment()
     left = {entry["metadata"]["name"] for entry in await admin.namespaces(deployment)}
     assert left == {make_site.namespace(node_id) for node_id in nodes}
@@ -423,9 +421,7 @@ async def test_erase_removes_only_the_lost_providers_records(
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "\n"])
-async def test_erase_does_nothing_without_a_yes(
-    make_site: SiteMaker, zuul: Zuul, answer: str
-) -> None:
+async def test_erase_needs_confirmation(make_site: SiteMaker, zuul: Zuul, answer: str) -> None:
     site = make_site(pod_label())
     await put_node(zuul)
     before = await tree(zuul)
@@ -440,12 +436,12 @@ async def test_erase_refuses_a_served_used_or_unknown_provider(
     node_id = await put_node(zuul, "in-use", requestor="zuul-1")
     lock = await zuul.lock(f"{NODES}/{node_id}/lock")
     before = await tree(zuul)
-    told = await refused(site, "erase", PROVIDER, answer="y\n")
-    assert "locked" in told
-    assert "zuul-1" in told
+    output = await refused(site, "erase", PROVIDER, answer="y\n")
+    assert "locked" in output
+    assert "zuul-1" in output
     for force in ((), ("--force",)):
-        told = await refused(site, "erase", *force, "nonesuch", answer="y\n")
-        assert "no records of provider nonesuch" in told
+        output = await refused(site, "erase", *force, "nonesuch", answer="y\n")
+        assert "no records of provider nonesuch" in output
     assert await tree(zuul) == before
     await zuul.unlock(lock)
     await zuul.register(id="one", provider_name=PROVIDER)
@@ -454,7 +450,7 @@ async def test_erase_refuses_a_served_used_or_unknown_provider(
     assert await tree(zuul) == before
 
 
-async def test_erase_by_force_asks_nothing_and_stops_at_no_lock(
+async def test_erase_with_force_does_not_ask_and_breaks_locks(
     make_site: SiteMaker, zuul: Zuul
 ) -> None:
     site = make_site(pod_label())
@@ -466,8 +462,8 @@ async def test_erase_by_force_asks_nothing_and_stops_at_no_lock(
     await put_node(zuul)
     await zuul.lock(f"{NODES}/{used}/lock")
     await zuul.register(id="one", provider_name=PROVIDER)
-    told = await run(site, "erase", "--force", PROVIDER)
-    assert "erased 2 node records" in told
+    output = await run(site, "erase", "--force", PROVIDER)
+    assert "erased 2 node records" in output
     assert await zuul.children(NODES) == []
     assert await zuul.children(LEDGERS) == []
 
@@ -475,7 +471,7 @@ async def test_erase_by_force_asks_nothing_and_stops_at_no_lock(
 # --- the programs --------------------------------------------------------------------------
 
 
-async def test_options_before_the_command_count_as_nodepools_do(
+async def test_options_before_the_command_work_as_in_nodepool(
     make_site: SiteMaker, zuul: Zuul, tmp_path: Path
 ) -> None:
     site = make_site(pod_label())
@@ -485,10 +481,10 @@ async def test_options_before_the_command_count_as_nodepools_do(
     before = ("-c", str(site.path), "-s", str(secure))
     for entry in ("main", "nodepool"):
         assert node_id in await run(site, "list", entry=entry, before=before)
-        # One after the command is nearer to it.
+        # An option after the command takes precedence.
         elsewhere = ("-c", str(tmp_path / "nonesuch.yaml"))
-        told = await run(site, "list", "-c", str(site.path), entry=entry, before=elsewhere)
-        assert node_id in told
+        output = await run(site, "list", "-c", str(site.path), entry=entry, before=elsewhere)
+        assert node_id in output
         assert "nonesuch.yaml" in await refused(site, "list", entry=entry, before=elsewhere)
     debugged = await done(site, "list", before=(*before, "--debug"))
     assert "DEBUG" in debugged.err or "INFO" in debugged.err
@@ -501,8 +497,8 @@ async def test_config_validate_works_under_nodepools_name(make_site: SiteMaker) 
     assert "valid" in await run(site, "config-validate", entry="nodepool", before=before)
     wrong = make_site(pod_label(memory="much"))
     before = ("-c", str(wrong.path))
-    told = await refused(wrong, "config-validate", entry="nodepool", before=before)
-    assert "labels[0].memory" in told
+    output = await refused(wrong, "config-validate", entry="nodepool", before=before)
+    assert "labels[0].memory" in output
 
 
 async def test_every_shell_completes_the_commands(tmp_path: Path) -> None:
@@ -510,7 +506,7 @@ async def test_every_shell_completes_the_commands(tmp_path: Path) -> None:
         script = await asyncio.to_thread(plain, "completion", shell)
         assert script.status == 0
         assert "_NODEPOOL_K8S_COMPLETE" in script.out
-    # bash itself, with what a Tab does.
+    # Complete in bash itself, as a Tab does.
     (tmp_path / "nodepool-k8s").write_text(
         "#!/bin/sh\nexec " + " ".join(f"'{part}'" for part in commands.program()) + ' "$@"\n'
     )
@@ -535,7 +531,7 @@ async def test_every_shell_completes_the_commands(tmp_path: Path) -> None:
 
 
 def plain(*arguments: str) -> Done:
-    """Run the program as it is, with no configuration named."""
+    """Run the program without naming a configuration."""
     found = subprocess.run(
         [*commands.program(), *arguments],
         stdin=subprocess.DEVNULL,
@@ -604,12 +600,12 @@ COMMANDS = [
 
 
 def unreachable(make_site: SiteMaker) -> Site:
-    """A site whose ZooKeeper is not there."""
+    """A site whose ZooKeeper cannot be reached."""
     servers = [{"host": "127.0.0.1", "port": 1}]
     return make_site(pod_label(), top={"zookeeper-servers": servers})
 
 
-async def test_a_zookeeper_that_does_not_answer_is_one_line(make_site: SiteMaker) -> None:
+async def test_an_unreachable_zookeeper_is_reported_in_one_line(make_site: SiteMaker) -> None:
     site = unreachable(make_site)
     found = await asyncio.gather(*(done(site, *command) for command in COMMANDS))
     for each in found:
@@ -628,7 +624,7 @@ async def test_an_interrupted_command_ends_with_one_line(make_site: SiteMaker) -
 
 
 def handles_interrupts(pid: int) -> bool:
-    """Whether the event loop of a process has taken over SIGINT: SIGTERM has a handler then."""
+    """Whether the event loop of a process handles SIGINT: it then handles SIGTERM, too."""
     status = Path(f"/proc/{pid}/status").read_text()
     (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

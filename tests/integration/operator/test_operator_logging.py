@@ -1,4 +1,4 @@
-"""Logging: the files that sites have, JSON, one module alone, and no secret in any of it."""
+"""Logging: configuration files of sites, JSON, single modules, and no secrets."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 def ini(log: Path) -> str:
-    """As sites have it, since Nodepool's beginnings."""
+    """An INI file as sites have it for Nodepool."""
     return f"""
 [loggers]
 keys=root,nodepool,kazoo
@@ -69,7 +69,7 @@ format=%(asctime)s %(levelname)s %(name)s: %(message)s
 
 
 def dictionary(log: Path, **formatter: Any) -> dict[str, Any]:
-    """The same in the other form, with the formatter that Nodepool writes into it."""
+    """The same in the other form, with Nodepool's own formatter."""
     nodepool = {
         "class": "nodepool.logconfig.MultiLineFormatter",
         "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -88,7 +88,7 @@ def dictionary(log: Path, **formatter: Any) -> dict[str, Any]:
 
 
 def written(name: str, log: Path) -> str:
-    """The file of that name, by its ending."""
+    """The file's content, in the form of its ending."""
     if name.endswith(".conf"):
         return ini(log)
     return yaml.safe_dump(dictionary(log)) if "yaml" in name else json.dumps(dictionary(log))
@@ -97,7 +97,7 @@ def written(name: str, log: Path) -> str:
 async def start(
     launchers: Launchers, site: Site, config: Path, log: Path, *options: str
 ) -> LauncherProcess:
-    """Start a launcher that logs to a file of its admin's choice."""
+    """Start a launcher with a log configuration file."""
     launcher = launchers.spawn_unready(site, "-l", str(config), *options)
 
     def serves() -> bool:
@@ -125,7 +125,7 @@ async def test_nodepools_log_configuration_files_work(
     assert all(re.match(head, line) for line in lines), lines
     of_node = f"{request} [node: {node_id}] [label: pod] Node {node_id} is ready"
     assert any(of_node in line for line in lines)
-    # The file alone says what is logged: the launcher was started with -d.
+    # The file overrides -d, which the launcher was started with.
     assert " DEBUG " not in log.read_text()
     assert not launcher.text()
     await zuul.use_and_return(request_id)
@@ -135,7 +135,7 @@ async def test_a_bad_log_configuration_is_reported_at_the_start(
     make_site: SiteMaker, tmp_path: Path
 ) -> None:
     site, log = make_site(pod_label()), tmp_path / "none" / "nodepool.log"
-    for name, text, told in (
+    for name, text, message in (
         ("missing", None, "there is no such file"),
         ("yaml", "version: [", "is not YAML"),
         ("list", "- version", "neither an INI file"),
@@ -150,7 +150,7 @@ async def test_a_bad_log_configuration_is_reported_at_the_start(
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert str(path) in done.stderr
-        assert told in done.stderr
+        assert message in done.stderr
     both = await asyncio.to_thread(launcher_with, site, "-l", "any", "--log-format", "json")
     assert both.returncode == 2
     assert "--log-format has no effect with -l" in both.stderr
@@ -164,7 +164,7 @@ def launcher_with(site: Site, *options: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
-async def test_why_it_does_not_start_is_in_the_admins_log_too(
+async def test_startup_errors_are_in_the_configured_log(
     make_site: SiteMaker, tmp_path: Path
 ) -> None:
     site = make_site(pod_label(memory="much"))
@@ -181,7 +181,7 @@ def about(lines: list[str], request_id: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry.get("request") == request_id]
 
 
-async def test_json_lines_tell_the_story_of_a_request(
+async def test_json_lines_have_the_context_of_a_request(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul
 ) -> None:
     launcher = await launchers.spawn(make_site(pod_label()), "--log-format", "json")
@@ -214,7 +214,7 @@ async def test_a_sites_file_may_have_the_json_formatter(
     await zuul.use_and_return(request_id)
 
 
-async def test_debug_of_one_module_alone(
+async def test_debug_of_a_single_module(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, tmp_path: Path
 ) -> None:
     config, log = tmp_path / "logging.yaml", tmp_path / "nodepool.log"
@@ -238,11 +238,11 @@ async def test_debug_of_one_module_alone(
 # --- secrets ---------------------------------------------------------------------------------
 
 EVERYTHING = 1
-"""Below DEBUG: kazoo has a level of its own there."""
+"""Below DEBUG, where kazoo logs more."""
 
 
 def secrets_of(record: dict[str, Any]) -> set[str]:
-    """What no log may have of a node: its token, whole or by parts, plain or as a Secret has it."""
+    """A node's token, complete and in parts, plain and in base64: no log may contain them."""
     token = record["connection_port"]["token"]
     signature = token.rpartition(".")[2]
     return {token, *token.split("."), *pieces(signature), base64.b64encode(token.encode()).decode()}
@@ -253,7 +253,7 @@ def pieces(secret: str, length: int = 24) -> set[str]:
 
 
 def keys_of(site: Site) -> set[str]:
-    """The private keys that the launcher uses, line by line."""
+    """The lines of the private keys that the launcher uses."""
     _, _, key = site.cluster.zookeeper_tls_files
     texts = [key.read_text()]
     for user in yaml.safe_load(site.cluster.kubeconfig.read_text())["users"]:
@@ -264,7 +264,7 @@ def keys_of(site: Site) -> set[str]:
     return {line[:60] for line in lines if len(line) > 30}
 
 
-async def test_no_secret_is_logged_even_if_everything_is(
+async def test_no_secret_is_logged_at_debug_level(
     make_site: SiteMaker,
     launchers: Launchers,
     zuul: Zuul,
@@ -309,7 +309,7 @@ async def test_no_secret_is_logged_even_if_everything_is(
     await zuul.gone(*request["nodes"])
 
     text = log.read_text() + launcher.text()
-    # It was logged how records were written, read and listed; without what is in them.
+    # Writes, reads and lists of records were logged, without their contents.
     for line in ("Sending request", "Received response", "SetData(path=", f"Level {BLATHER}"):
         assert line in text, line
     found = {secret for record in records if record for secret in secrets_of(record)}

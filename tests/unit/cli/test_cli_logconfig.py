@@ -1,4 +1,4 @@
-"""Log configuration files: all forms that sites have, for our loggers, and wrong ones."""
+"""Log configuration files: all of their forms, the mapping of loggers, and invalid files."""
 
 import contextvars
 import importlib.util
@@ -93,7 +93,7 @@ NAMES += ["nodepool_k8s.launcher", "nodepool_k8s.launcher.delete"]
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """The process's loggers are as they were, at the end."""
+    """Restores the process's loggers at the end."""
     factory = logging.getLogRecordFactory()
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [
@@ -137,10 +137,8 @@ def say_about_a_request() -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_each_form_of_a_sites_file_is_for_our_loggers(
-    name: str, apply: Apply, capsys: Stdout
-) -> None:
-    say("nodepool_k8s.launcher.delete")  # It is there before the file is read.
+def test_each_form_of_file_configures_our_loggers(name: str, apply: Apply, capsys: Stdout) -> None:
+    say("nodepool_k8s.launcher.delete")  # The logger exists before the file is read.
     apply(FORMS[name])
     contextvars.copy_context().run(say_about_a_request)
     lines = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines()]
@@ -152,7 +150,7 @@ def test_each_form_of_a_sites_file_is_for_our_loggers(
     ]
 
 
-def test_a_part_of_nodepools_is_that_part_of_ours(apply: Apply, capsys: Stdout) -> None:
+def test_nodepools_loggers_map_to_ours(apply: Apply, capsys: Stdout) -> None:
     zk = {"nodepool.zk": {"level": "ERROR"}}
     apply(yaml.safe_dump({**DICT, "loggers": {**DICT["loggers"], **zk}}))
     say("nodepool_k8s.zookeeper.client", logging.WARNING)
@@ -162,7 +160,7 @@ def test_a_part_of_nodepools_is_that_part_of_ours(apply: Apply, capsys: Stdout) 
     assert "launcher.delete" in said
 
 
-def test_a_file_that_names_our_loggers_is_obeyed(apply: Apply, capsys: Stdout) -> None:
+def test_a_file_may_name_our_loggers(apply: Apply, capsys: Stdout) -> None:
     ours = {"nodepool_k8s": {"level": "ERROR"}}
     apply(yaml.safe_dump({**DICT, "loggers": {**DICT["loggers"], **ours}}))
     say("nodepool_k8s.launcher", logging.WARNING)
@@ -174,7 +172,7 @@ def test_a_file_that_names_our_loggers_is_obeyed(apply: Apply, capsys: Stdout) -
 
 
 @pytest.mark.parametrize("disable", [True, False, None])
-def test_ours_go_to_the_root_of_a_file_that_names_none_of_them(
+def test_unnamed_loggers_propagate_to_the_root(
     disable: bool | None, apply: Apply, capsys: Stdout
 ) -> None:
     say("nodepool_k8s.launcher")
@@ -203,7 +201,7 @@ def test_a_file_may_have_the_json_formatter(
 @pytest.mark.parametrize(
     "name", ["nodepool.logconfig.MultiLineFormatter", "nodepool_k8s.logs.JsonFormatter"]
 )
-def test_so_may_an_ini_file(name: str, apply: Apply, capsys: Stdout) -> None:
+def test_an_ini_file_may_name_a_formatter_class(name: str, apply: Apply, capsys: Stdout) -> None:
     apply(INI.replace("datefmt=", f"class={name}"))
     say("nodepool_k8s.launcher")
     assert "said by nodepool_k8s.launcher" in capsys.readouterr().out
@@ -220,7 +218,7 @@ def test_the_documented_example_works(apply: Apply, tmp_path: Path) -> None:
     assert json.loads(log.read_text())["message"] == "said by nodepool_k8s.launcher"
 
 
-def test_the_documented_table_of_loggers_is_the_one_that_counts() -> None:
+def test_the_documented_table_of_loggers_is_complete() -> None:
     page = (Path(__file__).parents[3] / "docs" / "operate.md").read_text()
     rows = re.findall(r"^\| (`nodepool.*?) \| `(nodepool_k8s[\w.]*)`", page, re.M)
     documented = {name: ours for names, ours in rows for name in re.findall(r"`([^`]+)`", names)}
@@ -229,7 +227,7 @@ def test_the_documented_table_of_loggers_is_the_one_that_counts() -> None:
     }
 
 
-def test_the_loggers_that_nodepools_became_are_there() -> None:
+def test_the_mapped_loggers_exist() -> None:
     for ours in logconfig.LOGGERS.values():
         assert importlib.util.find_spec(ours) is not None, ours
 
@@ -254,7 +252,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_file_is_told_with_its_name_and_what_is_wrong(text: str, apply: Apply) -> None:
+def test_a_wrong_file_is_reported_with_its_problem(text: str, apply: Apply) -> None:
     with pytest.raises(ConfigError) as caught:
         apply(text)
     (problem,) = caught.value.problems
@@ -262,9 +260,7 @@ def test_a_wrong_file_is_told_with_its_name_and_what_is_wrong(text: str, apply: 
     assert WRONG[text] in problem.message
 
 
-def test_a_log_file_that_cannot_be_written_is_told_with_the_reason(
-    apply: Apply, tmp_path: Path
-) -> None:
+def test_an_unwritable_log_file_is_reported_with_the_reason(apply: Apply, tmp_path: Path) -> None:
     target = str(tmp_path / "none" / "nodepool.log")
     handler = {"class": "logging.handlers.WatchedFileHandler", "filename": target}
     with pytest.raises(ConfigError, match="No such file or directory") as caught:
@@ -272,7 +268,7 @@ def test_a_log_file_that_cannot_be_written_is_told_with_the_reason(
     assert target in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_told(apply: Apply, tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_reported(apply: Apply, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         logconfig.apply(str(tmp_path / "nonesuch"))
     path = tmp_path / "binary"

@@ -1,4 +1,4 @@
-"""Where ZooKeeper is looked for, and what of a command line is refused."""
+"""How the client finds ZooKeeper, and the exit statuses of invalid command lines."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from nodepool_k8s.zookeeper_settings import BadAddress, ZooKeeperTLS, tls_files,
         ("[::1]:99,10.0.0.1", "[::1]:99,10.0.0.1:2181"),
     ],
 )
-def test_an_address_is_read_as_kazoo_reads_it(text: str, hosts: str) -> None:
+def test_addresses_are_parsed_as_in_kazoo(text: str, hosts: str) -> None:
     assert zookeeper_at(text).hosts == hosts
 
 
 @pytest.mark.parametrize("text", ["", "/x", "a:", "a:0", "a:65536", "a b", "a,,b", "::1", "a:b"])
-def test_an_address_that_is_none_is_an_error(text: str) -> None:
+def test_an_invalid_address_is_an_error(text: str) -> None:
     with pytest.raises(BadAddress, match=r"expected HOST:PORT\[,HOST:PORT\.\.\.\]\[/CHROOT\]"):
         zookeeper_at(text)
 
@@ -39,7 +39,7 @@ def test_tls_needs_all_of_its_files() -> None:
         tls_files("c", None, None)
 
 
-def test_what_is_given_goes_before_the_environment(tmp_path: Path) -> None:
+def test_arguments_override_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "nodepool.yaml"
     file.write_text("zookeeper-servers: [{host: in-file, port: 1}]\nlabels: []\nproviders: []\n")
     environ = {"NODEPOOL_K8S_ZOOKEEPER": "in-environment:2", "NODEPOOL_K8S_CONFIG": str(file)}
@@ -69,7 +69,7 @@ def test_what_is_given_goes_before_the_environment(tmp_path: Path) -> None:
         (["pod", "--zookeeper", "127.0.0.1:9", "--", "true"], 75, "no ZooKeeper answered"),
     ],
 )
-def test_what_cannot_be_begun_has_a_status_of_its_own(
+def test_failures_to_start_have_their_own_exit_status(
     arguments: list[str], status: int, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodepool_k8s.zookeeper.client.CONNECT_TIMEOUT", 0.1)

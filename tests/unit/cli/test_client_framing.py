@@ -1,4 +1,4 @@
-"""The end of a command's output, however it is cut into pieces."""
+"""The end of a command's output is found, however it is split into chunks."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class Output:
         self.data += data
 
 
-async def feed(guard: FramedCommand, number: int, data: bytes, cuts: list[int]) -> None:
+async def feed(framed: FramedCommand, number: int, data: bytes, cuts: list[int]) -> None:
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
     for begin, end in itertools.pairwise(places):
-        await guard.sinks()[number](data[begin:end])
+        await framed.sinks()[number](data[begin:end])
 
 
 @given(st.binary(max_size=99), st.integers(0, 255), st.lists(st.integers(0, 200)))
-async def test_what_is_before_the_mark_comes_whole(
+async def test_output_before_the_mark_is_complete(
     data: bytes, status: int, cuts: list[int]
 ) -> None:
     out, err = Output(), Output()
-    guard = FramedCommand(out, err)
-    mark = guard.command([])[4].encode()
+    framed = FramedCommand(out, err)
+    mark = framed.command([])[4].encode()
     tail = b"%s%d\n" % (mark, status)
-    data += mark[: len(cuts)]  # What looks like the mark's beginning is output, too.
-    await feed(guard, 0, data + tail + b"..", cuts)
+    data += mark[: len(cuts)]  # The beginning of the mark may be output, too.
+    await feed(framed, 0, data + tail + b"..", cuts)
     with pytest.raises(OutputComplete) as caught:
-        await feed(guard, 1, tail, cuts)
+        await feed(framed, 1, tail, cuts)
     assert (caught.value.status, out.data, err.data) == (status, data, b"")
 
 
-async def test_an_end_without_marks_is_an_error_unless_the_shell_was_killed() -> None:
-    guard = FramedCommand(Output(), Output())
+async def test_missing_marks_are_an_error_unless_killed() -> None:
+    framed = FramedCommand(Output(), Output())
     with pytest.raises(CommandError, match="the end of the output is missing"):
-        guard.ended(0)
-    assert guard.ended(137) == 137
+        framed.ended(0)
+    assert framed.ended(137) == 137
 
 
-def test_the_shell_says_how_the_command_ended_and_goes_when_nobody_listens() -> None:
-    guard = FramedCommand(Output(), Output())
-    command = guard.command(["sh", "-c", "echo out; echo err >&2; kill -KILL $$"])
+def test_the_shell_writes_the_status_and_exits_without_readers() -> None:
+    framed = FramedCommand(Output(), Output())
+    command = framed.command(["sh", "-c", "echo out; echo err >&2; kill -KILL $$"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

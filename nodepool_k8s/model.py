@@ -323,7 +323,6 @@ class Pod:
     """Its ``terminationGracePeriodSeconds``."""
     scheduler: str = ""
     """The name of the scheduler that it waits for."""
-    resource_version: str = ""
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type, or None."""

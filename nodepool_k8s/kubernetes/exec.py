@@ -43,8 +43,6 @@ V4 = "v4.channel.k8s.io"
 
 STDIN, STDOUT, STDERR, STATUS, CLOSE = 0, 1, 2, 3, 255
 
-DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-
 OPEN_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 PING_SECONDS = 30.0

@@ -117,7 +117,6 @@ def _pod(raw: dict[str, Any], namespace: str, name: str) -> Pod:
         deleting="deletionTimestamp" in metadata,
         grace=optional_integer(spec, "terminationGracePeriodSeconds", 30),
         scheduler=sys.intern(optional_text(spec, "schedulerName")),
-        resource_version=required_text(metadata["resourceVersion"]),
     )
 
 

@@ -12,10 +12,6 @@ DRIVER_KEY = "nodepool_k8s"
 """Our key in a node's ``driver_data``, and in a request for the reasons of a refusal."""
 
 
-MAX_TRANSACTION = 512 * 1024
-"""Bytes of record data in one transaction: half of jute's 1 MiB, to leave room for paths."""
-
-
 def decode(data: bytes, what: str) -> dict[str, Any]:
     if not data:
         raise MalformedRecord(f"{what} is empty; expected a JSON object")

@@ -112,9 +112,3 @@ def provider_cluster_path(home: ProviderCluster) -> str:
 def progress_path(request_id: str) -> str:
     """Where a launcher writes what a request waits for, if that wants to know."""
     return f"{PROGRESS}/{request_id}"
-
-
-def request_of_progress(path: str) -> str | None:
-    """The request of such a path; None for another path."""
-    root, _, name = path.rpartition("/")
-    return name if root == PROGRESS and name else None

@@ -62,12 +62,9 @@ _SESSION_OVER = (
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What of a znode's stat anybody here asks for. ``owner`` is a session, 0 for none."""
+    """The part of a znode's stat that this package uses."""
 
     version: int
-    created_zxid: int
-    modified_zxid: int
-    owner: int
 
 
 class TransactionConflict(Conflict):
@@ -425,7 +422,7 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
 
 
 def _stat(stat: Any) -> Stat:
-    return Stat(stat.version, stat.czxid, stat.mzxid, stat.ephemeralOwner or 0)
+    return Stat(stat.version)
 
 
 def _tls_options(settings: ZooKeeperSettings) -> dict[str, Any]:

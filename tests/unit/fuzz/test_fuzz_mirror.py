@@ -165,7 +165,7 @@ class Tree:
     def _get(self, path: str) -> tuple[bytes, Stat] | Exception:
         if path not in self.data:
             return Vanished(path)
-        return self.data[path], Stat(self.versions[path], 1, 1, 0)
+        return self.data[path], Stat(self.versions[path])
 
     def _children(self, path: str) -> list[str] | Exception:
         inside = {name[len(path) + 1 :].split("/")[0] for name in self.under(path)}

@@ -239,6 +239,20 @@ def test_a_removal_is_repeated_until_it_is_done() -> None:
     run(play)
 
 
+def test_a_launch_outlasts_a_backend_that_hangs() -> None:
+    async def play() -> None:
+        bench = await a_bench()
+        bench.backend.hang()
+        running = asyncio.ensure_future(bench.launch.run())
+        await asyncio.sleep(30.0)
+        assert not running.done()
+        bench.backend.go_on()
+        await running
+        assert bench.node.state is NodeState.READY
+
+    run(play)
+
+
 def test_a_launch_without_its_lock_creates_nothing_more() -> None:
     async def play() -> None:
         bench = await a_bench()

@@ -1,0 +1,1 @@
+"""``tools/structure``: figures of how the package is built."""

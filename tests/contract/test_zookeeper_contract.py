@@ -244,6 +244,7 @@ async def test_setting_counts_the_version(zookeeper: Connection) -> None:
     data, stat = await zookeeper.request(Get("/a"))
     assert (data, stat.version) == (b"two", 1)
     assert stat.modified_zxid > stat.created_zxid
+    assert stat.modified_ms >= stat.created_ms
     await fails_with("BadVersion", zookeeper.request(SetData("/a", b"three", 0)))
     await zookeeper.request(SetData("/a", b"any", -1))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness.api import Object
 
-from nodepool_k8s.launcher import launch
+from nodepool_k8s.kubernetes import attempt
 from tests.support.admin import MANUAL, Admin
 from tests.support.launchers import Launchers
 from tests.support.site import SiteMaker, namespace_label, pod_label
@@ -234,7 +234,7 @@ async def test_a_ready_node_that_lost_a_replica_is_not_handed_out(
 async def test_a_failed_ready_check_fails_the_attempt(
     make_site: SiteMaker, launchers: Launchers, zuul: Zuul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(attempt, "CHECK_SECONDS", 0.5)
     label = pod_label("checked", ready_check="exec")
     await launchers.start(make_site(label, provider={"launch-retries": 1}))
     # No kubelet is behind a fake node, so no command can be run.

@@ -20,11 +20,11 @@ _OWN_OPTIONS = {CORES: "max-cores", RAM: "max-ram", INSTANCES: "max-servers"}
 
 def check(review: Review, contexts: Contexts) -> None:
     """Check everything but ZooKeeper's part, adding to the review."""
-    _passed_over(review, schema.PASSED_OVER)
+    _note_ignored(review, schema.IGNORED_SECTIONS)
     _unset_variables(review)
-    review.unique(("labels",), "name", "label")
-    review.unique(("tenant-resource-limits",), "tenant-name", "tenant")
-    review.unique(("providers",), "name", "provider")
+    review.check_unique(("labels",), "name", "label")
+    review.check_unique(("tenant-resource-limits",), "tenant-name", "tenant")
+    review.check_unique(("providers",), "name", "provider")
     _other_providers(review)
     _contexts(review, contexts)
     profiles.check_profiles(review)
@@ -40,25 +40,25 @@ def check_secure(review: Review) -> None:
     """Tell what in a secure file is not read from there."""
     others = [key for key in schema.TOP_KEYS if key not in schema.SECURE_KEYS]
     why = dict.fromkeys(others, "it is not read from the secure file")
-    _passed_over(review, {**schema.PASSED_OVER, **why})
+    _note_ignored(review, {**schema.IGNORED_SECTIONS, **why})
     _unset_variables(review)
 
 
 def check_zookeeper(servers: Review, tls: Review) -> None:
     """Check ZooKeeper's sections, each in the file that it is taken from."""
     path = ("zookeeper-servers",)
-    if not servers.document.get(path) and servers.sound(path):
-        servers.say(path, f"is missing, expected {schema.SERVERS.expected}")
+    if not servers.document.get(path) and servers.is_valid(path):
+        servers.report(path, f"is missing, expected {schema.SERVERS.expected}")
     _chroots(servers, path)
-    if tls.sound(("zookeeper-tls",)):
+    if tls.is_valid(("zookeeper-tls",)):
         _readable(tls)
 
 
-def _passed_over(review: Review, sections: Any) -> None:
+def _note_ignored(review: Review, sections: Any) -> None:
     data = review.document.data
     for key in data if isinstance(data, dict) else ():
         if key in sections:
-            review.note((key,), f"passed over: {sections[key]}")
+            review.notice((key,), f"passed over: {sections[key]}")
 
 
 def _unset_variables(review: Review) -> None:
@@ -70,33 +70,33 @@ def _unset_variables(review: Review) -> None:
 
 
 def _other_providers(review: Review) -> None:
-    if not any(review.providers()) and review.sound(("providers",)):
-        review.note((), "no provider has the kubernetes driver: there is nothing to launch")
+    if not any(review.providers()) and review.is_valid(("providers",)):
+        review.notice((), "no provider has the kubernetes driver: there is nothing to launch")
     for path, provider in review.mappings(("providers",)):
         driver = provider.get("driver", "")
         if "driver" not in provider:
-            review.note(
+            review.notice(
                 path,
                 f"provider {_name(review, path)} passed over: it names no driver, which means "
                 "openstack; this launcher's is 'driver: kubernetes'",
             )
-        elif driver != DRIVER and review.sound(path, "driver"):
-            review.note(
+        elif driver != DRIVER and review.is_valid(path, "driver"):
+            review.notice(
                 path,
                 f"provider {_name(review, path)} passed over: "
-                f"driver {review.document.found((*path, 'driver'))} is not this launcher's",
+                f"driver {review.document.describe((*path, 'driver'))} is not this launcher's",
             )
 
 
 def _name(review: Review, path: Path) -> str:
-    return review.document.found((*path, "name"))
+    return review.document.describe((*path, "name"))
 
 
 def _contexts(review: Review, contexts: Contexts) -> None:
     named = [
         (*path, "context")
         for path, provider in review.providers()
-        if "context" in provider and review.sound(path, "context")
+        if "context" in provider and review.is_valid(path, "context")
     ]
     if not named:
         return
@@ -112,7 +112,7 @@ def _contexts(review: Review, contexts: Contexts) -> None:
 def _context(review: Review, path: Path, known: set[str] | None) -> None:
     name = review.document.get(path)
     if known is None:
-        review.wrong(
+        review.reject(
             path,
             "a context of kube/config, but there is no kube/config "
             "(KUBECONFIG or ~/.kube/config; inside a cluster, leave the context out)",
@@ -122,14 +122,14 @@ def _context(review: Review, path: Path, known: set[str] | None) -> None:
         hint = f"did you mean '{near[0]}'?" if near else ""
         some = ", ".join(f"'{entry}'" for entry in sorted(known)[:5]) or "none at all"
         more = f" and {len(known) - 5} more" if len(known) > 5 else ""
-        review.wrong(path, f"a context of kube/config, which has {some}{more}", hint)
+        review.reject(path, f"a context of kube/config, which has {some}{more}", hint)
 
 
 def _provider(review: Review, path: Path, known: labels.Listed) -> None:
     pools = (*path, "pools")
-    if not review.document.get(pools) and review.sound(pools):
-        review.note(path, f"provider {_name(review, path)} has no pools")
-    review.unique(pools, "name", "pool of this provider")
+    if not review.document.get(pools) and review.is_valid(pools):
+        review.notice(path, f"provider {_name(review, path)} has no pools")
+    review.check_unique(pools, "name", "pool of this provider")
     for pool_path, pool in review.mappings(pools):
         _limits(review, pool_path)
         _pool(review, pool_path, pool, known)
@@ -138,9 +138,9 @@ def _provider(review: Review, path: Path, known: labels.Listed) -> None:
 def _pool(review: Review, path: Path, pool: dict[str, Any], known: labels.Listed) -> None:
     resources.check_apart(review, path, pool, options.DEFAULT)
     listed = (*path, "labels")
-    if not pool.get("labels") and review.sound(listed):
-        review.note(path, f"pool {_name(review, path)} has no labels")
-    review.unique(listed, "name", "label of this pool")
+    if not pool.get("labels") and review.is_valid(listed):
+        review.notice(path, f"pool {_name(review, path)} has no labels")
+    review.check_unique(listed, "name", "label of this pool")
     for label_path, label in review.mappings(listed):
         labels.check(review, label_path, label, pool, known)
 
@@ -151,20 +151,20 @@ def _limits(review: Review, path: Path) -> None:
     limits = review.document.get(place)
     for name in limits if isinstance(limits, dict) else ():
         if name in _OWN_OPTIONS:
-            review.say((*place, name), f"has an option of its own: write {_OWN_OPTIONS[name]}")
+            review.report((*place, name), f"has an option of its own: write {_OWN_OPTIONS[name]}")
 
 
 def _chroots(review: Review, path: Path) -> None:
     first: Path | None = None
     for item_path, server in review.mappings(path):
         here = (*item_path, "chroot")
-        if not isinstance(server.get("chroot"), str) or not review.sound(here):
+        if not isinstance(server.get("chroot"), str) or not review.is_valid(here):
             continue
         if first is None:
             first = here
         elif server["chroot"].strip("/") != review.document.get(first).strip("/"):
-            hint = f"the first is {review.place(first)}"
-            review.wrong(here, "the same chroot for every server of the ensemble", hint)
+            hint = f"the first is {review.location(first)}"
+            review.reject(here, "the same chroot for every server of the ensemble", hint)
 
 
 def _readable(review: Review) -> None:
@@ -175,4 +175,4 @@ def _readable(review: Review) -> None:
                 file.read(1)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a path"
-            review.wrong(("zookeeper-tls", key), f"a PEM file that can be read ({reason})")
+            review.reject(("zookeeper-tls", key), f"a PEM file that can be read ({reason})")

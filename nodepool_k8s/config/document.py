@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from nodepool_k8s.config.problems import Path, Unknown, Wrong, kind_of, path_text, shown
+from nodepool_k8s.config.problems import InvalidValue, Path, UnknownKey, kind_of, path_text, shown
 from nodepool_k8s.config.substitution import VARIABLE, Substituted, substitute
 from nodepool_k8s.errors import Problem
 
@@ -78,7 +78,7 @@ class Document:
         node = self._node(path)
         return None if node is None else node.value
 
-    def written(self, path: Path) -> str:
+    def text(self, path: Path) -> str:
         """Return a scalar as the file writes it."""
         node = self._node(path)
         return self.source.unmark(node.text) if node and node.text is not None else ""
@@ -86,7 +86,7 @@ class Document:
     def problem(self, path: Path, message: str) -> Problem:
         """Build a problem at ``path``, or at its nearest ancestor that is in the file."""
         written = self.origin(path)
-        return Problem(self.file, self.line(path), path_text(self._speakable(written)), message)
+        return Problem(self.file, self.line(path), path_text(self._readable_path(written)), message)
 
     def origin(self, path: Path) -> Path:
         """Return where what applies at ``path`` was written."""
@@ -174,30 +174,30 @@ class Document:
             start = (key or node).start
         return self.source.position(start)[0]
 
-    def found(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """Word what stands at ``path``, without its value where that may be a secret."""
         node = self._node(path)
         if node is None:
             return "nothing"
         return kind_of(node.value) + " (not shown)" if self._hides(path) else shown(node.value)
 
-    def word(self, path: Path, error: Exception) -> str:
+    def describe_error(self, path: Path, error: Exception) -> str:
         """Word what a validator said about ``path``."""
-        if isinstance(error, Unknown):
+        if isinstance(error, UnknownKey):
             return f"{getattr(error, 'msg', '')}; {error.advice()}"
-        if not isinstance(error, Wrong):
+        if not isinstance(error, InvalidValue):
             return str(getattr(error, "msg", error))
-        message = f"found {self._blamed(path, error)}, expected {error.expected}"
+        message = f"found {self._describe_subject(path, error)}, expected {error.expected}"
         if error.hint and not self._hides(path):
             message += f"; {error.hint}"
         return message + self._unset(path)
 
-    def _blamed(self, path: Path, error: Wrong) -> str:
+    def _describe_subject(self, path: Path, error: InvalidValue) -> str:
         if not error.of_key:
-            return self.found(path)
-        return "a key (not shown)" if self.secret else f"key {shown(self._speakable(path)[-1])}"
+            return self.describe(path)
+        return "a key (not shown)" if self.secret else f"key {shown(self._readable_path(path)[-1])}"
 
-    def _speakable(self, path: Path) -> Path:
+    def _readable_path(self, path: Path) -> Path:
         """Put the variable's name for a key that came from the environment."""
         parts = list(path)
         for place, (key, _) in enumerate(self._walk(path)):
@@ -209,7 +209,7 @@ class Document:
         return tuple(parts)
 
     def _unset(self, path: Path) -> str:
-        names = VARIABLE.findall(self.written(path))
+        names = VARIABLE.findall(self.text(path))
         return "".join(f"; the environment variable {name} is not set" for name in names)
 
     def _hides(self, path: Path) -> bool:

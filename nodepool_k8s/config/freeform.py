@@ -8,12 +8,12 @@ from typing import Any
 
 from voluptuous import Invalid, MultipleInvalid
 
-from nodepool_k8s.config.problems import Missing, Wrong
+from nodepool_k8s.config.problems import InvalidValue, MissingKey
 
 Validator = Callable[[Any], Any]
 
 
-class Entries:
+class MapOf:
     """A mapping of free keys: both keys and values are checked, and all of them."""
 
     def __init__(self, expected: str, key: Validator, value: Validator) -> None:
@@ -24,7 +24,7 @@ class Entries:
     def __call__(self, value: Any) -> Any:
         """Return the mapping; raise with everything that is wrong in it."""
         if not isinstance(value, dict):
-            raise Wrong(self.expected, hint=_advise_pairs(value))
+            raise InvalidValue(self.expected, hint=_advise_pairs(value))
         errors: list[Invalid] = []
         for name, entry in value.items():
             errors += _tried(self._key, name, name, of_key=True)
@@ -42,24 +42,24 @@ def _tried(check: Validator, value: Any, key: str, *, of_key: bool = False) -> l
         return list(error.errors)
     except Invalid as error:
         error.prepend([key])
-        if isinstance(error, Wrong):
+        if isinstance(error, InvalidValue):
             error.of_key = of_key
         return [error]
     return []
 
 
-def named(what: str, name: Validator, value: Any) -> Any:
+def named_object(what: str, name: Validator, value: Any) -> Any:
     """Check an object of Kubernetes that has a name; the rest is the API server's."""
     if not isinstance(value, dict):
-        raise Wrong(f"{what}: a mapping with a name")
-    with_key("name", name, value)
+        raise InvalidValue(f"{what}: a mapping with a name")
+    require_key("name", name, value)
     return json_value(value)
 
 
-def with_key(key: str, check: Validator, value: dict[str, Any]) -> Any:
+def require_key(key: str, check: Validator, value: dict[str, Any]) -> Any:
     """Check what a mapping must have under ``key``."""
     if key not in value:
-        raise Missing(key, getattr(check, "expected", "a value"))
+        raise MissingKey(key, getattr(check, "expected", "a value"))
     try:
         return check(value[key])
     except Invalid as error:
@@ -67,7 +67,7 @@ def with_key(key: str, check: Validator, value: dict[str, Any]) -> Any:
         raise
 
 
-def any_key(value: Any) -> Any:
+def anything(value: Any) -> Any:
     """Accept every key."""
     return value
 
@@ -75,13 +75,13 @@ def any_key(value: Any) -> Any:
 def json_value(value: Any) -> Any:
     """Accept what JSON can hold, which is how it travels to Kubernetes and ZooKeeper."""
     if isinstance(value, dict):
-        Entries("a mapping", any_key, json_value)(value)
+        MapOf("a mapping", anything, json_value)(value)
     elif isinstance(value, list):
         errors = [error for place, item in enumerate(value) for error in _tried_item(item, place)]
         if errors:
             raise MultipleInvalid(errors)
     elif not _is_json_scalar(value):
-        raise Wrong("something that JSON can hold", hint="quote it to make it text")
+        raise InvalidValue("something that JSON can hold", hint="quote it to make it text")
     return value
 
 

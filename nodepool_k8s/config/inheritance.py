@@ -36,7 +36,7 @@ def _defaults(review: Review, pool: Path) -> Layer:
 
 def _inherit(review: Review, label: Path, defaults: Layer) -> None:
     own = review.document.get(label)
-    if not review.sound(label, "type") or "spec" in own:
+    if not review.is_valid(label, "type") or "spec" in own:
         return
     taken = options.IN_NAMESPACE if own.get("type") == "namespace" else None
     for distance, layer in enumerate(_layers(review, label, own, defaults), 1):

@@ -39,7 +39,7 @@ def check(
     """Check one label of a pool."""
     _listed(review, path, label, known)
     _templates(review, path, label)
-    if not review.sound(path, "type"):
+    if not review.is_valid(path, "type"):
         return
     if label["type"] == "namespace":
         _namespace(review, path, label, pool)
@@ -49,24 +49,24 @@ def check(
 
 def _listed(review: Review, path: Path, label: dict[str, Any], known: Listed) -> None:
     name = label.get("name")
-    if known is None or not review.sound(path, "name") or name in known:
+    if known is None or not review.is_valid(path, "name") or name in known:
         return
     # Comparing with all known names is slow, and a file that is all wrong needs no more hints.
     few = len(review.problems) < _HINTED
     near = get_close_matches(str(name), known, n=1) if few else []
     hint = f"did you mean '{near[0]}'?" if near else f"add '- name: {name}' to it"
-    review.wrong((*path, "name"), "a label of the top-level labels list", hint)
+    review.reject((*path, "name"), "a label of the top-level labels list", hint)
 
 
 def _templates(review: Review, path: Path, label: dict[str, Any]) -> None:
     place = (*path, "dynamic-labels")
     templates = label.get("dynamic-labels")
-    if not review.sound(place) or not isinstance(templates, dict):
+    if not review.is_valid(place) or not isinstance(templates, dict):
         return
     for key, template in templates.items():
         fields = template_fields(template) if isinstance(template, str) else None
         if any(not _names_request(field) for field in fields or ()):
-            review.note((*place, key), "names something that requests do not have: left out")
+            review.notice((*place, key), "names something that requests do not have: left out")
 
 
 def _names_request(field: str) -> bool:
@@ -77,7 +77,7 @@ def _names_request(field: str) -> bool:
 def _namespace(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]) -> None:
     idle = [key for key in label if key in options.KEYS and key not in options.IN_NAMESPACE]
     if idle:
-        review.note(path, f"no effect on a namespace label: {', '.join(idle)}")
+        review.notice(path, f"no effect on a namespace label: {', '.join(idle)}")
     kept = {key: label[key] for key in label if key in options.IN_NAMESPACE}
     options.check(review, path, kept, pool)
 
@@ -88,9 +88,9 @@ def _pod(review: Review, path: Path, label: dict[str, Any], pool: dict[str, Any]
         _unsecured(review, path, pool)
         return
     if "image" not in label:
-        review.say(path, "a pod label needs an image, or a spec")
-    if review.sound(path, "name") and not is_dns_label(label["name"]):
-        review.wrong(
+        review.report(path, "a pod label needs an image, or a spec")
+    if review.is_valid(path, "name") and not is_dns_label(label["name"]):
+        review.reject(
             (*path, "name"),
             "lower-case letters, digits and '-', at most 63 characters, "
             "because the pod and its container are named as the label",
@@ -102,17 +102,19 @@ def _unsecured(review: Review, path: Path, pool: dict[str, Any]) -> None:
     """Note that a raw spec takes none of the pool's defaults that secure a pod."""
     for key in ("network-policy", "pod-security"):
         if f"default-label-{key}" in pool:
-            review.note(path, f"the pool's {key} does not hold for a label with a spec")
+            review.notice(path, f"the pool's {key} does not hold for a label with a spec")
 
 
 def _spec(review: Review, path: Path, label: dict[str, Any]) -> None:
     for key in label:
         if key in options.KEYS and key not in options.BESIDE_SPEC:
-            review.say((*path, key), "cannot be given together with spec: write it into the spec")
-    if review.sound(path, "name") and not is_subdomain(label["name"]):
-        review.wrong(
+            review.report(
+                (*path, key), "cannot be given together with spec: write it into the spec"
+            )
+    if review.is_valid(path, "name") and not is_subdomain(label["name"]):
+        review.reject(
             (*path, "name"),
             "lower-case letters, digits, '-' and '.', at most 253 characters, "
             "because the pod is named as the label",
         )
-    review.unique((*path, "spec", "containers"), "name", "container")
+    review.check_unique((*path, "spec", "containers"), "name", "container")

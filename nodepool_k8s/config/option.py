@@ -78,11 +78,11 @@ def fields(options: Iterable[Option], document: Document, path: Path, label: Raw
     }
 
 
-def written_texts(document: Document, path: Path) -> dict[str, str]:
+def raw_texts(document: Document, path: Path) -> dict[str, str]:
     """Read a mapping with its values as they are written: ``1.10`` is not ``1.1``."""
-    return {key: document.written((*path, key)) for key in document.get(path) or {}}
+    return {key: document.text((*path, key)) for key in document.get(path) or {}}
 
 
-def written_list(document: Document, path: Path) -> tuple[str, ...]:
+def raw_list(document: Document, path: Path) -> tuple[str, ...]:
     """Read a list with its items as they are written."""
-    return tuple(document.written((*path, place)) for place in range(len(document.get(path))))
+    return tuple(document.text((*path, place)) for place in range(len(document.get(path))))

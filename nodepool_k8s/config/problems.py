@@ -17,8 +17,8 @@ _SHOWN = 60
 _PLAIN_KEY = re.compile(r"[\w-]+")
 
 
-class Wrong(Invalid):
-    """A value that does not fit; raised by validators, worded by ``Document.word``.
+class InvalidValue(Invalid):
+    """A value that does not fit; raised by validators, worded by ``Document.describe_error``.
 
     ``hint`` says what to write instead and may be derived from the value, so it is
     left out where the value is not to be shown. ``of_key`` blames the key, not its value.
@@ -33,14 +33,14 @@ class Wrong(Invalid):
         self.of_key = of_key
 
 
-class Missing(Invalid):
+class MissingKey(Invalid):
     """A key that must be there and is not."""
 
     def __init__(self, key: str, expected: str) -> None:
         super().__init__(f"is missing, expected {expected}", [key])
 
 
-class Unknown(Invalid):
+class UnknownKey(Invalid):
     """A key that means nothing here."""
 
     def __init__(self, key: str, known: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.problems import Path, Wrong, path_text
+from nodepool_k8s.config.problems import InvalidValue, Path, path_text
 from nodepool_k8s.config.sections import Section, errors_of, respell
 from nodepool_k8s.errors import Problem
 
@@ -18,7 +18,7 @@ DRIVER = "kubernetes"
 class Review:
     """Collects problems and notices about a document whose shape has been checked.
 
-    Checks that concern several options ask ``sound`` first, so that one slip is
+    Checks that concern several options ask ``is_valid`` first, so that one slip is
     reported once and hides nothing else.
     """
 
@@ -35,29 +35,29 @@ class Review:
         if review.problems and document.data is None:
             return review
         for path, error in errors_of(section, document.data):
-            review.problems.append(document.problem(path, document.word(path, error)))
+            review.problems.append(document.problem(path, document.describe_error(path, error)))
             review._broken.update(path[:end] for end in range(len(path) + 1))
         return review
 
-    def sound(self, path: Path, *keys: str) -> bool:
+    def is_valid(self, path: Path, *keys: str) -> bool:
         """Tell whether nothing is wrong at ``path``, or at these keys below it."""
         places = [(*path, key) for key in keys] or [path]
         return not any(self.document.origin(place) in self._broken for place in places)
 
-    def wrong(self, path: Path, expected: str, hint: str = "") -> None:
+    def reject(self, path: Path, expected: str, hint: str = "") -> None:
         """Report a value, worded as found and expected."""
-        message = self.document.word(path, Wrong(expected, hint=hint))
+        message = self.document.describe_error(path, InvalidValue(expected, hint=hint))
         self.problems.append(self.document.problem(path, message))
 
-    def say(self, path: Path, message: str) -> None:
+    def report(self, path: Path, message: str) -> None:
         """Report a problem that is not about a value."""
         self.problems.append(self.document.problem(path, message))
 
-    def note(self, path: Path, message: str) -> None:
+    def notice(self, path: Path, message: str) -> None:
         """Tell of something that has no effect, or not the one it seems to have."""
         self.notices.append(str(self.document.problem(path, message)))
 
-    def place(self, path: Path) -> str:
+    def location(self, path: Path) -> str:
         """``pools[0].name, line 12``: for a problem that refers to a second place."""
         written = self.document.origin(path)
         return f"{path_text(written)}, line {self.document.line(path)}"
@@ -75,7 +75,7 @@ class Review:
             if provider.get("driver") == DRIVER:
                 yield path, provider
 
-    def unique(self, path: Path, key: str, what: str) -> None:
+    def check_unique(self, path: Path, key: str, what: str) -> None:
         """Report every item of the list at ``path`` whose ``key`` an earlier item has."""
         seen: dict[str, Path] = {}
         for item_path, item in self.mappings(path):
@@ -87,4 +87,4 @@ class Review:
             first = seen.setdefault(value.rstrip("/") if key == "mountPath" else value, here)
             if first != here:
                 said = f"a {key} that no other {what} has"
-                self.wrong(here, said, f"the first is {self.place(first)}")
+                self.reject(here, said, f"the first is {self.location(first)}")

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nodepool_k8s.config import options, values
-from nodepool_k8s.config.freeform import Entries, Validator, any_key, json_value
+from nodepool_k8s.config.freeform import MapOf, Validator, anything, json_value
 from nodepool_k8s.config.options import copies, launch, placement, resources, workload
-from nodepool_k8s.config.problems import Wrong, nearest
+from nodepool_k8s.config.problems import InvalidValue, nearest
 from nodepool_k8s.config.review import DRIVER
-from nodepool_k8s.config.sections import Form, Items, Section
+from nodepool_k8s.config.sections import Choice, ListOf, Section
 
 OTHER_DRIVERS = (
     *("aws", "azure", "fake", "gce", "ibmvpc", "metastatic", "openshift", "openshiftpods"),
@@ -24,10 +24,10 @@ OTHER_DRIVERS = (
 def _or_nothing(check: Validator) -> Validator:
     """Accept a section's key with nothing behind it, as Nodepool does at the top level."""
     expected = getattr(check, "expected", "a value")
-    return Form(expected, lambda value: any_key if value is None else check)
+    return Choice(expected, lambda value: anything if value is None else check)
 
 
-LIMIT_MAP = Entries(
+LIMIT_MAP = MapOf(
     "a mapping of resource names to numbers", values.text("a resource's name"), values.amount()
 )
 
@@ -59,11 +59,11 @@ POOL = Section(
     {
         "name": values.pool_name(),
         "priority": values.whole_number(),
-        "fair-share": values.switch(),
-        "node-attributes": Entries("a mapping", any_key, json_value),
+        "fair-share": values.boolean(),
+        "node-attributes": MapOf("a mapping", anything, json_value),
         **LIMIT_KEYS,
         **{f"{options.DEFAULT}{key}": options.KEYS[key] for key in sorted(options.DEFAULTS)},
-        "labels": Items("a list of labels", LABEL),
+        "labels": ListOf("a list of labels", LABEL),
         **options.LAUNCH,
     },
     required=("name",),
@@ -81,10 +81,10 @@ PROVIDER = Section(
         placement.COMPUTE_POOL_KEY: values.label_key(),
         "launch-retries": values.whole_number(0),
         "priority": values.whole_number(),
-        "fair-share": values.switch(),
+        "fair-share": values.boolean(),
         "max-concurrency": values.whole_number(-1, else_="0 and -1 mean no limit"),
         **LIMIT_KEYS,
-        "pools": Items("a list of pools", POOL),
+        "pools": ListOf("a list of pools", POOL),
         **options.LAUNCH,
     },
     required=("name",),
@@ -94,17 +94,17 @@ PROVIDER = Section(
 def _by_driver(value: Any) -> Validator:
     """A provider of ours is checked; those of other drivers are not ours to check."""
     if not isinstance(value, dict):
-        raise Wrong(PROVIDER.expected)
+        raise InvalidValue(PROVIDER.expected)
     driver = value.get("driver", "openstack")
     if driver == DRIVER:
         return PROVIDER
     slip = isinstance(driver, str) and driver not in OTHER_DRIVERS
     if not isinstance(driver, str) or (slip and nearest(driver, [DRIVER])):
-        raise Wrong("the name of a driver", hint=f"did you mean {DRIVER}?", path=["driver"])
-    return any_key
+        raise InvalidValue("the name of a driver", hint=f"did you mean {DRIVER}?", path=["driver"])
+    return anything
 
 
-provider = Form(PROVIDER.expected, _by_driver)
+provider = Choice(PROVIDER.expected, _by_driver)
 
 TOP_LABEL = Section(
     "a label: a mapping with a name",
@@ -118,10 +118,10 @@ TOP_LABEL = Section(
 
 SERVER = Section(
     "a server: a mapping with a host",
-    {"host": values.host(), "port": values.port(), "chroot": values.word("a path like /ci")},
+    {"host": values.host(), "port": values.port(), "chroot": values.token("a path like /ci")},
     required=("host",),
 )
-SERVERS = Items("a list of servers, each with a host", SERVER)
+SERVERS = ListOf("a list of servers, each with a host", SERVER)
 
 TLS = Section(
     "a mapping with cert, key and ca",
@@ -147,7 +147,7 @@ TENANT_EXTRAS = ("max-volumes", "max-volume-gb")
 def tenant(value: Any) -> Any:
     """Check a tenant's limits: any key that is not a ``max-*`` is the name of a resource."""
     if not isinstance(value, dict):
-        raise Wrong("a mapping with tenant-name and limits")
+        raise InvalidValue("a mapping with tenant-name and limits")
     resources = {
         key: values.amount()
         for key in value
@@ -157,7 +157,7 @@ def tenant(value: Any) -> Any:
     return Section(expected, {**TENANT_KEYS, **resources}, required=("tenant-name",))(value)
 
 
-PASSED_OVER: Mapping[str, str] = {
+IGNORED_SECTIONS: Mapping[str, str] = {
     "diskimages": "this launcher builds no images",
     "elements-dir": "this launcher builds no images",
     "images-dir": "this launcher builds no images",
@@ -170,12 +170,12 @@ TOP_KEYS: Mapping[str, Validator] = {
     "zookeeper-servers": SERVERS,
     "zookeeper-tls": TLS,
     "zookeeper-timeout": values.duration(),
-    "labels": Items("a list of labels, each with a name", TOP_LABEL),
-    "profiles": Items("a list of profiles, each with a name", PROFILE),
-    "providers": Items("a list of providers", provider),
+    "labels": ListOf("a list of labels, each with a name", TOP_LABEL),
+    "profiles": ListOf("a list of profiles, each with a name", PROFILE),
+    "providers": ListOf("a list of providers", provider),
     "max-hold-age": values.any_duration(),
-    "fair-share": values.switch(),
-    "tenant-resource-limits": Items("a list of mappings with tenant-name and limits", tenant),
+    "fair-share": values.boolean(),
+    "tenant-resource-limits": ListOf("a list of mappings with tenant-name and limits", tenant),
     "webapp": WEBAPP,
 }
 
@@ -183,7 +183,7 @@ MAIN = Section(
     "a mapping with zookeeper-servers, labels and providers",
     {
         **{key: _or_nothing(check) for key, check in TOP_KEYS.items()},
-        **dict.fromkeys(PASSED_OVER, any_key),
+        **dict.fromkeys(IGNORED_SECTIONS, anything),
     },
 )
 
@@ -193,7 +193,7 @@ SECURE = Section(
     "a mapping with zookeeper-servers and zookeeper-tls",
     {
         **{key: _or_nothing(TOP_KEYS[key]) for key in SECURE_KEYS},
-        **{key: any_key for key in MAIN.keys if key not in SECURE_KEYS},
+        **{key: anything for key in MAIN.keys if key not in SECURE_KEYS},
     },
 )
 

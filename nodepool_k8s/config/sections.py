@@ -9,8 +9,8 @@ from typing import Any
 from voluptuous import Invalid, MultipleInvalid, Optional, Required, Schema
 
 from nodepool_k8s.config.document import Document, YamlNode
-from nodepool_k8s.config.freeform import Entries, Validator
-from nodepool_k8s.config.problems import Missing, Path, Unknown, Wrong
+from nodepool_k8s.config.freeform import MapOf, Validator
+from nodepool_k8s.config.problems import InvalidValue, MissingKey, Path, UnknownKey
 from nodepool_k8s.model import EMPTY
 
 
@@ -37,7 +37,7 @@ class Section:
     def __call__(self, value: Any) -> Any:
         """Return the mapping; raise with everything that is wrong in it."""
         if not isinstance(value, dict):
-            raise Wrong(self.expected)
+            raise InvalidValue(self.expected)
         try:
             return self._schema(value)
         except MultipleInvalid as error:
@@ -48,15 +48,15 @@ class Section:
         return key if key in self.keys else self._meant.get(key, key)
 
     def _worded(self, error: Invalid) -> Invalid:
-        if len(error.path) != 1 or isinstance(error, (Wrong, Missing, Unknown)):
+        if len(error.path) != 1 or isinstance(error, (InvalidValue, MissingKey, UnknownKey)):
             return error
         key = str(error.path[0])
         if key in self._required:
-            return Missing(key, getattr(self.keys[key], "expected", "a value"))
-        return Unknown(key, self.keys)
+            return MissingKey(key, getattr(self.keys[key], "expected", "a value"))
+        return UnknownKey(key, self.keys)
 
 
-class Items:
+class ListOf:
     """A list whose items all fit one validator; voluptuous' own stops at the first bad item."""
 
     def __init__(self, expected: str, item: Validator, *, empty: bool = True) -> None:
@@ -67,7 +67,7 @@ class Items:
     def __call__(self, value: Any) -> Any:
         """Return the list; raise with everything that is wrong in it."""
         if not isinstance(value, list) or (not value and not self._empty):
-            raise Wrong(self.expected, hint=self._advise(value))
+            raise InvalidValue(self.expected, hint=self._advise(value))
         errors: list[Invalid] = []
         for place, item in enumerate(value):
             try:
@@ -83,13 +83,13 @@ class Items:
         return "begin each entry with '-'" if isinstance(value, dict) else ""
 
 
-class Form:
+class Choice:
     """A value whose form tells which of several validators is to look at it."""
 
     def __init__(self, expected: str, choose: Callable[[Any], Validator]) -> None:
         self.expected = expected
         self._choose = choose
-        """Raises ``Wrong`` for a value of no known form."""
+        """Raises ``InvalidValue`` for a value of no known form."""
 
     def __call__(self, value: Any) -> Any:
         """Return the value; raise with everything that is wrong in it."""
@@ -113,7 +113,7 @@ def respell(document: Document, check: Validator) -> None:
 
 def _respell(document: Document, node: YamlNode, check: Validator) -> None:
     within: Validator | None = check
-    while isinstance(within, Form):
+    while isinstance(within, Choice):
         within = within.chosen(node.value)
     if isinstance(within, Section):
         for key in list(node.entries or ()):
@@ -128,9 +128,9 @@ def _parts(node: YamlNode, within: Validator | None) -> list[tuple[YamlNode, Val
     entries = {name: value for name, (_, value) in (node.entries or {}).items()}
     if isinstance(within, Section):
         return [(entries[name], within.keys[name]) for name in entries if name in within.keys]
-    if isinstance(within, Entries):
+    if isinstance(within, MapOf):
         return [(value, within.value) for value in entries.values()]
-    if isinstance(within, Items):
+    if isinstance(within, ListOf):
         return [(item, within.item) for item in node.items or ()]
     return []
 

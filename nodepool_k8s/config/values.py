@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from nodepool_k8s.config.problems import Wrong
+from nodepool_k8s.config.problems import InvalidValue
 from nodepool_k8s.config.quantities import (
     MB,
     MIB,
@@ -50,9 +50,9 @@ class Value:
         self._advise = advise
 
     def __call__(self, value: Any) -> Any:
-        """Return the value; raise ``Wrong`` where it is not accepted."""
+        """Return the value; raise ``InvalidValue`` where it is not accepted."""
         if not self.accepts(value):
-            raise Wrong(self.expected, hint=self._advise(value))
+            raise InvalidValue(self.expected, hint=self._advise(value))
         return value
 
 
@@ -61,12 +61,12 @@ def text(expected: str) -> Value:
     return Value(expected, _is_text, _advise_quotes)
 
 
-def word(expected: str) -> Value:
+def token(expected: str) -> Value:
     """A text without white space."""
     return Value(expected, lambda value: _is_text(value) and not re.search(r"\s", value))
 
 
-def switch() -> Value:
+def boolean() -> Value:
     """True or false."""
     return Value("true or false", lambda value: isinstance(value, bool))
 
@@ -94,7 +94,7 @@ def whole_number(minimum: int | None = None, *, of: str = "", else_: str = "") -
     )
 
 
-def identity(of: str) -> Value:
+def numeric_id(of: str) -> Value:
     """The number of a user or a group."""
     return Value(
         f"the number of a {of}, 0 to {LARGEST_ID}",

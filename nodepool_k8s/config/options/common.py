@@ -7,18 +7,16 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Entries
-from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, written_texts
+from nodepool_k8s.config.freeform import MapOf
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, raw_texts
 from nodepool_k8s.config.options.placement import LABEL_MAP
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.model import LabelType
 
-ANNOTATION_MAP = Entries(
+ANNOTATION_MAP = MapOf(
     "a mapping of names to texts", values.label_key(), values.scalar("text, a number or a boolean")
 )
-TEMPLATE_MAP = Entries(
-    "a mapping of names to format strings", values.label_key(), values.template()
-)
+TEMPLATE_MAP = MapOf("a mapping of names to format strings", values.label_key(), values.template())
 
 
 def _type(document: Document, place: Path) -> LabelType:
@@ -42,13 +40,13 @@ OPTIONS = (
         beside_spec=True,
         in_profile=False,
     ),
-    Option("image", values.word("the name of a container image"), field="image"),
+    Option("image", values.token("the name of a container image"), field="image"),
     Option("image-pull", values.one_of("Always", "IfNotPresent", "Never"), field="image_pull"),
     Option(
         "labels",
         LABEL_MAP,
         field="labels",
-        read=written_texts,
+        read=raw_texts,
         in_namespace=True,
         beside_spec=True,
     ),
@@ -56,7 +54,7 @@ OPTIONS = (
         "dynamic-labels",
         TEMPLATE_MAP,
         field="dynamic_labels",
-        read=written_texts,
+        read=raw_texts,
         in_namespace=True,
         beside_spec=True,
     ),
@@ -64,13 +62,13 @@ OPTIONS = (
         "annotations",
         ANNOTATION_MAP,
         field="annotations",
-        read=written_texts,
+        read=raw_texts,
         beside_spec=True,
     ),
     Option("python-path", values.text("a path, or auto"), field="python_path", in_namespace=True),
     Option(
         "shell-type",
-        values.word("a shell type of Ansible, like sh, csh or powershell"),
+        values.token("a shell type of Ansible, like sh, csh or powershell"),
         field="shell_type",
         in_namespace=True,
     ),

@@ -18,9 +18,9 @@ from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.options.volume_forms import VolumeKind
-from nodepool_k8s.config.problems import Path, Wrong
+from nodepool_k8s.config.problems import InvalidValue, Path
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Form, Items, Section
+from nodepool_k8s.config.sections import Choice, ListOf, Section
 
 SECRET = "Secret"
 CONFIG_MAP = "ConfigMap"
@@ -71,7 +71,7 @@ def _section(kind: str) -> Section:
     return Section(_REFERENCE, keys, required=("name",))
 
 
-def _form(kind: str) -> Form:
+def _form(kind: str) -> Choice:
     section = _section(kind)
 
     def choose(value: Any) -> Validator:
@@ -79,13 +79,13 @@ def _form(kind: str) -> Form:
             return section
         if isinstance(value, str):
             return section.keys["name"]
-        raise Wrong(_REFERENCE)
+        raise InvalidValue(_REFERENCE)
 
-    return Form(_REFERENCE, choose)
+    return Choice(_REFERENCE, choose)
 
 
-def _list(kind: str, what: str) -> Items:
-    return Items(f"a list of {what}: of each {_REFERENCE}", _form(kind))
+def _list(kind: str, what: str) -> ListOf:
+    return ListOf(f"a list of {what}: of each {_REFERENCE}", _form(kind))
 
 
 OPTIONS = (
@@ -139,11 +139,11 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse what cannot be found, or cannot be beside something else in one namespace."""
     first: dict[tuple[str, str], _Asked] = {}
     for asked in _all(review.document, path, label):
-        if review.sound(asked.place):
+        if review.is_valid(asked.place):
             _check_source(review, asked)
             _check_pair(review, first.setdefault((asked.kind, asked.name), asked), asked)
-    if review.sound(path, "service-account") and label.get("service-account") == _TAKEN_ACCOUNT:
-        review.wrong(
+    if review.is_valid(path, "service-account") and label.get("service-account") == _TAKEN_ACCOUNT:
+        review.reject(
             (*path, "service-account"),
             f"another name than {_TAKEN_ACCOUNT}, the account whose token the requestor gets",
         )
@@ -151,11 +151,11 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
 
 def _check_source(review: Review, asked: _Asked) -> None:
     if (asked.kind, asked.name) in _TAKEN:
-        review.say(asked.place, f"cannot be copied: {_TAKEN[asked.kind, asked.name]}")
+        review.report(asked.place, f"cannot be copied: {_TAKEN[asked.kind, asked.name]}")
     if asked.namespace is None:
         listed = asked.place[-1] != "spec"
         how = "write it as a mapping with name and namespace" if listed else "give it a namespace"
-        review.say(
+        review.report(
             asked.place,
             f"does not say where the {asked.kind} is copied from: {how}, or give the provider a "
             f"{SOURCE_NAMESPACE}",
@@ -166,12 +166,12 @@ def _check_pair(review: Review, first: _Asked, asked: _Asked) -> None:
     if first is asked:
         return
     if first.place[:-1] == asked.place[:-1]:
-        hint = f"the first is {review.place(first.place)}"
-        review.wrong(asked.place, f"each {asked.kind} once", hint)
+        hint = f"the first is {review.location(first.place)}"
+        review.reject(asked.place, f"each {asked.kind} once", hint)
     elif first.namespace != asked.namespace:
-        review.say(
+        review.report(
             asked.place,
-            f"is from another namespace than {review.place(first.place)}, and both would be "
+            f"is from another namespace than {review.location(first.place)}, and both would be "
             f"copied to one {asked.kind} {asked.name}",
         )
 

@@ -12,9 +12,9 @@ from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import json_value
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
-from nodepool_k8s.config.problems import Path, Wrong
+from nodepool_k8s.config.problems import InvalidValue, Path
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Items, Section
+from nodepool_k8s.config.sections import ListOf, Section
 from nodepool_k8s.names import is_subdomain
 
 
@@ -57,7 +57,7 @@ SERVICE_PORT = Section(
 
 def _selector(value: Any) -> Any:
     if not isinstance(value, dict):
-        raise Wrong("a Kubernetes label selector; {} selects everything")
+        raise InvalidValue("a Kubernetes label selector; {} selects everything")
     return json_value(value)
 
 
@@ -72,7 +72,7 @@ NETWORK = values.Value("an address range like 10.0.0.0/8", _is_network)
 
 IP_BLOCK = Section(
     "a mapping with cidr and except",
-    {"cidr": NETWORK, "except": Items("a list of address ranges", NETWORK)},
+    {"cidr": NETWORK, "except": ListOf("a list of address ranges", NETWORK)},
     required=("cidr",),
 )
 
@@ -85,7 +85,7 @@ PEER = Section(
 def _peer(value: Any) -> Any:
     PEER(value)
     if not value or ("ipBlock" in value and len(value) > 1):
-        raise Wrong("podSelector, namespaceSelector or both; or ipBlock alone")
+        raise InvalidValue("podSelector, namespaceSelector or both; or ipBlock alone")
     return value
 
 
@@ -102,22 +102,22 @@ POLICY_PORT = Section(
 )
 
 
-def _rules(peers: str) -> Items:
+def _rules(peers: str) -> ListOf:
     rule = Section(
         f"a mapping with {peers} and ports; {{}} allows everything",
         {
-            peers: Items("a list of peers", _peer),
-            "ports": Items("a list of ports", POLICY_PORT),
+            peers: ListOf("a list of peers", _peer),
+            "ports": ListOf("a list of ports", POLICY_PORT),
         },
     )
-    return Items("a list of rules", rule)
+    return ListOf("a list of rules", rule)
 
 
 POLICY_SPEC = Section(
     "none, deny-ingress, deny-all, or the spec of a Kubernetes NetworkPolicy",
     {
         "podSelector": _selector,
-        "policyTypes": Items("a list of Ingress and Egress", values.one_of("Ingress", "Egress")),
+        "policyTypes": ListOf("a list of Ingress and Egress", values.one_of("Ingress", "Egress")),
         "ingress": _rules("from"),
         "egress": _rules("to"),
     },
@@ -137,14 +137,14 @@ def policy(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return _policy_name(value)
-        except Wrong as error:
-            raise Wrong(POLICY_SPEC.expected, hint=error.hint) from None
+        except InvalidValue as error:
+            raise InvalidValue(POLICY_SPEC.expected, hint=error.hint) from None
     return POLICY_SPEC(value)
 
 
 OPTIONS = (
     Option("port", _PORT),
-    Option("service-ports", Items("a list of mappings with port and target-port", SERVICE_PORT)),
+    Option("service-ports", ListOf("a list of mappings with port and target-port", SERVICE_PORT)),
     Option("service-type", values.one_of("ClusterIP", "NodePort", "LoadBalancer", EXTERNAL)),
     Option(
         "external-name",
@@ -198,33 +198,35 @@ def _has_service(label: Mapping[str, Any]) -> bool:
 
 
 def _external(review: Review, path: Path, label: RawLabel) -> None:
-    if not review.sound(path, "service-type", "external-name", "service-ports", "port"):
+    if not review.is_valid(path, "service-type", "external-name", "service-ports", "port"):
         return
     kind, place = label.get("service-type"), (*path, "service-type")
     if "external-name" in label and kind != EXTERNAL:
-        review.say((*path, "external-name"), f"has no effect without service-type {EXTERNAL}")
+        review.report((*path, "external-name"), f"has no effect without service-type {EXTERNAL}")
     if kind == EXTERNAL and "external-name" not in label:
-        review.say(place, f"{EXTERNAL} needs external-name beside it: the host that it stands for")
+        review.report(
+            place, f"{EXTERNAL} needs external-name beside it: the host that it stands for"
+        )
     elif kind not in (None, EXTERNAL) and not label.get("service-ports") and "port" not in label:
-        review.say(place, "needs service-ports, or port, beside it: what the Service offers")
+        review.report(place, "needs service-ports, or port, beside it: what the Service offers")
 
 
 def _ports(review: Review, path: Path) -> None:
     seen: dict[int, Path] = {}
     for item_path, item in review.mappings((*path, "service-ports")):
         here = (*item_path, "port")
-        if not review.sound(here) or "port" not in item:
+        if not review.is_valid(here) or "port" not in item:
             continue
         first = seen.setdefault(int(item["port"]), here)
         if first != here:
-            hint = f"the first is {review.place(first)}"
-            review.wrong(here, "a port that the Service does not offer yet", hint)
+            hint = f"the first is {review.location(first)}"
+            review.reject(here, "a port that the Service does not offer yet", hint)
 
 
 def _service_name(review: Review, path: Path, label: RawLabel) -> None:
     name = label.get("name")
-    if review.sound(path, "name") and not _SERVICE_NAME.fullmatch(str(name)):
-        review.wrong(
+    if review.is_valid(path, "name") and not _SERVICE_NAME.fullmatch(str(name)):
+        review.reject(
             (*path, "name"),
             "a lower-case letter, then letters, digits and '-', at most 63 characters, "
             "because the Service is named as the label",

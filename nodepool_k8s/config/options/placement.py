@@ -8,13 +8,13 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Entries, Validator
+from nodepool_k8s.config.freeform import MapOf, Validator
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
 from nodepool_k8s.config.options import resources
-from nodepool_k8s.config.problems import Path, Wrong
+from nodepool_k8s.config.problems import InvalidValue, Path
 from nodepool_k8s.config.quantities import whole
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Form, Items, Section
+from nodepool_k8s.config.sections import Choice, ListOf, Section
 from nodepool_k8s.model import empty
 from nodepool_k8s.names import is_label_key, is_label_value
 
@@ -38,7 +38,7 @@ COMPUTE_POOL_KEY = "compute-pool-key"
 
 DEFAULT_COMPUTE_POOL_KEY = "outerbounds.co/compute-pool"
 
-LABEL_MAP = Entries("a mapping of names to texts", values.label_key(), values.label_value())
+LABEL_MAP = MapOf("a mapping of names to texts", values.label_key(), values.label_value())
 
 _PAIR = Section(
     "a mapping with key and value",
@@ -54,7 +54,7 @@ _SELECTOR = (
 
 def _selector(value: Any) -> Validator:
     if isinstance(value, list):
-        return Items("a list of mappings with key and value", _PAIR)
+        return ListOf("a list of mappings with key and value", _PAIR)
     if isinstance(value, str):
         return values.Value(_SELECTOR, lambda text: _pairs(text) is not None)
     return _PAIR if _is_pair(value) else LABEL_MAP
@@ -85,11 +85,11 @@ class _Toleration(Section):
         super().__call__(value)
         operator = value.get("operator", "Equal")
         if not value.get("key") and operator != "Exists":
-            raise Wrong("Exists, because there is no key", path=["operator"])
+            raise InvalidValue("Exists, because there is no key", path=["operator"])
         if operator == "Exists" and value.get("value"):
-            raise Wrong("no value beside operator: Exists", path=["value"])
+            raise InvalidValue("no value beside operator: Exists", path=["value"])
         if "tolerationSeconds" in value and value.get("effect") != "NoExecute":
-            raise Wrong(
+            raise InvalidValue(
                 "no such seconds without effect: NoExecute, as the API server would refuse the pod",
                 hint="leave them out, or say effect: NoExecute",
                 path=["tolerationSeconds"],
@@ -117,11 +117,13 @@ class _Requirement(Section):
         super().__call__(value)
         operator, wanted = value["operator"], value.get("values") or []
         if operator in ("In", "NotIn") and not wanted:
-            raise Wrong(f"at least one value for operator: {operator}", path=["values"])
+            raise InvalidValue(f"at least one value for operator: {operator}", path=["values"])
         if operator in ("Exists", "DoesNotExist") and wanted:
-            raise Wrong(f"no values beside operator: {operator}", path=["values"])
+            raise InvalidValue(f"no values beside operator: {operator}", path=["values"])
         if operator in ("Gt", "Lt") and not (len(wanted) == 1 and _is_integer(wanted[0])):
-            raise Wrong(f"a list of one whole number for operator: {operator}", path=["values"])
+            raise InvalidValue(
+                f"a list of one whole number for operator: {operator}", path=["values"]
+            )
         return value
 
 
@@ -130,16 +132,16 @@ def _is_integer(value: Any) -> bool:
     return not isinstance(value, bool) and text.isascii() and text.isdigit()
 
 
-def _requirements(*operators: str, key: Validator) -> Items:
+def _requirements(*operators: str, key: Validator) -> ListOf:
     """``matchExpressions``."""
-    return Items(
+    return ListOf(
         "a list of requirements, each with key, operator and values",
         _Requirement(
             "a requirement: a mapping with key, operator and values",
             {
                 "key": key,
                 "operator": values.one_of(*operators),
-                "values": Items("a list of texts", values.label_value()),
+                "values": ListOf("a list of texts", values.label_value()),
             },
             required=("key", "operator"),
             snake_case=True,
@@ -176,10 +178,10 @@ _POD_TERM = _kubernetes(
     {
         "labelSelector": _LABEL_SELECTOR,
         "topologyKey": values.label_key(),
-        "namespaces": Items("a list of namespaces", values.dns_label("a namespace's name")),
+        "namespaces": ListOf("a list of namespaces", values.dns_label("a namespace's name")),
         "namespaceSelector": _LABEL_SELECTOR,
-        "matchLabelKeys": Items("a list of keys of labels", values.label_key()),
-        "mismatchLabelKeys": Items("a list of keys of labels", values.label_key()),
+        "matchLabelKeys": ListOf("a list of keys of labels", values.label_key()),
+        "mismatchLabelKeys": ListOf("a list of keys of labels", values.label_key()),
     },
     required=("topologyKey",),
 )
@@ -192,10 +194,10 @@ _NODE_AFFINITY = _kubernetes(
     {
         _REQUIRED: _kubernetes(
             "a mapping with nodeSelectorTerms",
-            {"nodeSelectorTerms": Items("a list of at least one term", _TERM, empty=False)},
+            {"nodeSelectorTerms": ListOf("a list of at least one term", _TERM, empty=False)},
             required=("nodeSelectorTerms",),
         ),
-        _PREFERRED: Items(
+        _PREFERRED: ListOf(
             "a list of mappings with weight and preference",
             _kubernetes(
                 "a mapping with weight and preference",
@@ -209,8 +211,8 @@ _NODE_AFFINITY = _kubernetes(
 _POD_AFFINITY = _kubernetes(
     f"a mapping with {_REQUIRED} or {_PREFERRED}",
     {
-        _REQUIRED: Items("a list of terms", _POD_TERM),
-        _PREFERRED: Items(
+        _REQUIRED: ListOf("a list of terms", _POD_TERM),
+        _PREFERRED: ListOf(
             "a list of mappings with weight and podAffinityTerm",
             _kubernetes(
                 "a mapping with weight and podAffinityTerm",
@@ -238,15 +240,15 @@ _COMPUTE_POOL = values.Value(
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report a label that is selected twice, or otherwise by ``compute-pool``."""
-    if not review.sound(path, "node-selector", "compute-pool"):
+    if not review.is_valid(path, "node-selector", "compute-pool"):
         return
     place = (*path, "node-selector")
-    review.unique(place, "key", "pair")
+    review.check_unique(place, "key", "pair")
     key, pool_name = _compute_pool_key(review.document, path), label.get("compute-pool")
     selected = _node_selector(review.document, place).get(key)
     if None not in (pool_name, selected) and pool_name != selected:
         said = f"a compute pool like that of node-selector, which says {key}={selected}"
-        review.wrong((*path, "compute-pool"), said, "leave one of them out")
+        review.reject((*path, "compute-pool"), said, "leave one of them out")
 
 
 def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
@@ -278,8 +280,8 @@ def _node_selector(document: Document, place: Path) -> dict[str, str]:
     elif _is_pair(value):
         places = [place]
     else:
-        return {key: document.written((*place, key)) for key in value or {}}
-    return {document.written((*item, "key")): document.written((*item, "value")) for item in places}
+        return {key: document.text((*place, key)) for key in value or {}}
+    return {document.text((*item, "key")): document.text((*item, "value")) for item in places}
 
 
 _NUMBERS = ("weight", "tolerationSeconds")
@@ -294,7 +296,7 @@ def _texts(document: Document, place: Path) -> Any:
         return [_texts(document, (*place, item)) for item in range(len(value))]
     if value is None or isinstance(value, str):
         return value
-    return whole(value) if place[-1] in _NUMBERS else document.written(place)
+    return whole(value) if place[-1] in _NUMBERS else document.text(place)
 
 
 def _tolerations(document: Document, place: Path) -> tuple[Mapping[str, Any], ...]:
@@ -302,11 +304,11 @@ def _tolerations(document: Document, place: Path) -> tuple[Mapping[str, Any], ..
 
 
 OPTIONS = (
-    Option("node-selector", Form(_SELECTOR, _selector), pool_default=True),
+    Option("node-selector", Choice(_SELECTOR, _selector), pool_default=True),
     Option("compute-pool", _COMPUTE_POOL, pool_default=True),
     Option(
         "tolerations",
-        Items("a list of Kubernetes tolerations", _TOLERATION),
+        ListOf("a list of Kubernetes tolerations", _TOLERATION),
         field="tolerations",
         read=_tolerations,
         pool_default=True,
@@ -326,7 +328,7 @@ OPTIONS = (
     ),
     Option(
         "scheduler-name",
-        values.word("the name of a scheduler"),
+        values.token("the name of a scheduler"),
         field="scheduler_name",
         pool_default=True,
     ),

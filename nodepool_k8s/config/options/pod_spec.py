@@ -9,17 +9,17 @@ from voluptuous import Invalid, MultipleInvalid
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import json_value, named, with_key
+from nodepool_k8s.config.freeform import json_value, named_object, require_key
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields
-from nodepool_k8s.config.problems import Path, Wrong
-from nodepool_k8s.config.sections import Items
+from nodepool_k8s.config.problems import InvalidValue, Path
+from nodepool_k8s.config.sections import ListOf
 
 
 def _container(value: Any) -> Any:
-    return named("a Kubernetes container", values.dns_label("a container's name"), value)
+    return named_object("a Kubernetes container", values.dns_label("a container's name"), value)
 
 
-CONTAINERS = Items(
+CONTAINERS = ListOf(
     "a list of at least one container, of which the first is long-running", _container, empty=False
 )
 
@@ -27,8 +27,8 @@ CONTAINERS = Items(
 def _pod_spec(value: Any) -> Any:
     """Check of a raw spec what the launcher relies on; the rest is the API server's."""
     if not isinstance(value, dict):
-        raise Wrong("a Kubernetes pod spec: a mapping with containers")
-    with_key("containers", values.Value(CONTAINERS.expected, _is_list), value)
+        raise InvalidValue("a Kubernetes pod spec: a mapping with containers")
+    require_key("containers", values.Value(CONTAINERS.expected, _is_list), value)
     errors: list[Invalid] = []
     for path, check, part in (((), json_value, value), (("containers",), CONTAINERS, None)):
         try:

@@ -10,9 +10,9 @@ from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
 from nodepool_k8s.config.freeform import Validator
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
-from nodepool_k8s.config.problems import Path, Wrong
+from nodepool_k8s.config.problems import InvalidValue, Path
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Form, Items
+from nodepool_k8s.config.sections import Choice, ListOf
 
 NAME = values.text("the name of a profile")
 EXPECTED = "the name of an entry of the top-level profiles, or a list of names"
@@ -20,13 +20,13 @@ EXPECTED = "the name of an entry of the top-level profiles, or a list of names"
 
 def _one_or_more(value: Any) -> Validator:
     if isinstance(value, list):
-        return Items(EXPECTED, NAME, empty=False)
+        return ListOf(EXPECTED, NAME, empty=False)
     if isinstance(value, dict):
-        raise Wrong(EXPECTED)
+        raise InvalidValue(EXPECTED)
     return NAME
 
 
-OPTIONS = (Option("profile", Form(EXPECTED, _one_or_more), pool_default=True, in_namespace=True),)
+OPTIONS = (Option("profile", Choice(EXPECTED, _one_or_more), pool_default=True, in_namespace=True),)
 
 
 def layers(review: Review, named: Any) -> Iterator[Mapping[str, Path]]:
@@ -53,17 +53,17 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
 
 def check_profiles(review: Review) -> None:
     """Check the top-level list: names are there once, and no profile takes its own options."""
-    review.unique(("profiles",), "name", "profile")
+    review.check_unique(("profiles",), "name", "profile")
     found = _entries(review)
     for path, profile in review.mappings(("profiles",)):
         _known(review, path, profile)
         name = profile.get("name")
         if isinstance(name, str) and name in _reached(found, profile.get("profile")):
-            review.say((*path, "profile"), f"is a loop: it leads back to '{name}'")
+            review.report((*path, "profile"), f"is a loop: it leads back to '{name}'")
 
 
 def _known(review: Review, path: Path, section: Mapping[str, Any]) -> None:
-    if not review.sound(path, "profile") or not review.sound(("profiles",)):
+    if not review.is_valid(path, "profile") or not review.is_valid(("profiles",)):
         return
     found = _entries(review)
     here: Path = (*path, "profile")
@@ -72,7 +72,7 @@ def _known(review: Review, path: Path, section: Mapping[str, Any]) -> None:
         if name in found:
             continue
         near = get_close_matches(name, found, n=1)
-        review.wrong(
+        review.reject(
             (*here, place) if listed else here,
             EXPECTED,
             f"did you mean '{near[0]}'?" if near else "",

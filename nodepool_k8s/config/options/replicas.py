@@ -24,11 +24,11 @@ OPTIONS = (Option("replicas", values.whole_number(1, of="pods"), field="replicas
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Refuse replicas whose names would not fit: a pod's host name is cut after 63."""
     name, count = label.get("name"), label.get("replicas")
-    if count is None or not review.sound(path, "replicas", "name") or not isinstance(name, str):
+    if count is None or not review.is_valid(path, "replicas", "name") or not isinstance(name, str):
         return
     longest = f"{name}-{int(count) - 1}" if count > 1 else name
     if len(longest) > NAME_LENGTH:
-        review.wrong(
+        review.reject(
             (*path, "replicas"),
             f"1, or a label with a name of at most {NAME_LENGTH - len(longest) + len(name)} "
             f"characters: the last pod would be named {longest}",

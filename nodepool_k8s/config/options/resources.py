@@ -15,14 +15,14 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Entries, Validator
+from nodepool_k8s.config.freeform import MapOf, Validator
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import MB, MIB, kubernetes_quantity, number, whole
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Form, Section
+from nodepool_k8s.config.sections import Choice, Section
 
-COUNT_MAP = Entries(
+COUNT_MAP = MapOf(
     "a mapping of resource names to whole numbers",
     values.text("a resource's name"),
     values.whole_number(0),
@@ -36,7 +36,7 @@ def _quantity(expected: str, accepts: Callable[[Any], bool], advice: str = "") -
     """One of ``resources``: a quantity for request and limit both, or a mapping of the two."""
     value = values.Value(expected, accepts, lambda value: _advise_unit(value) if advice else "")
     apart = Section(f"requests and limits, each {expected}", {"requests": value, "limits": value})
-    return Form(f"{expected}; or requests and limits", lambda one: _either(one, value, apart))
+    return Choice(f"{expected}; or requests and limits", lambda one: _either(one, value, apart))
 
 
 def _either(value: Any, alone: Validator, apart: Validator) -> Validator:
@@ -90,7 +90,7 @@ OPTIONS = (
     Option("resources", RESOURCES, pool_default=True, merged=True),
     Option("extra-resources", COUNT_MAP, pool_default=True, merged=True),
     Option("gpu", values.gpu_count(), pool_default=True),
-    Option("gpu-resource", values.word("a resource name like nvidia.com/gpu"), pool_default=True),
+    Option("gpu-resource", values.token("a resource name like nvidia.com/gpu"), pool_default=True),
     Option("gpu-vendor", values.one_of(*VENDORS), pool_default=True),
     Option("qos", values.one_of("Guaranteed", "Burstable", "BestEffort"), pool_default=True),
 )
@@ -172,11 +172,11 @@ def check_apart(review: Review, path: Path, section: RawLabel, prefix: str = "")
     """Check what a pool (its ``default-label-*``), or a profile, says without any label."""
     for key in _LIMITED:
         request, limit = f"{prefix}{key}", f"{prefix}{key}-limit"
-        if request in section and limit in section and review.sound(path, request, limit):
+        if request in section and limit in section and review.is_valid(path, request, limit):
             _compare(review, (*path, request), (*path, limit), key)
     stated = section.get(f"{prefix}resources")
     form = (*path, f"{prefix}resources")
-    for name in RESOURCES.keys if isinstance(stated, dict) and review.sound(form) else ():
+    for name in RESOURCES.keys if isinstance(stated, dict) and review.is_valid(form) else ():
         least, most = (*form, name, "requests"), (*form, name, "limits")
         if None not in (review.document.get(least), review.document.get(most)):
             _compare(review, least, most, name)
@@ -185,15 +185,15 @@ def check_apart(review: Review, path: Path, section: RawLabel, prefix: str = "")
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report limits below requests, GPUs without a name, and a qos that says otherwise."""
-    if not review.sound(path, "resources", "qos"):
+    if not review.is_valid(path, "resources", "qos"):
         return
     _together(review, path, label)
     for name in (*_LIMITED, "gpu"):
         places = _places(review.document, path, label, name)
-        if places.request and places.limit and all(map(review.sound, places.all())):
+        if places.request and places.limit and all(map(review.is_valid, places.all())):
             _compare_once(review, path, places.request, places.limit, name)
     _gpu(review, path, label)
-    if review.sound(path, *_PLAIN):
+    if review.is_valid(path, *_PLAIN):
         _qos(review, path, label)
 
 
@@ -207,7 +207,7 @@ def _together(review: Review, path: Path, section: RawLabel, prefix: str = "") -
         # What stands at another distance gives way, or is given way to.
         both = (plain, (*path, form))
         if plain[-1] in section and not any(document.distance(place) for place in both):
-            review.say(plain, f"cannot be given together with {form}: write it there")
+            review.report(plain, f"cannot be given together with {form}: write it there")
 
 
 def _compare_once(review: Review, path: Path, request: Path, limit: Path, name: str) -> None:
@@ -225,17 +225,19 @@ def _compare(review: Review, request: Path, limit: Path, name: str) -> None:
     if least is None or most is None:
         return
     if name == "gpu" and least != most:
-        review.wrong(limit, f"requests ({document.found(request)}): GPUs have one number for both")
+        review.reject(
+            limit, f"requests ({document.describe(request)}): GPUs have one number for both"
+        )
     elif most >= least:
         return
     elif document.distance(limit) <= document.distance(request):
-        said = f"{document.origin(request)[-1]} ({document.found(request)}) or more"
-        review.wrong(limit, f"{said}: a limit is not below its request")
+        said = f"{document.origin(request)[-1]} ({document.describe(request)}) or more"
+        review.reject(limit, f"{said}: a limit is not below its request")
     else:
         written = document.origin(limit)
         whose = "profile" if written[0] == "profiles" else "pool"
-        said = f"the {whose}'s {written[-1]} ({document.found(limit)}) or less"
-        review.wrong(request, said, f"or give the label a {limit[-1]} of its own")
+        said = f"the {whose}'s {written[-1]} ({document.describe(limit)}) or less"
+        review.reject(request, said, f"or give the label a {limit[-1]} of its own")
 
 
 def _gpu(review: Review, path: Path, label: RawLabel) -> None:
@@ -243,14 +245,14 @@ def _gpu(review: Review, path: Path, label: RawLabel) -> None:
     wanted = gpu.request or gpu.limit
     named = "gpu-resource" in label or "gpu-vendor" in label
     if wanted and not named and _amount(review.document, wanted, "gpu"):
-        review.say(
+        review.report(
             wanted,
             "needs gpu-resource beside it: the cluster's name for its GPUs, like nvidia.com/gpu; "
             f"or gpu-vendor: {' or '.join(VENDORS)}",
         )
     for key in ("gpu-resource", "gpu-vendor"):
         if not wanted and _own(review, path, label, key):
-            review.note((*path, key), "no effect without gpu")
+            review.notice((*path, key), "no effect without gpu")
 
 
 def _own(review: Review, path: Path, label: RawLabel, key: str) -> bool:
@@ -268,7 +270,7 @@ def _qos(review: Review, path: Path, label: RawLabel) -> None:
     }
     why = _CONTRADICTIONS[level](amounts)
     if why:
-        review.say((*path, "qos"), f"{level} contradicts the resources: {why}")
+        review.report((*path, "qos"), f"{level} contradicts the resources: {why}")
 
 
 Amounts = Mapping[str, list[Any]]

@@ -44,12 +44,12 @@ def _id(document: Document, place: Path) -> int | None:
 
 
 CONTEXT_OPTIONS = (
-    Option("privileged", values.switch(), pool_default=True),
-    Option("allow-privilege-escalation", values.switch(), pool_default=True),
-    Option("run-as-user", values.identity("user"), read=_id, pool_default=True),
-    Option("run-as-group", values.identity("group"), read=_id, pool_default=True),
-    Option("run-as-non-root", values.switch(), pool_default=True),
-    Option("fs-group", values.identity("group"), read=_id, pool_default=True),
+    Option("privileged", values.boolean(), pool_default=True),
+    Option("allow-privilege-escalation", values.boolean(), pool_default=True),
+    Option("run-as-user", values.numeric_id("user"), read=_id, pool_default=True),
+    Option("run-as-group", values.numeric_id("group"), read=_id, pool_default=True),
+    Option("run-as-non-root", values.boolean(), pool_default=True),
+    Option("fs-group", values.numeric_id("group"), read=_id, pool_default=True),
 )
 """The keys of ``security-context``; each is an option by itself, too."""
 CONTEXT_KEYS = validators(CONTEXT_OPTIONS)
@@ -83,7 +83,7 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     _twice(review, path, label)
     _escalation(review, path, label)
     _root(review, path, label)
-    if "pod-security" in label and review.sound(path, "pod-security"):
+    if "pod-security" in label and review.is_valid(path, "pod-security"):
         _level(review, path, label, label["pod-security"])
         _level_labels(review, path, label)
 
@@ -115,7 +115,7 @@ def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str)
 def _given(review: Review, path: Path, label: RawLabel, key: str) -> Path | None:
     """Where the value of ``key`` stands that counts, if it is sound."""
     place = _nearest(review.document, path, label, key)
-    return place if place is not None and review.sound(place) else None
+    return place if place is not None and review.is_valid(place) else None
 
 
 def _value(review: Review, path: Path, label: RawLabel, key: str) -> Any:
@@ -133,8 +133,8 @@ def _twice(review: Review, path: Path, label: RawLabel) -> None:
         if key not in CONTEXT_KEYS or key not in label or context[key] == label[key]:
             continue
         apart = review.document.distance(alone) != review.document.distance(outer)
-        if not apart and review.sound(inner) and review.sound(alone):
-            review.wrong(inner, f"what {review.place(alone)} says", "give it once")
+        if not apart and review.is_valid(inner) and review.is_valid(alone):
+            review.reject(inner, f"what {review.location(alone)} says", "give it once")
 
 
 def _escalation(review: Review, path: Path, label: RawLabel) -> None:
@@ -142,7 +142,7 @@ def _escalation(review: Review, path: Path, label: RawLabel) -> None:
     if place is None or review.document.get(place) is not False:
         return
     if _value(review, path, label, "privileged") is True:
-        review.wrong(place, "true, or nothing: the label is privileged, and that is the most")
+        review.reject(place, "true, or nothing: the label is privileged, and that is the most")
 
 
 def _root(review: Review, path: Path, label: RawLabel) -> None:
@@ -150,7 +150,7 @@ def _root(review: Review, path: Path, label: RawLabel) -> None:
     if place is None or review.document.get(place) != 0:
         return
     if _value(review, path, label, "run-as-non-root") is True:
-        review.wrong(place, "1 or more: run-as-non-root is true, and 0 is root")
+        review.reject(place, "1 or more: run-as-non-root is true, and 0 is root")
 
 
 def _level(review: Review, path: Path, label: RawLabel, level: str) -> None:
@@ -158,12 +158,12 @@ def _level(review: Review, path: Path, label: RawLabel, level: str) -> None:
     for key, allowed, expected in _barred(level):
         place = _given(review, path, label, key)
         if place is not None and not allowed(review.document.get(place)):
-            review.wrong(place, f"{expected}, {because}")
+            review.reject(place, f"{expected}, {because}")
     for place, volume in review.mappings((*path, "volumes")):
         kinds = [kind for kind in volume if kind != "name" and _is_barred(kind, level)]
         # The short form has none that any level forbids.
         if kinds and not is_short(volume):
-            review.say((*place, kinds[0]), f"is a kind of volume that is forbidden, {because}")
+            review.report((*place, kinds[0]), f"is a kind of volume that is forbidden, {because}")
 
 
 def _barred(level: str) -> Iterator[tuple[str, Any, str]]:
@@ -187,4 +187,4 @@ def _level_labels(review: Review, path: Path, label: RawLabel) -> None:
         labels = label.get(option)
         for key in labels if isinstance(labels, dict) else ():
             if isinstance(key, str) and key.startswith(LEVEL_PREFIX):
-                review.say((*path, option, key), "cannot be given together with pod-security")
+                review.report((*path, option, key), "cannot be given together with pod-security")

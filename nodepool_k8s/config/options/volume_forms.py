@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from nodepool_k8s.config import values
-from nodepool_k8s.config.freeform import Validator, named, with_key
+from nodepool_k8s.config.freeform import Validator, named_object, require_key
 from nodepool_k8s.config.quantities import kubernetes_quantity
-from nodepool_k8s.config.sections import Form, Items, Section
+from nodepool_k8s.config.sections import Choice, ListOf, Section
 
 
 class VolumeKind(StrEnum):
@@ -61,7 +61,7 @@ _NAMESPACE = values.dns_label("the name of a namespace")
 
 _CLAIM_KEYS: Mapping[str, Validator] = {
     "size": _SIZE,
-    "access-modes": Items(
+    "access-modes": ListOf(
         "a list of access modes",
         values.one_of("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", ONE_POD),
         empty=False,
@@ -137,13 +137,13 @@ _SHORT_FORMS = {kind: _short(kind) for kind in VolumeKind}
 
 
 def _raw_volume(value: Any) -> Any:
-    return named("a Kubernetes volume", values.dns_label("a volume's name"), value)
+    return named_object("a Kubernetes volume", values.dns_label("a volume's name"), value)
 
 
 def mount(value: Any) -> Any:
     """Check an entry of ``volume-mounts``."""
-    named("a Kubernetes volume mount", values.dns_label("a volume's name"), value)
-    return with_key("mountPath", values.absolute_path(), value)
+    named_object("a Kubernetes volume mount", values.dns_label("a volume's name"), value)
+    return require_key("mountPath", values.absolute_path(), value)
 
 
 def _volume(value: Any) -> Validator:
@@ -179,7 +179,7 @@ def _claim(value: Any) -> Validator:
 
 TMPFS = Section(
     "true, or a mapping with size, path and tempdir",
-    {"size": values.mebibytes(1), "path": _MOUNT_PATH, "tempdir": values.switch()},
+    {"size": values.mebibytes(1), "path": _MOUNT_PATH, "tempdir": values.boolean()},
     snake_case=True,
 )
 
@@ -190,6 +190,6 @@ def _tmpfs(value: Any) -> Validator:
     return values.Value(TMPFS.expected, lambda value: isinstance(value, bool))
 
 
-VOLUME = Form("a Kubernetes volume, or one with volume-type", _volume)
-CLAIM_MOUNT = Form(CLAIM.expected, _claim)
-TMPFS_MOUNT = Form(TMPFS.expected, _tmpfs)
+VOLUME = Choice("a Kubernetes volume, or one with volume-type", _volume)
+CLAIM_MOUNT = Choice(CLAIM.expected, _claim)
+TMPFS_MOUNT = Choice(TMPFS.expected, _tmpfs)

@@ -15,7 +15,7 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.freeform import Entries
+from nodepool_k8s.config.freeform import MapOf
 from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic
 from nodepool_k8s.config.options import resources
 from nodepool_k8s.config.options import volume_forms as forms
@@ -23,7 +23,7 @@ from nodepool_k8s.config.options.volume_forms import MEMORY, ONE_POD, VolumeKind
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.quantities import MIB, kubernetes_quantity, whole
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Items
+from nodepool_k8s.config.sections import ListOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ DEFAULT_MODES = ("ReadWriteOnce",)
 OPTIONS = (
     Option(
         "volumes",
-        Items("a list of volumes: Kubernetes' own definitions, or with volume-type", forms.VOLUME),
+        ListOf("a list of volumes: Kubernetes' own definitions, or with volume-type", forms.VOLUME),
     ),
-    Option("volume-mounts", Items("a list of Kubernetes volume mounts", forms.mount)),
+    Option("volume-mounts", ListOf("a list of Kubernetes volume mounts", forms.mount)),
     Option(
         "persistent-volume-claims",
-        Entries(
+        MapOf(
             "a mapping of claims to paths",
             values.subdomain("the name of a claim"),
             forms.CLAIM_MOUNT,
@@ -104,7 +104,7 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     _claims(review, path, label)
     if label.get("type") == "namespace":
         return
-    review.unique((*path, "volumes"), "name", "volume")
+    review.check_unique((*path, "volumes"), "name", "volume")
     _names(review, path)
     _paths(review, path, label)
     _memory_volumes(review, path, label)
@@ -182,7 +182,7 @@ def _made(name: str, options: Mapping[str, Any]) -> VolumeClaim:
 def _claims(review: Review, path: Path, label: RawLabel) -> None:
     made: dict[str, tuple[Path, VolumeClaim]] = {}
     for place, name, options in _claims_asked_for(path, label):
-        if not review.sound(place):
+        if not review.is_valid(place):
             continue
         inside = (*place, "spec") if _in_list(place) else place
         _access_modes(review, (*inside, "access-modes"), options, label)
@@ -194,7 +194,7 @@ def _claims(review: Review, path: Path, label: RawLabel) -> None:
         claim = _made(name, options)
         first, same = made.setdefault(name, (place, claim))
         if same != claim:
-            review.wrong(inside, f"the claim {name} as {review.place(first)} has it made")
+            review.reject(inside, f"the claim {name} as {review.location(first)} has it made")
 
 
 def _access_modes(review: Review, place: Path, options: Mapping[str, Any], label: RawLabel) -> None:
@@ -202,17 +202,17 @@ def _access_modes(review: Review, place: Path, options: Mapping[str, Any], label
     if ONE_POD not in modes:
         return
     if len(modes) > 1:
-        review.say(place, f"{ONE_POD} cannot be given together with others")
+        review.report(place, f"{ONE_POD} cannot be given together with others")
     if (whole(label.get("replicas")) or 1) > 1:
-        review.say(place, f"{ONE_POD} is for one pod, and the label has replicas")
+        review.report(place, f"{ONE_POD} is for one pod, and the label has replicas")
 
 
 def _where(review: Review, place: Path, options: Mapping[str, Any], kind: str) -> None:
     if kind == "pod" and "path" not in options:
-        review.say(place, "needs a path: where the claim is mounted")
+        review.report(place, "needs a path: where the claim is mounted")
     elif kind == "namespace" and "size" not in options:
         expected = "a mapping with size: a namespace label's claim is made, and mounted nowhere"
-        review.wrong(place, expected)
+        review.reject(place, expected)
 
 
 def _not_made(
@@ -220,11 +220,11 @@ def _not_made(
 ) -> None:
     idle = [key for key in ("access-modes", "storage-class") if key in options]
     for key in idle:
-        review.say((*place, key), "needs size beside it: it is for a claim that is made")
+        review.report((*place, key), "needs size beside it: it is for a claim that is made")
     if place[-1] == "spec" and "claim-name" not in options:
-        review.say(place[:-1], "needs a spec with claim-name, or with size to make a claim")
+        review.report(place[:-1], "needs a spec with claim-name, or with size to make a claim")
     elif not idle and kind == "pod":
-        review.note(
+        review.notice(
             place,
             f"the claim {name} is not made by the launcher, and each node's namespace is new: "
             "give a size, or have something else in the cluster make it there",
@@ -236,28 +236,30 @@ def _not_made(
 
 def _names(review: Review, path: Path) -> None:
     volumes, mounts = (*path, "volumes"), (*path, "volume-mounts")
-    if not review.sound(volumes):
+    if not review.is_valid(volumes):
         return
     names = {item.get("name") for _, item in review.mappings(volumes)}
     for item_path, item in review.mappings(mounts):
-        if review.sound(item_path, "name") and item["name"] not in names:
-            review.wrong((*item_path, "name"), "the name of one of the label's volumes")
+        if review.is_valid(item_path, "name") and item["name"] not in names:
+            review.reject((*item_path, "name"), "the name of one of the label's volumes")
 
 
 def _paths(review: Review, path: Path, label: RawLabel) -> None:
     first: dict[str, Path] = {}
     for place, mounted in _mounted(review, path, label):
-        if not review.sound(place) or not isinstance(mounted, str):
+        if not review.is_valid(place) or not isinstance(mounted, str):
             continue
         # Kubernetes mounts /a and /a/ at the same place.
         earlier = first.setdefault(posixpath.normpath(mounted), place)
         if earlier != place:
-            hint = f"the first is {review.place(earlier)}"
+            hint = f"the first is {review.location(earlier)}"
             said = "a path at which nothing else is mounted"
             if place[-1] in ("shared-memory", "tmpfs"):
-                review.say(place, f"is mounted at {mounted}, where {review.place(earlier)} is")
+                review.report(
+                    place, f"is mounted at {mounted}, where {review.location(earlier)} is"
+                )
             else:
-                review.wrong(place, said, hint)
+                review.reject(place, said, hint)
 
 
 def _mounted(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path, Any]]:
@@ -286,24 +288,24 @@ def _mounted(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path
 
 def _memory_volumes(review: Review, path: Path, label: RawLabel) -> None:
     """Refuse what the memory limit would never let be filled."""
-    if not review.sound(path, *resources.TOPIC.keys):
+    if not review.is_valid(path, *resources.TOPIC.keys):
         return
     memory, limit = resources.request_and_limit(review.document, path, label, "memory")
     for place, size in _sizes_in_memory(review, path, label):
-        if limit is not None and review.sound(place) and size > limit:
-            review.wrong(place, f"the memory limit ({limit} MiB) or less, which it counts towards")
+        if limit is not None and review.is_valid(place) and size > limit:
+            review.reject(place, f"the memory limit ({limit} MiB) or less, which it counts towards")
     unsized = _has_tmpfs(label) and "size" not in _tmpfs_options(label)
-    if unsized and memory is None and review.sound(path, "tmpfs"):
+    if unsized and memory is None and review.is_valid(path, "tmpfs"):
         expected = "a mapping with size: half the memory is the default, and the label has none"
-        review.wrong((*path, "tmpfs"), expected)
+        review.reject((*path, "tmpfs"), expected)
     if limit is None:
         _note_unbounded(review, path)
 
 
 def _note_unbounded(review: Review, path: Path) -> None:
     for place, volume in review.mappings((*path, "volumes")):
-        if review.sound(place) and _memory(volume) is None:
-            review.note(
+        if review.is_valid(place) and _memory(volume) is None:
+            review.notice(
                 place,
                 "may take any memory of the Kubernetes node, and quota counts none of it: give "
                 "it a size limit, or the label a memory limit",
@@ -317,7 +319,7 @@ def _sizes_in_memory(review: Review, path: Path, label: RawLabel) -> Iterator[tu
     if _has_tmpfs(label) and (size := whole(_tmpfs_options(label).get("size"))) is not None:
         yield (*path, "tmpfs", "size"), size
     for place, volume in review.mappings((*path, "volumes")):
-        if is_short(volume) and review.sound(place) and (size := _memory(volume)):
+        if is_short(volume) and review.is_valid(place) and (size := _memory(volume)):
             yield (*place, "spec", "size-limit"), size
 
 
@@ -326,8 +328,8 @@ def _tempdir(review: Review, path: Path, label: RawLabel) -> None:
         return
     for place, variable in review.mappings((*path, "env")):
         if variable.get("name") == TEMPDIR:
-            hint = f"or leave out {review.place((*path, 'tmpfs', 'tempdir'))}"
-            review.wrong((*place, "name"), f"another variable: tmpfs sets {TEMPDIR}", hint)
+            hint = f"or leave out {review.location((*path, 'tmpfs', 'tempdir'))}"
+            review.reject((*place, "name"), f"another variable: tmpfs sets {TEMPDIR}", hint)
 
 
 def _has_tmpfs(label: Mapping[str, Any]) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 from nodepool_k8s.config import values
 from nodepool_k8s.config.document import Document
-from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, written_list
+from nodepool_k8s.config.option import Fields, Option, RawLabel, Topic, fields, raw_list
 from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
-from nodepool_k8s.config.sections import Items, Section
+from nodepool_k8s.config.sections import ListOf, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ _WORD = values.scalar("text")
 def _env(document: Document, place: Path) -> tuple[tuple[str, str], ...]:
     """Take texts as they are written: ``1.10`` is not ``1.1``."""
     return tuple(
-        (variable["name"], document.written((*place, number, "value")))
+        (variable["name"], document.text((*place, number, "value")))
         for number, variable in enumerate(document.get(place))
     )
 
@@ -48,20 +48,20 @@ def _env(document: Document, place: Path) -> tuple[tuple[str, str], ...]:
 OPTIONS = (
     Option(
         "env",
-        Items("a list of mappings with name and value", ENV),
+        ListOf("a list of mappings with name and value", ENV),
         field="env",
         read=_env,
         pool_default=True,
     ),
-    Option("pod-info-env", values.switch(), field="pod_info_env", pool_default=True),
+    Option("pod-info-env", values.boolean(), field="pod_info_env", pool_default=True),
     # No pool default for a command: it depends on the image, which is the label's.
     Option(
         "command",
-        Items("a list of at least one text: a program and its arguments", _WORD, empty=False),
+        ListOf("a list of at least one text: a program and its arguments", _WORD, empty=False),
         field="command",
-        read=written_list,
+        read=raw_list,
     ),
-    Option("args", Items("a list of texts: arguments", _WORD), field="args", read=written_list),
+    Option("args", ListOf("a list of texts: arguments", _WORD), field="args", read=raw_list),
     Option("working-dir", values.absolute_path(), field="working_dir", pool_default=True),
 )
 
@@ -69,10 +69,12 @@ OPTIONS = (
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
     """Report variables that are there twice, and tell of values that become text."""
     place = (*path, "env")
-    review.unique(place, "name", "variable")
+    review.check_unique(place, "name", "variable")
     for item_path, item in review.mappings(place):
         if isinstance(item.get("value"), (bool, int, float)):
-            review.note((*item_path, "value"), "becomes text as it is written; quote it to say so")
+            review.notice(
+                (*item_path, "value"), "becomes text as it is written; quote it to say so"
+            )
 
 
 def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:

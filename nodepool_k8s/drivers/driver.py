@@ -37,6 +37,8 @@ class AttemptContext:
     what is left of the one before it.
     """
 
+    provider: Provider
+    """As it was configured when the launch began, like ``pool`` and ``label``."""
     pool: Pool
     label: Label
     request: NodeRequest

@@ -61,7 +61,7 @@ class KubernetesAttempt:
             log.warning("Label %s: %s", context.label.name, warning)
         return NodeObjects(
             deployment=self._cluster.deployment,
-            provider=self._cluster.provider,
+            provider=context.provider,
             pool=context.pool,
             label=context.label,
             node_id=context.node_id,
@@ -232,11 +232,11 @@ class KubernetesAttempt:
 
     def _record_fields(self, access: AccessToken, pod: Pod | None) -> dict[str, Any]:
         """What a requestor needs to use the node, in Nodepool's form."""
-        cluster = self._cluster
+        cluster, provider = self._cluster, self._context.provider
         connection: dict[str, Any] = {
             "name": self._namespace,
             "namespace": self._namespace,
-            "host": cluster.server_url,
+            "host": provider.api_server_url or cluster.api_url,
             "skiptls": cluster.skip_tls,
             "token": access.token,
             "user": "zuul-worker",
@@ -244,7 +244,7 @@ class KubernetesAttempt:
         if not cluster.skip_tls and cluster.ca_crt is not None:
             connection["ca_crt"] = cluster.ca_crt
         fields: dict[str, Any] = {
-            "cloud": cluster.provider.context,
+            "cloud": provider.context,
             "connection_port": connection,
             "ssh_port": connection,
             "connection_type": "namespace",

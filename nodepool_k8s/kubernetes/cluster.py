@@ -211,11 +211,6 @@ class Cluster:
     # --- for requestors ---------------------------------------------------------------------
 
     @property
-    def server_url(self) -> str:
-        """The address of the API server for requestors."""
-        return self.provider.api_server_url or self.api_url
-
-    @property
     def api_url(self) -> str:
         """The address at which the launcher reaches the API server."""
         return str(self._client.configuration.host)

@@ -138,6 +138,7 @@ class Launch:
             await self._write(external_id=self._driver.external_id(pool, node.id, number))
         return self._driver.attempt(
             AttemptContext(
+                provider=self._context.provider,
                 pool=pool,
                 label=self._label,
                 request=self._request,

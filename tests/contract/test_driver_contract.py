@@ -155,6 +155,7 @@ class Bench:
     def attempt(self, number: int = 0) -> Attempt:
         return self.driver.attempt(
             AttemptContext(
+                provider=self.driver.provider,
                 pool=self.pool,
                 label=self.label,
                 request=REQUEST,

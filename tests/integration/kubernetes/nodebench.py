@@ -114,7 +114,7 @@ async def make_node(cluster: Cluster, objects: NodeObjects) -> Made:
 def write_kube_config(path: Path, cluster: Cluster, token: str) -> str:
     """Write a kubeconfig from a node's connection data, as a requestor does; its context."""
     authority = {"certificate_authority_data": cluster.ca_crt or ""}
-    kubeconfig.write(path, "by-token", cluster.server_url, {"token": token}, **authority)
+    kubeconfig.write(path, "by-token", cluster.api_url, {"token": token}, **authority)
     return "by-token"
 
 

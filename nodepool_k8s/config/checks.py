@@ -37,7 +37,7 @@ def check(review: Review, contexts: Contexts) -> None:
 
 
 def check_secure(review: Review) -> None:
-    """Tell what in a secure file is not read from there."""
+    """Note the sections that are not read from a secure file."""
     others = [key for key in schema.TOP_KEYS if key not in schema.SECURE_KEYS]
     why = dict.fromkeys(others, "it is not read from the secure file")
     _note_ignored(review, {**schema.IGNORED_SECTIONS, **why})
@@ -146,7 +146,7 @@ def _pool(review: Review, path: Path, pool: dict[str, Any], known: labels.Listed
 
 
 def _limits(review: Review, path: Path) -> None:
-    """``max-resources`` must not say again, or otherwise, what has an option of its own."""
+    """Report entries of ``max-resources`` that have an option of their own."""
     place = (*path, "max-resources")
     limits = review.document.get(place)
     for name in limits if isinstance(limits, dict) else ():

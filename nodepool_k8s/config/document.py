@@ -54,7 +54,7 @@ class YamlNode:
 
 @dataclass(slots=True)
 class Document:
-    """A file's data and, for each place in it, how to speak of it.
+    """A file's data and, for each path in it, its line and spelling.
 
     ``secret`` files have none of their values shown.
     """
@@ -108,7 +108,7 @@ class Document:
         return distance
 
     def inherit(self, path: Path, source: Path, *, distance: int) -> None:
-        """Let what is written at ``source`` apply at ``path``, a key of a mapping, as well."""
+        """Make the value written at ``source`` apply at ``path``, a key of a mapping, too."""
         node, found = self._separated(path[:-1]), self.entry(source)
         if found is None or node.entries is None:
             return
@@ -123,7 +123,7 @@ class Document:
         return parent.entries.get(str(path[-1])) if parent and parent.entries else None
 
     def respell(self, node: YamlNode, written: str, meant: str) -> None:
-        """Let an entry go by another name; a mapping must not have it under both."""
+        """Rename an entry; a mapping must not have it under both names."""
         entries = node.entries or {}
         if meant in entries:
             own = [key for key in (meant, written) if _within(node, entries[key][0])]
@@ -175,14 +175,14 @@ class Document:
         return self.source.position(start)[0]
 
     def describe(self, path: Path) -> str:
-        """Word what stands at ``path``, without its value where that may be a secret."""
+        """Describe the value at ``path``; only its kind where the value may be a secret."""
         node = self._node(path)
         if node is None:
             return "nothing"
         return kind_of(node.value) + " (not shown)" if self._hides(path) else shown(node.value)
 
     def describe_error(self, path: Path, error: Exception) -> str:
-        """Word what a validator said about ``path``."""
+        """Return the message for a validator's error at ``path``."""
         if isinstance(error, UnknownKey):
             return f"{getattr(error, 'msg', '')}; {error.advice()}"
         if not isinstance(error, InvalidValue):
@@ -257,7 +257,7 @@ def _in_environment(path: Path, value: object) -> bool:
 
 
 def compose(file: str, text: str, environ: Mapping[str, str], *, secret: bool = False) -> Document:
-    """Read a YAML text; what is wrong with it is in the document's ``problems``."""
+    """Read a YAML text; its errors are in the document's ``problems``."""
     source = substitute(text, environ)
     document = Document(file, source, YamlNode(0, 0, done=True), secret)
     strange = _UNPRINTABLE.search(source.text)
@@ -290,7 +290,7 @@ def _yaml_problem(document: Document, error: yaml.YAMLError) -> Problem:
 
 
 class _Stop(Exception):
-    """The rest of the file cannot be made sense of; the problem is noted."""
+    """The rest of the file cannot be parsed; the problem has been added."""
 
 
 class _Composer:

@@ -9,7 +9,7 @@ from nodepool_k8s.errors import Problem
 
 
 def read(path: str, environ: Mapping[str, str], *, secret: bool = False) -> Document:
-    """Read a YAML file; what is wrong with it is in the document's ``problems``."""
+    """Read a YAML file; its errors are in the document's ``problems``."""
     try:
         with open(path, "rb") as file:
             content = file.read()

@@ -1,4 +1,4 @@
-"""Validators of what an admin fills in freely: mappings with keys of their own, raw Kubernetes."""
+"""Validators of free-form values: mappings with arbitrary keys, raw Kubernetes objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Validator = Callable[[Any], Any]
 
 
 class MapOf:
-    """A mapping of free keys: both keys and values are checked, and all of them."""
+    """A mapping with arbitrary keys; checks every key and every value."""
 
     def __init__(self, expected: str, key: Validator, value: Validator) -> None:
         self.expected = expected
@@ -22,7 +22,7 @@ class MapOf:
         self.value = value
 
     def __call__(self, value: Any) -> Any:
-        """Return the mapping; raise with everything that is wrong in it."""
+        """Return the mapping; raise with all problems in it."""
         if not isinstance(value, dict):
             raise InvalidValue(self.expected, hint=_advise_pairs(value))
         errors: list[Invalid] = []
@@ -68,7 +68,7 @@ def require_key(key: str, check: Validator, value: dict[str, Any]) -> Any:
 
 
 def anything(value: Any) -> Any:
-    """Accept every key."""
+    """Accept anything."""
     return value
 
 

@@ -1,4 +1,4 @@
-"""What applies to a label without being written there: from its profiles, and from its pool.
+"""Options that a label inherits from its profiles and from its pool.
 
 Nearest first: the label's own options, those of its profiles (a later one before an earlier one,
 a profile's own before those of the profiles that it names), the pool's ``default-label-*``. An
@@ -20,7 +20,7 @@ Layer = Mapping[str, Path]
 
 
 def inherit(review: Review) -> None:
-    """Let every label of our providers have what it inherits."""
+    """Add the inherited options to every label of our providers."""
     for path, _ in list(review.providers()):
         for pool_path, _ in list(review.mappings((*path, "pools"))):
             defaults = _defaults(review, pool_path)

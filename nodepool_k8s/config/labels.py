@@ -1,4 +1,4 @@
-"""Checks of a pool's labels: what the options of one label mean to one another."""
+"""Checks of a pool's labels: options of one label that depend on each other."""
 
 from __future__ import annotations
 

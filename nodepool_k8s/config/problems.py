@@ -11,7 +11,7 @@ from typing import Any
 from voluptuous import Invalid
 
 Path = tuple[str | int, ...]
-"""Keys, which are always text, and places in lists."""
+"""Keys, which are always text, and indexes of lists."""
 
 _SHOWN = 60
 _PLAIN_KEY = re.compile(r"[\w-]+")
@@ -21,7 +21,7 @@ class InvalidValue(Invalid):
     """A value that does not fit; raised by validators, worded by ``Document.describe_error``.
 
     ``hint`` says what to write instead and may be derived from the value, so it is
-    left out where the value is not to be shown. ``of_key`` blames the key, not its value.
+    left out where the value is not to be shown. ``of_key``: the key is invalid, not its value.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class InvalidValue(Invalid):
 
 
 class MissingKey(Invalid):
-    """A key that must be there and is not."""
+    """A required key that is missing."""
 
     def __init__(self, key: str, expected: str) -> None:
         super().__init__(f"is missing, expected {expected}", [key])
 
 
 class UnknownKey(Invalid):
-    """A key that means nothing here."""
+    """A key that is not an option here."""
 
     def __init__(self, key: str, known: Iterable[str]) -> None:
         super().__init__("is not an option here", [key])
@@ -80,7 +80,7 @@ def shown(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Name the kind of a value, and nothing of the value itself."""
+    """Name the kind of a value without showing the value."""
     kinds: tuple[tuple[Any, str], ...] = (
         (dict, "a mapping"),
         (list, "a list"),

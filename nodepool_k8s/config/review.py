@@ -1,4 +1,4 @@
-"""What has been found out about one file so far: which parts are well-formed, what is wrong."""
+"""The problems of one file found so far, and which of its parts are valid."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Review:
         return review
 
     def is_valid(self, path: Path, *keys: str) -> bool:
-        """Tell whether nothing is wrong at ``path``, or at these keys below it."""
+        """Whether no problem was found at ``path``, or at these keys below it."""
         places = [(*path, key) for key in keys] or [path]
         return not any(self.document.origin(place) in self._broken for place in places)
 
     def reject(self, path: Path, expected: str, hint: str = "") -> None:
-        """Report a value, worded as found and expected."""
+        """Report a value: "found X, expected Y", with a hint how to correct it."""
         message = self.document.describe_error(path, InvalidValue(expected, hint=hint))
         self.problems.append(self.document.problem(path, message))
 
@@ -54,7 +54,7 @@ class Review:
         self.problems.append(self.document.problem(path, message))
 
     def notice(self, path: Path, message: str) -> None:
-        """Tell of something that has no effect, or not the one it seems to have."""
+        """Note something that has no effect, or not the effect that it seems to have."""
         self.notices.append(str(self.document.problem(path, message)))
 
     def location(self, path: Path) -> str:

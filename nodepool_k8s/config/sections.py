@@ -1,4 +1,4 @@
-"""Validators of mappings with known keys and of lists, which report all that is wrong in them."""
+"""Validators of mappings with known keys and of lists; they report every problem, not the first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Section:
         )
 
     def __call__(self, value: Any) -> Any:
-        """Return the mapping; raise with everything that is wrong in it."""
+        """Return the mapping; raise with all problems in it."""
         if not isinstance(value, dict):
             raise InvalidValue(self.expected)
         try:
@@ -44,7 +44,7 @@ class Section:
             raise MultipleInvalid([self._worded(entry) for entry in error.errors]) from None
 
     def meant(self, key: str) -> str:
-        """Return the option that a key means: by default, those of any spelling that is taken."""
+        """Return the option that a key names, in any accepted spelling."""
         return key if key in self.keys else self._meant.get(key, key)
 
     def _worded(self, error: Invalid) -> Invalid:
@@ -65,7 +65,7 @@ class ListOf:
         self._empty = empty
 
     def __call__(self, value: Any) -> Any:
-        """Return the list; raise with everything that is wrong in it."""
+        """Return the list; raise with all problems in it."""
         if not isinstance(value, list) or (not value and not self._empty):
             raise InvalidValue(self.expected, hint=self._advise(value))
         errors: list[Invalid] = []
@@ -84,7 +84,7 @@ class ListOf:
 
 
 class Choice:
-    """A value whose form tells which of several validators is to look at it."""
+    """A value with several forms: ``choose`` returns the validator for the form that it has."""
 
     def __init__(self, expected: str, choose: Callable[[Any], Validator]) -> None:
         self.expected = expected
@@ -92,7 +92,7 @@ class Choice:
         """Raises ``InvalidValue`` for a value of no known form."""
 
     def __call__(self, value: Any) -> Any:
-        """Return the value; raise with everything that is wrong in it."""
+        """Return the value; raise with all problems in it."""
         return self._choose(value)(value)
 
     def chosen(self, value: Any) -> Validator | None:
@@ -104,7 +104,7 @@ class Choice:
 
 
 def respell(document: Document, check: Validator) -> None:
-    """Put each option's own name for the spelling in which it was written.
+    """Rename each option from the spelling in the file to its own name.
 
     The keys keep their lines, and problems name them as they are written.
     """
@@ -145,7 +145,7 @@ def _spellings(keys: Iterable[str]) -> dict[str, str]:
 
 
 def errors_of(section: Section, data: Any) -> list[tuple[Path, Invalid]]:
-    """Return everything that is wrong with the shape of ``data``, each with its place."""
+    """Return all problems with the shape of ``data``, each with its path."""
     try:
         section(data)
     except MultipleInvalid as error:

@@ -132,7 +132,7 @@ class Settings:
     providers: tuple[Provider, ...]
     labels: Mapping[str, TopLabel]
     notices: tuple[str, ...] = ()
-    """What was passed over in the file, one sentence each, for the log."""
+    """What was ignored in the file, one sentence each, for the log."""
     max_hold_age: float | None = None
     """Seconds that a node may be held; None for no limit."""
     tenant_limits: Mapping[str, Mapping[str, int]] = field(default_factory=empty)

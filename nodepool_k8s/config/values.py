@@ -1,4 +1,4 @@
-"""What single values must look like: the validators that ``schema`` is made of."""
+"""Validators of single values, for ``schema`` and ``options``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LARGEST_ID = 2**31 - 1
 
 
 class Value:
-    """Accepts what a predicate accepts, and says what was expected otherwise."""
+    """Accepts the values that a predicate accepts; the error says what was expected."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ def host() -> Value:
 
 
 def url() -> Value:
-    """Where an API server answers."""
+    """The URL of an API server."""
 
     def accepts(value: Any) -> bool:
         try:
@@ -208,7 +208,7 @@ def url() -> Value:
 
 
 def _as_pool_name(text: str) -> str:
-    """The nearest valid name of a text; '' where nothing is left of it."""
+    """The nearest valid name of a text; '' if no character is valid."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_POOL_NAME].strip("-")
 
 

@@ -1,6 +1,6 @@
 """What one attempt at one node creates in the cluster, as plain manifests.
 
-Owns names, labels and the text of every object. Talks to nobody: the Kubernetes
+Owns names, labels and the text of every object. Calls no API: the Kubernetes
 adapter posts what is built here.
 """
 

@@ -52,7 +52,7 @@ def ram(label: Label) -> int:
 def pod_requests(spec: Mapping[str, Any]) -> Amounts:
     """Sum what a pod's spec requests, in Kubernetes' names and base units.
 
-    What cannot be read counts nothing here: the API server refuses such a pod.
+    Invalid quantities count as zero: the API server refuses such a pod.
     """
     containers = [_requests(container) for container in _mappings(spec.get("containers"))]
     total = _largest([_sum([*containers, *_sidecars(spec)]), *_init_steps(spec)])
@@ -66,7 +66,7 @@ def _sidecars(spec: Mapping[str, Any]) -> list[Amounts]:
 
 
 def _init_steps(spec: Mapping[str, Any]) -> Iterator[Amounts]:
-    """What each init container takes while it runs, with the sidecars started before it."""
+    """The requests of each init container with those of the sidecars started before it."""
     running: list[Amounts] = []
     for container in _mappings(spec.get("initContainers")):
         requests = _requests(container)
@@ -80,7 +80,7 @@ def _restarts(container: Mapping[str, Any]) -> bool:
 
 
 def _pod_level(spec: Mapping[str, Any], summed: Amounts) -> Amounts:
-    """What the pod asks for as a whole, which replaces the sum of its containers."""
+    """The pod-level requests, which replace the sum of its containers."""
     resources = _mapping(spec.get("resources"))
     limits = _amounts(resources.get("limits"))
     defaults = {name: amount for name, amount in limits.items() if name not in summed}
@@ -88,7 +88,7 @@ def _pod_level(spec: Mapping[str, Any], summed: Amounts) -> Amounts:
 
 
 def _requests(container: Mapping[str, Any]) -> Amounts:
-    """A limit without a request is the request too."""
+    """Return a container's requests; a limit without a request counts as one."""
     resources = _mapping(container.get("resources"))
     return _amounts(resources.get("limits")) | _amounts(resources.get("requests"))
 

@@ -42,7 +42,7 @@ from nodepool_k8s.config.problems import Path
 from nodepool_k8s.config.review import Review
 
 DEFAULT = "default-label-"
-"""What a pool puts before the options that it gives to its labels."""
+"""The prefix of options that a pool sets for its labels."""
 
 TOPICS: tuple[Topic, ...] = (
     common.TOPIC,

@@ -1,4 +1,4 @@
-"""What every label has: name and type, labels and annotations, and what Ansible is told."""
+"""Options of every label: name and type, labels and annotations, settings for Ansible."""
 
 from __future__ import annotations
 

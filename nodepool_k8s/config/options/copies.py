@@ -1,4 +1,4 @@
-"""What a node's namespace brings along: copies of Secrets and ConfigMaps, a service account.
+"""Objects in a node's namespace: copies of Secrets and ConfigMaps, a service account.
 
 Copied is what the lists name, which becomes environment or pulls images, and what a volume by
 the short form mounts.
@@ -40,7 +40,7 @@ class CopySource:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What a node's namespace brings along.
+    """The copied objects and the service account of a node's namespace.
 
     ``env`` are the sources that become environment variables, later ones over earlier;
     ``service_account`` is None where the pods run under the namespace's own.
@@ -53,12 +53,12 @@ class Copies:
 
     @property
     def sources(self) -> tuple[CopySource, ...]:
-        """All that is copied, each once."""
+        """Every copied object, once."""
         return tuple(dict.fromkeys((*self.env, *self.image_pull, *self.mounted)))
 
 
 SOURCE_NAMESPACE = "source-namespace"
-"""The provider's option: where those are that name no namespace."""
+"""The provider's option: the namespace of objects that name none."""
 
 _REFERENCE = "a name, or a mapping with name and namespace"
 
@@ -127,7 +127,7 @@ _TAKEN_ACCOUNT = "zuul-worker"
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One object that is to be copied, and where that is said."""
+    """One object to copy, and the path that asks for it."""
 
     place: Path
     kind: str
@@ -136,7 +136,7 @@ class _Asked:
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Refuse what cannot be found, or cannot be beside something else in one namespace."""
+    """Report objects without a source namespace and objects whose names conflict."""
     first: dict[tuple[str, str], _Asked] = {}
     for asked in _all(review.document, path, label):
         if review.is_valid(asked.place):
@@ -198,7 +198,7 @@ def _all(document: Document, path: Path, label: Mapping[str, Any]) -> list[_Aske
     provider = document.get(path[:2])
     common = provider.get(SOURCE_NAMESPACE) if isinstance(provider, dict) else None
     found = [asked for key in _LISTS for asked in _listed(path, label, key, common)]
-    # A volume may mean what a list has named in full.
+    # A volume may refer to an object that a list names with its namespace.
     named = {(asked.kind, asked.name): asked.namespace for asked in found}
     for asked in _mounted(path, label):
         namespace = asked.namespace or named.get((asked.kind, asked.name), common)

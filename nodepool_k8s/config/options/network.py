@@ -1,4 +1,4 @@
-"""Who reaches a node: ``port``, the Service in front of it, and ``network-policy``."""
+"""Network access to a node: ``port``, the Service in front of it, and ``network-policy``."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ OPTIONS = (
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Refuse a Service that Kubernetes would refuse, or that leads nowhere."""
+    """Report a Service that Kubernetes would refuse, or that has no target."""
     _external(review, path, label)
     _ports(review, path)
     if _has_service(label):

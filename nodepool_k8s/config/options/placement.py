@@ -239,7 +239,7 @@ _COMPUTE_POOL = values.Value(
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Report a label that is selected twice, or otherwise by ``compute-pool``."""
+    """Report a key that is selected twice, or that contradicts ``compute-pool``."""
     if not review.is_valid(path, "node-selector", "compute-pool"):
         return
     place = (*path, "node-selector")
@@ -252,7 +252,7 @@ def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
 
 
 def resolve(document: Document, path: Path, label: RawLabel, resolved: Mapping[str, Any]) -> Fields:
-    """Put the ways to select Kubernetes nodes together."""
+    """Combine the options that select Kubernetes nodes."""
     selector = _node_selector(document, (*path, "node-selector"))
     if "compute-pool" in label:
         selector[_compute_pool_key(document, path)] = label["compute-pool"]

@@ -30,7 +30,7 @@ OPTIONS = (Option("profile", Choice(EXPECTED, _one_or_more), pool_default=True, 
 
 
 def layers(review: Review, named: Any) -> Iterator[Mapping[str, Path]]:
-    """What these profiles bring, nearest first: options, and where each is written."""
+    """The options of these profiles, nearest first, and where each is written."""
     found = _entries(review)
     for name in _flat(found, named, set()):
         place, profile = found[name]
@@ -47,12 +47,12 @@ def _flat(found: Mapping[str, Any], named: Any, seen: set[str]) -> Iterator[str]
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Report names that no profile has."""
+    """Report unknown profiles."""
     _known(review, path, label)
 
 
 def check_profiles(review: Review) -> None:
-    """Check the top-level list: names are there once, and no profile takes its own options."""
+    """Check the top-level list: names are unique, and no profile includes itself."""
     review.check_unique(("profiles",), "name", "profile")
     found = _entries(review)
     for path, profile in review.mappings(("profiles",)):

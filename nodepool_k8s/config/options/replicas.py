@@ -1,4 +1,4 @@
-"""How many pods a node is made of."""
+"""The number of pods of a node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = (Option("replicas", values.whole_number(1, of="pods"), field="replicas
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Refuse replicas whose names would not fit: a pod's host name is cut after 63."""
+    """Report replicas whose names would not fit: a pod's host name is cut after 63."""
     name, count = label.get("name"), label.get("replicas")
     if count is None or not review.is_valid(path, "replicas", "name") or not isinstance(name, str):
         return

@@ -1,4 +1,4 @@
-"""What a pod takes: cores, memory, storage and their limits, GPUs, its quality of service.
+"""Resources of a pod: cores, memory, storage and their limits, GPUs, its quality of service.
 
 ``resources`` says in Kubernetes' quantities what ``cpu``, ``memory``, ``storage`` (with their
 ``-limit``) and ``gpu`` say in Nodepool's units. Where a label has both ways from different
@@ -169,7 +169,7 @@ def _amount(document: Document, place: Path | None, name: str) -> Any:
 
 
 def check_apart(review: Review, path: Path, section: RawLabel, prefix: str = "") -> None:
-    """Check what a pool (its ``default-label-*``), or a profile, says without any label."""
+    """Check the options of a pool (``default-label-*``) or of a profile by themselves."""
     for key in _LIMITED:
         request, limit = f"{prefix}{key}", f"{prefix}{key}-limit"
         if request in section and limit in section and review.is_valid(path, request, limit):
@@ -184,7 +184,7 @@ def check_apart(review: Review, path: Path, section: RawLabel, prefix: str = "")
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Report limits below requests, GPUs without a name, and a qos that says otherwise."""
+    """Report limits below requests, GPUs without a name, and a contradicting qos."""
     if not review.is_valid(path, "resources", "qos"):
         return
     _together(review, path, label)
@@ -204,14 +204,14 @@ def _together(review: Review, path: Path, section: RawLabel, prefix: str = "") -
         return
     for key in _PLAIN:
         plain = (*path, f"{prefix}{key}")
-        # What stands at another distance gives way, or is given way to.
+        # Of options at different distances, the nearer one applies.
         both = (plain, (*path, form))
         if plain[-1] in section and not any(document.distance(place) for place in both):
             review.report(plain, f"cannot be given together with {form}: write it there")
 
 
 def _compare_once(review: Review, path: Path, request: Path, limit: Path, name: str) -> None:
-    """Compare, unless both were written in one place elsewhere, whose own check has told."""
+    """Compare, unless both come from one pool or profile, whose own check reports it."""
     origins = [review.document.origin(place) for place in (request, limit)]
     own = len(path)
     if any(origin[:own] == path for origin in origins) or origins[0][:-2] != origins[1][:-2]:
@@ -339,7 +339,7 @@ def request_and_limit(
 
 
 def gpu_marks(gpu: int | None, resource: str | None) -> tuple[str, ...]:
-    """Labels of Kubernetes nodes that have GPUs, which a pod with ``gpu: 0`` is to be kept off."""
+    """Labels of Kubernetes nodes that have GPUs, which a pod with ``gpu: 0`` must avoid."""
     if gpu != 0:
         return ()
     domains = [f"{vendor}.com" for vendor in VENDORS]

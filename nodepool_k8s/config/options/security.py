@@ -1,4 +1,4 @@
-"""Whom a pod runs as, and what it may do.
+"""The user that a pod runs as, and its privileges.
 
 Pod Security Admission refuses a pod by its own rules; what they forbid of the options here
 is refused with them, so that no launch has to find out.
@@ -79,7 +79,7 @@ _RESTRICTED_ALLOWS = frozenset(
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Refuse what contradicts itself, and what the label's own ``pod-security`` forbids."""
+    """Report contradictions, and options that the label's own ``pod-security`` forbids."""
     _twice(review, path, label)
     _escalation(review, path, label)
     _root(review, path, label)
@@ -102,7 +102,7 @@ TOPIC = Topic(OPTIONS, resolve, check)
 
 
 def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str) -> Path | None:
-    """Where ``key`` stands that counts: by itself or in ``security-context``, the nearer one."""
+    """The path of ``key`` that applies: by itself or in ``security-context``, the nearer one."""
     alone, context = (*path, key), (*path, "security-context")
     inner = label.get("security-context")
     if not isinstance(inner, dict) or key not in inner:
@@ -113,7 +113,7 @@ def _nearest(document: Document, path: Path, label: Mapping[str, Any], key: str)
 
 
 def _given(review: Review, path: Path, label: RawLabel, key: str) -> Path | None:
-    """Where the value of ``key`` stands that counts, if it is sound."""
+    """The path of the value of ``key`` that applies, if it is valid."""
     place = _nearest(review.document, path, label, key)
     return place if place is not None and review.is_valid(place) else None
 
@@ -124,7 +124,7 @@ def _value(review: Review, path: Path, label: RawLabel, key: str) -> Any:
 
 
 def _twice(review: Review, path: Path, label: RawLabel) -> None:
-    """Refuse an option that stands in one place by itself and otherwise in the context."""
+    """Report an option with different values by itself and in ``security-context``."""
     outer, context = (*path, "security-context"), label.get("security-context")
     if not isinstance(context, dict):
         return
@@ -161,7 +161,7 @@ def _level(review: Review, path: Path, label: RawLabel, level: str) -> None:
             review.reject(place, f"{expected}, {because}")
     for place, volume in review.mappings((*path, "volumes")):
         kinds = [kind for kind in volume if kind != "name" and _is_barred(kind, level)]
-        # The short form has none that any level forbids.
+        # The short form has no kind that a level forbids.
         if kinds and not is_short(volume):
             review.report((*place, kinds[0]), f"is a kind of volume that is forbidden, {because}")
 
@@ -182,7 +182,7 @@ def _is_barred(kind: str, level: str) -> bool:
 
 
 def _level_labels(review: Review, path: Path, label: RawLabel) -> None:
-    """What ``pod-security`` labels the namespace with, no other option may."""
+    """Report other options that set the labels of ``pod-security``."""
     for option in ("labels", "dynamic-labels"):
         labels = label.get(option)
         for key in labels if isinstance(labels, dict) else ():

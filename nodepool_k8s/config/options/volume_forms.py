@@ -1,4 +1,4 @@
-"""What the forms of volumes, claims and ``tmpfs`` must look like, each by itself."""
+"""Validators of the forms of volumes, claims and ``tmpfs``."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ _TYPE_KEYS = ("volume-type", "volume_type", "volumeType")
 
 
 def is_short(volume: Mapping[str, Any]) -> bool:
-    """Tell a volume by the short form from one by Kubernetes' own definition."""
+    """Whether a volume has the short form, not Kubernetes' own definition."""
     return any(key in volume for key in _TYPE_KEYS)
 
 

@@ -1,7 +1,7 @@
-"""What a pod has mounted: ``volumes`` in both forms, claims, shared memory and ``tmpfs``.
+"""Volumes of a pod: ``volumes`` in both forms, claims, shared memory and ``tmpfs``.
 
 A volume is Kubernetes' own definition, mounted by ``volume-mounts``; or the short form, which
-has a ``volume-type`` and says itself where it is mounted.
+has a ``volume-type`` and its own mount path.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ OPTIONS = (
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Refuse what Kubernetes could not mount, or not make."""
+    """Report volumes that Kubernetes could not mount, and claims that it could not create."""
     _claims(review, path, label)
     if label.get("type") == "namespace":
         return
@@ -144,7 +144,7 @@ TOPIC = Topic(OPTIONS, resolve, check)
 # --- claims ------------------------------------------------------------------------------------
 
 Asked = tuple[Path, str, Mapping[str, Any]]
-"""A claim: where it is asked for, its name, and what it shall be like if it is to be made."""
+"""A claim: the path that asks for it, its name, and its options."""
 
 
 def _claims_asked_for(path: Path, label: Mapping[str, Any]) -> Iterator[Asked]:
@@ -159,7 +159,7 @@ def _claims_asked_for(path: Path, label: Mapping[str, Any]) -> Iterator[Asked]:
 
 
 def _in_list(place: Path) -> bool:
-    """Tell an item of ``volumes`` from an entry of ``persistent-volume-claims``."""
+    """Whether it is an item of ``volumes``, not of ``persistent-volume-claims``."""
     return isinstance(place[-1], int)
 
 
@@ -263,7 +263,7 @@ def _paths(review: Review, path: Path, label: RawLabel) -> None:
 
 
 def _mounted(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path, Any]]:
-    """Where each volume is mounted, and where that is said."""
+    """The mount path of each volume, and the path of the option that sets it."""
     for place, mount in review.mappings((*path, "volume-mounts")):
         yield (*place, "mountPath"), mount.get("mountPath")
     for place, volume in review.mappings((*path, "volumes")):
@@ -287,7 +287,7 @@ def _mounted(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path
 
 
 def _memory_volumes(review: Review, path: Path, label: RawLabel) -> None:
-    """Refuse what the memory limit would never let be filled."""
+    """Report volumes in memory that are larger than the memory limit."""
     if not review.is_valid(path, *resources.TOPIC.keys):
         return
     memory, limit = resources.request_and_limit(review.document, path, label, "memory")
@@ -313,7 +313,7 @@ def _note_unbounded(review: Review, path: Path) -> None:
 
 
 def _sizes_in_memory(review: Review, path: Path, label: RawLabel) -> Iterator[tuple[Path, int]]:
-    """MiB of each volume in memory whose size is its own, and where that is said."""
+    """The size in MiB of each volume in memory that has one, and its path."""
     if (size := whole(label.get("shared-memory"))) is not None:
         yield (*path, "shared-memory"), size
     if _has_tmpfs(label) and (size := whole(_tmpfs_options(label).get("size"))) is not None:
@@ -408,7 +408,7 @@ def _in_memory(name: str, path: str, size: int | None) -> Volume:
 
 
 def _with_names(volumes: list[Volume], taken: set[str]) -> Iterator[Volume]:
-    """Each volume, under its name or the next one with a number that nobody has."""
+    """Each volume, under its name or the first unused one with a number."""
     used = set(taken)
     for volume in volumes:
         numbered = (f"{volume.name}-{number}" for number in itertools.count(2))

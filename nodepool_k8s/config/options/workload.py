@@ -1,4 +1,4 @@
-"""What a pod runs: its command, its environment, what it is told about itself."""
+"""The command and the environment of a pod."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OPTIONS = (
 
 
 def check(review: Review, path: Path, label: RawLabel, pool: RawLabel) -> None:
-    """Report variables that are there twice, and tell of values that become text."""
+    """Report duplicate variables, and note values that become text."""
     place = (*path, "env")
     review.check_unique(place, "name", "variable")
     for item_path, item in review.mappings(place):

@@ -128,7 +128,7 @@ def test_every_option_has_a_type_and_says_its_default() -> None:
 
 
 def test_every_number_has_a_unit() -> None:
-    """A memory of 4 is nothing without one, and nobody should have to guess."""
+    """A memory of 4 is ambiguous without one."""
     units = {"cpu": "cores", "cores": "cores", "memory": "MiB", "ram": "MiB", "storage": "MB"}
     for row in ROWS:
         part = next((part for part in units if part in row.name.split("-")), None)

@@ -53,7 +53,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("label", "taken"), TAKEN)
-def test_a_profile_is_under_the_labels_own_and_later_ones_over_earlier(
+def test_a_label_overrides_profiles_and_later_ones_earlier(
     site: Site, label: str, taken: tuple[str, int, int, int]
 ) -> None:
     found = pod(site, PROFILES, label)
@@ -164,7 +164,7 @@ def test_a_loop_of_profiles_is_told_at_each_of_them(site: Site) -> None:
     assert [problem.path for problem in found] == ["profiles[0].profile", "profiles[1].profile"]
 
 
-def test_what_is_wrong_with_inherited_options_together_is_told_where_they_are_written(
+def test_conflicts_of_inherited_options_name_their_source(
     site: Site,
 ) -> None:
     profiles = "- name: a\n  env:\n  - {name: X, value: 1}\n  - {name: X, value: 2}"

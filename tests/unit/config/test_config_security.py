@@ -166,9 +166,7 @@ def test_baseline_lets_pass_what_only_restricted_forbids(site: Site) -> None:
 
 
 @pytest.mark.parametrize("default", ["network-policy: deny-all", "pod-security: baseline"])
-def test_a_spec_that_a_pools_default_does_not_reach_is_remarked_on(
-    site: Site, default: str
-) -> None:
+def test_a_notice_tells_that_a_spec_has_no_pool_default(site: Site, default: str) -> None:
     text = site.text("spec: {containers: [{name: a}]}").replace(
         "        labels:\n", f"        default-label-{default}\n        labels:\n", 1
     )

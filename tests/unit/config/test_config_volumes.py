@@ -90,7 +90,7 @@ def test_the_short_form_is_kebab_case_as_well(site: Site) -> None:
     assert volumes(site, kebab) == volumes(site, kebab.replace("-t", "_t").replace("-p", "_p"))
 
 
-def test_a_claim_with_a_size_is_made_under_its_own_name_or_the_volumes(site: Site) -> None:
+def test_a_claim_with_a_size_has_its_own_or_the_volumes_name(site: Site) -> None:
     named = short("persistent_volume_claim", "claim_name: c, size: 1Gi", "/c", "with-name")
     plain = short("persistent_volume_claim", "size: 2Gi, storage_class: ''", "/p", "plain")
     found = volumes(site, f"volumes: [{named}, {plain}]")

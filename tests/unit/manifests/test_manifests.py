@@ -204,7 +204,7 @@ def test_the_labels_own_annotations_win() -> None:
     assert patch["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
 
 
-def test_a_ready_node_that_is_handed_out_gets_the_requests_labels_but_not_ours() -> None:
+def test_a_reused_node_gets_the_requests_labels_but_not_ours() -> None:
     labels = manifests.valid_dynamic_labels({"job": "unit", "nodepool_node_id": "1"})
     for pod in (True, False):
         patch = manifests.reuse_patch(objects_of().label, labels, pod=pod)

@@ -58,7 +58,7 @@ def test_every_field_of_placement() -> None:
         ({"podAffinity": {}}, {"podAffinity": {}, **required({"matchExpressions": [ABSENT]})}),
     ],
 )
-def test_a_pod_is_kept_off_nodes_with_gpus_whatever_else_it_wants(
+def test_a_pod_without_gpus_avoids_nodes_with_gpus(
     affinity: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     wanted = Placement(affinity=affinity, without=(ABSENT["key"],))
@@ -88,7 +88,7 @@ def test_without_a_command_a_shell_sleeps() -> None:
     assert process["workingDir"] == "/w"
 
 
-def test_a_pod_is_told_about_itself_and_a_label_may_say_otherwise() -> None:
+def test_pod_info_is_in_the_environment_unless_turned_off() -> None:
     named = {entry["name"]: entry for entry in workload.environment(Workload())}
     assert list(named) == [
         *("NODEPOOL_WORKLOAD", "NODEPOOL_POD_NAME", "NODEPOOL_POD_NAMESPACE"),

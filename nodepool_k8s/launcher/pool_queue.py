@@ -21,7 +21,7 @@ from nodepool_k8s.launcher.claim import Claims, TenantLimits, labels_to_launch
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
 from nodepool_k8s.launcher.offered_requests import OfferedRequests
-from nodepool_k8s.launcher.ready_nodes import NodeDeleter, ReadyNodes, ids
+from nodepool_k8s.launcher.ready_nodes import ReadyNodes, SpareDeleter, ids
 from nodepool_k8s.logs import bind_log_context
 from nodepool_k8s.model import EMPTY, Component, Node, NodeRequest, Resources
 from nodepool_k8s.policy import allocation
@@ -72,7 +72,7 @@ class PoolQueue:
         launch_slots: LaunchSlots,
         store: Store,
         mirror: Mirror,
-        deleter: NodeDeleter,
+        deleter: SpareDeleter,
         observer: PoolQueueObserver,
         tenant_limits: TenantLimits = EMPTY,
     ) -> None:

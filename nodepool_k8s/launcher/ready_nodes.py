@@ -11,7 +11,7 @@ from nodepool_k8s.znodes.requests import wants_reuse
 from nodepool_k8s.zookeeper.mirror import Mirror
 
 
-class NodeDeleter(Protocol):
+class SpareDeleter(Protocol):
     """Knows which ready nodes will be deleted, and deletes those that are in the way."""
 
     def is_usable(self, context: LaunchContext, node: Node) -> bool:
@@ -24,7 +24,7 @@ class NodeDeleter(Protocol):
 class ReadyNodes:
     """The pool's ready nodes, under one configuration of it."""
 
-    def __init__(self, context: LaunchContext, mirror: Mirror, deleter: NodeDeleter) -> None:
+    def __init__(self, context: LaunchContext, mirror: Mirror, deleter: SpareDeleter) -> None:
         self._context = context
         self._mirror = mirror
         self._deleter = deleter

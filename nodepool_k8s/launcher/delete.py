@@ -50,6 +50,9 @@ WAKE_LATE = 0.01
 LAG_SECONDS = 1.0
 """How long to wait for an event about a node whose watch shows less than its backend."""
 
+CHECK_AGAIN = 5.0
+"""Seconds until a node that seems lost is checked again, where its backend did not answer."""
+
 REPORT_AFTER = 60.0
 """Seconds after which an unfinished deletion is reported, and checked again."""
 
@@ -279,6 +282,8 @@ class Deleter:
                 return True
         except DriverError as error:
             log.debug("Node %s cannot be checked: %s", node.id, error)
+            # The node is considered again at once after this.
+            await asyncio.sleep(CHECK_AGAIN)
         else:
             await driver.changed(node.external_id or "", LAG_SECONDS)
         return False

@@ -74,6 +74,8 @@ class FakeBackend:
     reachable: bool = True
     blocked: set[str] = field(default_factory=set)
     """External ids whose deletion does not end."""
+    reused: Ready = field(default_factory=Ready)
+    """What changes in the record of a node that is reused."""
     created: int = 0
     """How many nodes were ever created."""
     _drivers: list[FakeDriver] = field(default_factory=list)
@@ -278,7 +280,7 @@ class FakeDriver:
 
     async def prepare_reuse(self, node: Node, label: Label, request: NodeRequest) -> Ready | Lost:
         why = self.why_unusable(node, label.launch)
-        return Ready() if why is None else Lost(why)
+        return self.backend.reused if why is None else Lost(why)
 
     async def changed(self, external_id: str, timeout: float) -> bool:
         event = self._changed.setdefault(external_id, asyncio.Event())

@@ -1,7 +1,7 @@
 """How one pool claims a request: what that needs, whether it fits, and the transaction.
 
-A claim takes the request, the ready nodes that are handed out, and room in the ledgers for
-those that are launched, all at once.
+One transaction takes the request, the ready nodes that are handed out, and room in the
+ledgers for the nodes that are launched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TenantLimits = Mapping[str, Mapping[str, int]]
 class Claims:
     """The claims of one pool, under one configuration of it.
 
-    A claim under way ends under the one that it began with, whatever is configured meanwhile.
+    A claim finishes under the configuration that it started with, even if that changes.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Claims:
         return sum((self.usage[name] for name in labels), Resources())
 
     def used(self, path: str | None = None) -> Resources:
-        """What a claim is decided from: the ledger (the pool's), which the records lag behind."""
+        """What counts as used of a ledger (the pool's): nodes' records are behind the ledger."""
         return self._mirror.used(path or self.ledger)
 
     def pool_quota(self, labels: Iterable[str]) -> Quota:
@@ -72,8 +72,8 @@ class Claims:
     async def claim(self, request: NodeRequest, ready: Sequence[Node | None]) -> Claim:
         """Claim the request: for each of its labels that ready node, or a new one for None.
 
-        Raises AtQuota, NodeTaken, ConnectionLost, and Conflict where the request is not to
-        be had.
+        Raises AtQuota, NodeTaken, ConnectionLost, and Conflict if the request cannot be
+        claimed.
         """
         entries = self._entries(request, ready)
         await self._store.ledgers.require_room(entries)
@@ -98,7 +98,7 @@ class Claims:
             raise
 
     def _entries(self, request: NodeRequest, ready: Sequence[Node | None]) -> list[LedgerChange]:
-        """What the claim writes into which ledger; a ready node counts for its pool already."""
+        """The change of each ledger; the pool's counts ready nodes already."""
         entries = []
         new = labels_to_launch(request, ready)
         if new:
@@ -151,7 +151,8 @@ class Claims:
             draft,
             NodeState.BUILDING,
             now,
-            # Before anything is created: a launcher that finds the record finds the rest.
+            # Recorded before anything is created, so that a launcher that finds the record
+            # finds the objects.
             external_id=self.context.driver.external_id(self._pool, draft.id, attempt=0),
             resources=counted,
             claimed=counted,
@@ -168,5 +169,5 @@ class Claims:
 
 
 def labels_to_launch(request: NodeRequest, ready: Sequence[Node | None]) -> list[str]:
-    """Labels of the request's nodes that are to be launched: for them no ready node is there."""
+    """The labels of the nodes to launch: those without a ready node."""
     return [label for label, node in zip(request.node_types, ready, strict=True) if node is None]

@@ -1,9 +1,8 @@
-"""The launcher as a whole: what it is made of, and its life from start to stop.
+"""The launcher as a whole: its parts, and its life from start to stop.
 
-Two scopes. The daemon's: the clusters and the configuration, which live as long as it
-does. The session's: everything that acts on ZooKeeper, which ends with the ZooKeeper
-session, because then nothing it held is its own any more; the next session starts from
-what is there.
+Two scopes. The daemon's has the drivers and the configuration, which live as long as the
+daemon. The session's has everything that acts on ZooKeeper: it ends with the ZooKeeper
+session, as its locks do, and the next session starts from the records that it finds.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 
 ENDING_SECONDS = 15.0
-"""What is asked of systemd beyond the drain time: connections are closed at the end."""
+"""Asked of systemd in addition to the drain time, to close connections."""
 
 
 class Crashed(NodepoolK8sError):
-    """A task ended with an error that nobody foresaw."""
+    """A task ended with an unexpected error."""
 
 
 class Launcher:
@@ -64,24 +63,24 @@ class Launcher:
         notifier: SystemdNotifier | None = None,
         intervals: Intervals = NORMAL,
     ) -> None:
-        """``files`` is where ``settings`` came from; without it they never change."""
+        """``files`` is what ``settings`` were loaded from; None: they never change."""
         self._settings = settings
         self._changed = asyncio.Event()
-        """Set whenever the settings become others."""
+        """Set whenever the settings change."""
         self._drain_timeout = drain_timeout
         self._intervals = intervals
         self._notifier = notifier or SystemdNotifier({})
         self._reloader: Reloader | None = None
         if files is not None:
             self._reloader = Reloader(files, settings, self, intervals.files, self._notifier)
-        self._said: set[str] = set()
+        self._notices_logged: set[str] = set()
         self._identity = uuid.uuid4().hex
         self._stopping = asyncio.Event()
         self._crash: tuple[str, BaseException] | None = None
         self._tasks = Tasks(self)
         self.providers = Providers(drivers, self._tasks.spawn)
         self.scope: SessionScope | None = None
-        """What is served in this ZooKeeper session; None while there is none."""
+        """What is served in this ZooKeeper session; None between two sessions."""
         self._client: ZooKeeperClient
         self._webapp = webapp
         self.snapshots = SnapshotBuilder(lambda: self._settings, self.providers, self._stopping)
@@ -101,21 +100,21 @@ class Launcher:
         self._stopping.set()
 
     def reload(self) -> None:
-        """Read the configuration again now, and take up what has changed."""
+        """Read the configuration again now, and apply what has changed."""
         if self._reloader is not None:
             self._reloader.ask()
 
     def settings_changed(self, settings: Settings) -> None:
         """Serve this configuration from now on."""
         self._settings = settings
-        self._say_what_to_know(settings)
+        self._log_notices(settings)
         if self.web is not None:
             self.web.reconfigure(settings.webapp)
         self._changed.set()
 
     def task_crashed(self, task: str, error: BaseException) -> None:
         """Stop: a bug must not stay unnoticed."""
-        log.critical("Task %r failed, which must not happen: %s", task, error, exc_info=error)
+        log.critical("Task %r failed unexpectedly (bug): %s", task, error, exc_info=error)
         self._crash = self._crash or (task, error)
         self._stopping.set()
 
@@ -124,7 +123,7 @@ class Launcher:
 
         Raises Crashed.
         """
-        self._say_what_to_know(self._settings)
+        self._log_notices(self._settings)
         telemetry.start()
         try:
             async with self._shown():
@@ -132,19 +131,19 @@ class Launcher:
         finally:
             await telemetry.stop()
 
-    def _say_what_to_know(self, settings: Settings) -> None:
+    def _log_notices(self, settings: Settings) -> None:
         for notice in settings.notices:
-            if notice not in self._said:
-                self._said.add(notice)
+            if notice not in self._notices_logged:
+                self._notices_logged.add(notice)
                 log.info("%s", notice)
 
     @asynccontextmanager
     async def _shown(self) -> AsyncIterator[None]:
-        """The web server comes first and goes last: it says what everything else waits for."""
+        """Run the web server, which starts first and ends last, so that it can show every state."""
         tasks = Tasks(self)
         tasks.spawn("tell systemd", self._notifier.keep(self._summary))
         if self._webapp:
-            # Not at the top: without a web server, nobody pays for it.
+            # Not at the top, so that a launcher without a web server does not import it.
             from nodepool_k8s.web.server import WebServer
 
             self.web = WebServer(self.snapshots, self._settings.webapp)
@@ -180,30 +179,30 @@ class Launcher:
             if self._stopping.is_set():
                 return
             if self._has_moved():
-                log.info("ZooKeeper is configured differently; connecting anew")
+                log.info("The ZooKeeper settings have changed; reconnecting")
             else:
-                log.warning("The ZooKeeper session is over; starting anew")
-            await self._or_stopping(self._connect_anew())
+                log.warning("The ZooKeeper session has ended; starting a new one")
+            await self._or_stopping(self._reconnect())
 
     def _new_client(self) -> ZooKeeperClient:
         return ZooKeeperClient(self._settings.zookeeper, telemetry.ZooKeeperFigures())
 
     def _has_moved(self) -> bool:
-        """Whether ZooKeeper is to be reached in another way than it is."""
+        """Whether the ZooKeeper settings have changed since the client connected."""
         return self._settings.zookeeper != self._client.settings
 
-    async def _connect_anew(self) -> None:
-        """Begin the next session with a client of its own.
+    async def _reconnect(self) -> None:
+        """Start the next session with a new client.
 
-        The old client has opened a session by itself, and what the old scope still did as
-        it ended may have slipped into it: a lock, say, of which nobody knows. It ends here.
+        The old client has opened another session by itself, and the old scope may have
+        created something in it while it ended, a lock for instance. That session ends here.
         """
         await self._client.close()
         self._client = self._new_client()
         await self._connect()
 
     async def _connect(self) -> None:
-        """Connect to ZooKeeper, wherever it is configured to be; try until somebody answers."""
+        """Connect to ZooKeeper as it is configured now; retry until a server answers."""
         while True:
             try:
                 await race(self._client.start(), self._moved())
@@ -249,7 +248,11 @@ class Launcher:
             self.scope = scope
             await self._or_stopping(self._serve(client, scope, mirror, tasks))
             if not session.over:
-                why = "the launcher stops" if self._stopping.is_set() else "ZooKeeper is another"
+                why = (
+                    "the launcher stops"
+                    if self._stopping.is_set()
+                    else "the ZooKeeper settings have changed"
+                )
                 await scope.drain(self._drain_timeout, why)
         finally:
             self.scope = None
@@ -259,7 +262,7 @@ class Launcher:
     async def _serve(
         self, client: ZooKeeperClient, scope: SessionScope, mirror: Mirror, tasks: Tasks
     ) -> None:
-        """Serve what is configured until the session is over, or ZooKeeper is another."""
+        """Serve the configuration until the session ends, or the ZooKeeper settings change."""
         session, applied = client.session, self._settings
         await scope.start(applied)
         self.snapshots.serve(mirror, scope)
@@ -281,9 +284,9 @@ class Launcher:
 
 
 async def _keep(client: ZooKeeperClient, mirror: Mirror, seen: int) -> None:
-    """List again after each connection after the ``seen``th: watches end with theirs."""
+    """List again after each connection after the ``seen``th: its watches end with it."""
     while True:
         await client.wait_connection_after(seen)
-        # Before the listing, which outlives a dropped connection, and its watches do not.
+        # Read before the listing, which goes on when a connection drops; its watches do not.
         seen = client.connections
         await mirror.load()

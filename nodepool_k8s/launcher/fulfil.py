@@ -1,4 +1,4 @@
-"""A claimed request on its way: launch its nodes, hand them over; or give it back."""
+"""A claimed request until its end: fulfilled, declined, or given back."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Fulfilment:
 
     @property
     def launches(self) -> list[Launch | Reuse]:
-        """The ways of its nodes to their requestor, in the request's order."""
+        """What gets its nodes ready, in the order of the request."""
         return self._launches
 
     def abandon(self, reason: str) -> None:
@@ -107,7 +107,7 @@ class Fulfilment:
         elif isinstance(error, LaunchError):
             await self._decline(str(error))
         elif isinstance(error, Conflict):
-            # Somebody changed or removed one of our nodes' records.
+            # Another process changed or removed the record of one of the nodes.
             await self._give_back(str(error))
         elif error is not None:
             raise error
@@ -117,9 +117,9 @@ class Fulfilment:
     # --- launching ------------------------------------------------------------------------
 
     async def _launch_all(self) -> None:
-        """Launch all nodes at once; the first that fails for good ends the others.
+        """Launch all nodes concurrently; the first permanent failure ends the others.
 
-        A node that died while it waited for its siblings is launched again.
+        A node that is lost while others of the request are launched is launched again.
         """
         launches = self._launches
         while launches:
@@ -133,7 +133,7 @@ class Fulfilment:
     async def _launch_one(self, launch: Launch | Reuse) -> None:
         await launch.run()
         self._unfinished -= 1
-        # The last one is written by the hand-over itself: one round trip less.
+        # The hand-over writes the last one itself, which saves a round trip.
         if self._unfinished:
             await launch.write()
 
@@ -142,8 +142,8 @@ class Fulfilment:
     async def _hand_over(self) -> None:
         nodes = [launch.held for launch in self._launches]
         if is_own_spare(self._claim.request):
-            # For whoever comes. A Nodepool launcher sets those free itself that it asked for,
-            # with a write that knows no lock and no version.
+            # Any request may have the node. A Nodepool launcher frees the spare nodes that it
+            # requested itself, with a write that respects neither lock nor version.
             written, unwritten = [], [held.evolve(allocated_to=None) for held in nodes]
         else:
             unwritten = [launch.held for launch in self._launches if not launch.written]
@@ -199,7 +199,7 @@ class Fulfilment:
         telemetry.request_gone(reason)
 
     async def _let_go(self, reason: str) -> None:
-        """Leave what is ready to whoever comes next, and remove the rest."""
+        """Free the nodes that are ready, for the next request, and delete the others."""
         for launch in self._launches:
             if launch.failure or not launch.is_ready():
                 self._deleter.delete(launch.held, launch.failure or reason)

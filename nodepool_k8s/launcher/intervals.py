@@ -1,4 +1,4 @@
-"""How often the launcher looks at what tells nobody when it changes. All in seconds."""
+"""How often the launcher polls what no event reports. All in seconds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """The admin cannot set these; a test can."""
+    """Not configurable; tests use shorter ones."""
 
     upkeep: float = 60.0
-    """Between two passes over ZooKeeper, and over each cluster."""
+    """Between two passes over ZooKeeper, and over each backend."""
     stuck: float = 60.0
     """A deletion that takes longer is reported."""
     files: float = 1.0
-    """Between two looks at the configuration's files."""
+    """Between two checks of the configuration's files."""
 
 
 NORMAL = Intervals()

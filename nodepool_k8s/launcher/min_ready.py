@@ -1,8 +1,8 @@
-"""Spare nodes: ``min-ready`` of each label, asked for once however many launchers run.
+"""Spare nodes: requests for ``min-ready`` nodes of each label, by one launcher of all.
 
-Spare nodes are asked for as Nodepool asks for them, by a request of the lowest priority
-that any pool of any launcher may serve. Who asks for a label's is whoever has its znode,
-which is ephemeral: when that launcher ends, another one takes over.
+As in Nodepool, a spare node is requested with the lowest priority, and any pool of any
+launcher may serve it. For each label, the launcher that owns its ephemeral znode submits
+the requests; when that launcher ends, another one takes over.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from nodepool_k8s.zookeeper.store import Store
 log = logging.getLogger(__name__)
 
 PRIORITY = "900"
-"""Nodepool's, below every priority that Zuul gives."""
+"""As in Nodepool: below every priority that Zuul uses."""
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
-"""When spare nodes could not be had: there was no room, or their launches failed."""
+"""After a request for a spare node failed: there was no room, or the launch failed."""
 LOST_SECONDS = 1.0
-"""How long to wait after a dropped connection, to hear of what was made before it dropped."""
+"""How long to wait after a lost connection, until requests created before it are known."""
 
 
 _NOT_READY_YET = (NodeState.INIT, NodeState.BUILDING)
 
 
 class MinReady:
-    """What this launcher does for the spare nodes of each label."""
+    """Submits the requests for spare nodes of the labels that this launcher owns."""
 
     def __init__(self, settings: Settings, store: Store, mirror: Mirror) -> None:
         self._store = store
         self._mirror = mirror
         self._wanted: Mapping[str, int] = {}
         self._owned: set[str] = set()
-        """Labels whose spare nodes this launcher asks for."""
+        """Labels whose spare nodes this launcher requests."""
         self._others: set[str] = set()
-        """Labels that another launcher asks for."""
+        """Labels whose spare nodes another launcher requests."""
         self._asked: dict[str, str] = {}
-        """The label of each request for a spare node, anybody's."""
+        """The label of each request for a spare node, of any launcher."""
         self._submitted: set[str] = set()
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        """The loop's time until which a label's failure is waited out."""
+        """The loop's time before which a label's spare nodes are not requested again."""
         self._wake = asyncio.Event()
         self.reconfigure(settings)
         for request_id, request in mirror.requests.items():
             self.request_changed(request_id, request)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Take up other labels, or other numbers."""
+        """Apply other labels, or other numbers of nodes."""
         served = {name for pool in settings.pools for name in pool.labels}
         labels = settings.labels.values()
         self._wanted = {
@@ -68,10 +68,10 @@ class MinReady:
         }
         self._wake.set()
 
-    # --- what wakes it -------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------
 
     def owner_changed(self, path: str) -> None:
-        """A launcher took over a label's spare nodes, or left them."""
+        """The owner of a label's spare nodes changed, or there is none now."""
         label = label_of_min_ready(path)
         if label in self._others:
             self._others.discard(label)
@@ -95,7 +95,7 @@ class MinReady:
     # --- what it does --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep up the numbers for ever."""
+        """Keep the numbers of spare nodes until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -104,14 +104,14 @@ class MinReady:
             except SessionLost:
                 raise
             except ConnectionLost:
-                # A request may have been made or not: it is counted when it is heard of.
+                # A request may have been created or not: its watch event tells.
                 asyncio.get_running_loop().call_later(LOST_SECONDS, self._wake.set)
 
     async def step(self) -> None:
-        """Ask for what is missing of the labels that are ours to ask for."""
+        """Request the spare nodes that are missing, of the labels that this launcher owns."""
         for label in sorted(self._owned - self._wanted.keys()):
             await self._clear_answered(label)
-            # Nobody else would remove what is still to be answered.
+            # No other launcher would remove requests that are not answered yet.
             if not self._under_way(label):
                 self._owned.discard(label)
                 await self._store.give_up_min_ready(label)
@@ -121,10 +121,10 @@ class MinReady:
                 await self._ask(label, number)
 
     async def _is_ours(self, label: str) -> bool:
-        """Whether we are the ones who ask for the label's spare nodes; takes it on if nobody is."""
+        """Whether this launcher owns the label; takes it if no launcher does."""
         if label in self._owned or label in self._others:
             return label in self._owned
-        # Before the answer: what is heard while we wait for it counts.
+        # Set before the response, as an event may come while we wait for it.
         self._others.add(label)
         if await self._store.take_min_ready(label):
             self._others.discard(label)
@@ -132,7 +132,7 @@ class MinReady:
         return label in self._owned
 
     async def _clear_answered(self, label: str) -> None:
-        """Remove requests that were answered; their nodes, if any, are whoever's comes."""
+        """Delete requests that were answered; any request may have their nodes."""
         for request in self._requests(label):
             if request.state is RequestState.FAILED:
                 log.info("No spare node of label %s: %s", label, _reasons(request))
@@ -146,16 +146,16 @@ class MinReady:
             await self._store.delete_request(request.id)
 
     async def _is_awaited(self, request: NodeRequest) -> bool:
-        """Whether its node is not seen to be ready yet, so that only the request counts it."""
+        """Whether its node's record is not ready yet, so that only the request counts it."""
         for node_id in request.nodes:
             if node_id not in self._mirror.nodes:
-                # Gone already, or not heard of yet.
+                # Deleted already, or its watch event has not arrived yet.
                 await self._store.refresh_node(node_id)
         nodes = (self._mirror.nodes.get(node_id) for node_id in request.nodes)
         return any(node is not None and node.state in _NOT_READY_YET for node in nodes)
 
     async def _ask(self, label: str, number: int) -> None:
-        """One node a request, so that pools can share in them."""
+        """Submit requests, one for each node, so that several pools can serve them."""
         if asyncio.get_running_loop().time() < self._not_before.get(label, 0.0):
             return
         missing = number - self._mirror.spare(label) - self._under_way(label)
@@ -170,7 +170,7 @@ class MinReady:
         return sum(wanted == label for wanted in self._asked.values())
 
     def _requests(self, label: str) -> list[NodeRequest]:
-        """The label's requests that are known and ours (a Nodepool launcher has its own)."""
+        """The label's requests that our launchers submitted; Nodepool's have their own."""
         known = (self._mirror.requests.get(each) for each, of in self._asked.items() if of == label)
         return [
             request

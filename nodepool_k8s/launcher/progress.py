@@ -1,8 +1,8 @@
-"""Tells requestors that want to know what their requests wait for.
+"""Progress records: what a request waits for, for requestors that ask for it.
 
 A request with ``progress: true`` gets a record under ``/nodepool-k8s/progress`` while it
-waits in a pool's line or its nodes are being launched. What is said there is what the
-status page says. Requests without it cost a look at the flag.
+waits in a pool's queue or its nodes are being launched. It says what the status page says.
+Other requests cost only the check of the flag.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from nodepool_k8s.zookeeper.mirror import Mirror
 from nodepool_k8s.zookeeper.progress import ProgressRecords
 
 SECONDS = 1.0
-"""Between two writes for one request."""
+"""The shortest time between two writes for one request."""
 
 GATHERED_SECONDS = 0.05
-"""How long what happens at the same time is gathered: a launch goes through several steps."""
+"""How long changes are collected before a write: a launch goes through several steps."""
 
 
 @dataclass(slots=True)
 class ProgressReport:
-    """What is known of one request's record."""
+    """The progress record of one request."""
 
     version: int | None = None
-    """That of the record, as we wrote it; None where it is not ours, or not there."""
+    """That of our last write; None if another launcher wrote it, or it does not exist."""
     is_theirs: bool = False
-    """Whether another launcher writes it, as long as we have not claimed the request."""
-    told: Progress | None = None
-    """What we wrote, or would have written if it were not another launcher's."""
+    """Whether another launcher writes it, until this one claims the request."""
+    reported: Progress | None = None
+    """The last that we wrote, or would have written if the record were ours."""
     due: float = 0.0
-    """The loop's time from which on it may be written again."""
+    """The loop's time before which it is not written again."""
 
 
 class ProgressReporter:
-    """The reports of one session's launcher."""
+    """Writes the progress records of one session."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ProgressReporter:
         self._wake = asyncio.Event()
         self._stale_before: set[str] = set()
 
-    # --- what wakes it --------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------
 
     def request_changed(self, request_id: str, request: NodeRequest | None) -> None:
         """A request came, changed, went (None), or was locked or unlocked."""
@@ -72,10 +72,10 @@ class ProgressReporter:
             self._wake.set()
 
     def record_gone(self, request_id: str) -> None:
-        """A record was removed: its launcher has left the request, or is gone itself."""
+        """A record was removed: its launcher left the request, or has ended."""
         report = self._reports.get(request_id)
         if report is not None:
-            report.version, report.told, report.is_theirs = None, None, False
+            report.version, report.reported, report.is_theirs = None, None, False
             self._wake.set()
 
     # --- what it does ---------------------------------------------------------------------
@@ -98,14 +98,14 @@ class ProgressReporter:
             due = await self.step(loop.time())
 
     async def step(self, now: float) -> float | None:
-        """Write what has changed, where that is due; when something will be, if anything."""
-        lines = self._lines()
+        """Write the records that changed and are due; when the next one is due, or None."""
+        positions = self._positions()
         write, later = [], []
         for request_id, report in list(self._reports.items()):
-            progress = self._progress(request_id, lines)
+            progress = self._progress(request_id, positions)
             if progress is None:
                 write.append(self._forget(request_id, report))
-            elif progress == report.told:
+            elif progress == report.reported:
                 continue
             elif now >= report.due:
                 report.due = now + SECONDS
@@ -115,8 +115,8 @@ class ProgressReporter:
         await asyncio.gather(*write)
         return min(later, default=None)
 
-    def _lines(self) -> dict[PoolQueue, dict[str, int]]:
-        """The places of all requests in each line where one of ours is."""
+    def _positions(self) -> dict[PoolQueue, dict[str, int]]:
+        """The position of each request, in the queues that have a reported one."""
         return {
             queue: {request_id: place for place, request_id in enumerate(queue.waiting, 1)}
             for queue in self._queues.values()
@@ -124,22 +124,22 @@ class ProgressReporter:
         }
 
     def _progress(
-        self, request_id: str, lines: Mapping[PoolQueue, Mapping[str, int]]
+        self, request_id: str, positions: Mapping[PoolQueue, Mapping[str, int]]
     ) -> Progress | None:
         request = self._mirror.requests.get(request_id)
         if request is None:
             return None
         if request_id in self._fulfilments:
             return _launching(self._fulfilments[request_id])
-        found = [(places[request_id], q) for q, places in lines.items() if request_id in places]
+        found = [(places[request_id], q) for q, places in positions.items() if request_id in places]
         if not found:
             return None
-        # Where several pools have it in line, the one that comes to it first.
+        # If several pools have it in their queue, the one where it is served first.
         place, queue = min(found, key=lambda each: (each[0], each[1].pool.key))
         return _queued(queue, request, place)
 
     async def _tell(self, request_id: str, report: ProgressReport, progress: Progress) -> None:
-        report.told = progress
+        report.reported = progress
         if progress.phase is Phase.LAUNCHING:
             report.version = await self._records.take_over(request_id, progress)
             return
@@ -150,16 +150,16 @@ class ProgressReporter:
         report.is_theirs = report.version is None
 
     async def _forget(self, request_id: str, report: ProgressReport) -> None:
-        """It is neither in a line nor being launched here: it has ended, or is another's."""
+        """The request is neither queued nor launched here: it has ended, or another has it."""
         request = self._mirror.requests.get(request_id)
         if request is None or request.state in (RequestState.FULFILLED, RequestState.FAILED):
             self._reports.pop(request_id, None)
-        version, report.version, report.told = report.version, None, None
+        version, report.version, report.reported = report.version, None, None
         if version is not None:
             await self._records.remove(request_id, version)
 
     async def close(self) -> None:
-        """Leave all reports to others."""
+        """Remove our records; other launchers may write theirs."""
         left = [self._forget(*each) for each in list(self._reports.items())]
         self._reports.clear()
         await asyncio.gather(*left)
@@ -167,9 +167,9 @@ class ProgressReporter:
     # --- upkeep -----------------------------------------------------------------------------
 
     async def drop_stale(self) -> None:
-        """Remove records of requests that were gone already at the last pass.
+        """Remove records of requests that did not exist at the last pass either.
 
-        And write those that another launcher wrote and nobody told us that it removed.
+        Write those that another launcher removed without an event that we saw.
         """
         records = set(await self._records.requests())
         for request_id in self._reports.keys() - records:

@@ -1,7 +1,7 @@
-"""Takes up a changed configuration: notices it, loads it, and says what is different.
+"""Watches the configuration's files, loads a changed configuration, and logs the changes.
 
-Owns the files, not what is done about them. What it hands on was checked whole; of a
-configuration that cannot be used everything is reported, and the one in use stays.
+Its observer applies the new settings, which have been validated as a whole. If a changed
+configuration cannot be used, all its errors are reported and the current one stays in use.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class ConfigFiles:
         self._before: Stamp = ()
 
     def load(self) -> Settings:
-        """Read and check both. Raises ConfigError with everything that is wrong."""
-        # Before reading: what is written meanwhile is a change of its own.
+        """Read and validate both. Raises ConfigError with all errors."""
+        # Taken before reading, so that a write during it is noticed as another change.
         self._loaded = self._stamp()
         return config.load(self._path, self._secure_path)
 
     def have_changed(self) -> bool:
-        """Whether a file is another one than when loaded, and the same as when last asked.
+        """Whether a file has changed since it was loaded, but not since the last call.
 
-        Not yet while somebody writes it: half a file can look like a whole one.
+        A file that is still being written may look complete: it has to be unchanged once.
         """
         now = self._stamp()
         settled = now != self._loaded and now == self._before
@@ -54,7 +54,7 @@ class ConfigFiles:
 
 def _stamp(path: str) -> tuple[int, ...] | None:
     try:
-        # Through links: a mounted ConfigMap changes by a link that points elsewhere.
+        # Follows links: Kubernetes changes a mounted ConfigMap by replacing a link.
         found = os.stat(path)
     except OSError:
         return None
@@ -69,7 +69,7 @@ class ReloaderObserver(Protocol):
 
 
 class Reloader:
-    """Looks for changes, and loads them."""
+    """Checks the files for changes, and loads them."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class Reloader:
         self._notifier = notifier
         self._asked = asyncio.Event()
         self._reported = ""
-        """What was wrong when last loaded; empty when nothing was."""
+        """The errors of the last load; empty if it succeeded."""
 
     def ask(self) -> None:
-        """Load now, changed or not, and say what comes of it."""
+        """Load now, changed or not, and log the result."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Look for changes for ever."""
+        """Check for changes until cancelled."""
         while True:
             asked = await self._is_asked()
             if asked or self._files.have_changed():
@@ -117,7 +117,7 @@ class Reloader:
             return
         self._reported = ""
         if settings == self._settings:
-            log.info("The configuration was read again; nothing is different")
+            log.info("The configuration was read again; nothing has changed")
             return
         for change in changes(self._settings, settings):
             log.info("The configuration has changed: %s", change)
@@ -128,16 +128,16 @@ class Reloader:
         if str(error) == self._reported and not asked:
             return
         self._reported = str(error)
-        log.error("The changed configuration cannot be used; the one before stays in use")
+        log.error("The changed configuration cannot be used; the current one stays in use")
         for problem in error.problems:
             log.error("%s", problem)
 
 
-# --- what is different -----------------------------------------------------------------------
+# --- differences -----------------------------------------------------------------------------
 
 
 def changes(old: Settings, new: Settings) -> list[str]:
-    """Say what is different, a sentence each, without any value."""
+    """Describe each difference in a phrase, without any values."""
     found = [
         *_differences("provider", _providers(old), _providers(new)),
         *_differences("pool", _by_key(old), _by_key(new)),
@@ -147,14 +147,14 @@ def changes(old: Settings, new: Settings) -> list[str]:
     if old.max_hold_age != new.max_hold_age:
         found.append("max-hold-age")
     if old.zookeeper != new.zookeeper:
-        found.append("how to reach ZooKeeper; connecting anew")
+        found.append("how to reach ZooKeeper; reconnecting")
     if old.webapp != new.webapp:
         found.append("where the web server listens")
-    return found or ["nothing that matters here"]
+    return found or ["nothing that the launcher uses"]
 
 
 def _providers(settings: Settings) -> dict[str, Any]:
-    # Without its pools, which are told by themselves.
+    # Without its pools, which are compared separately.
     return {each.name: dataclasses.replace(each, pools=()) for each in settings.providers}
 
 
@@ -164,9 +164,9 @@ def _by_key(settings: Settings) -> dict[str, Any]:
 
 def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     both = old.keys() & new.keys()
-    yield from _sentence(what, new.keys() - old.keys(), "is new")
-    yield from _sentence(what, (name for name in both if old[name] != new[name]), "is different")
-    yield from _sentence(what, old.keys() - new.keys(), "is gone")
+    yield from _sentence(what, new.keys() - old.keys(), "was added")
+    yield from _sentence(what, (name for name in both if old[name] != new[name]), "has changed")
+    yield from _sentence(what, old.keys() - new.keys(), "was removed")
 
 
 def _sentence(what: str, names: Iterable[str], verb: str) -> Iterator[str]:

@@ -39,7 +39,8 @@ LAUNCHES_SHARE = 2 / 3
 """The part of the drain time in which launches under way may finish."""
 
 GIVING_BACK_SECONDS = 5.0
-"""What giving back takes at most, a few round trips; the least that a stopping launcher has."""
+"""How long giving requests back takes at most: a few round trips. A launcher that stops
+always has that long."""
 
 
 class SessionScope:
@@ -128,7 +129,7 @@ class SessionScope:
         self._reports.news()
 
     async def start(self, settings: Settings) -> None:
-        """Begin to serve; each provider when its cluster is there."""
+        """Start to serve, each provider as soon as its driver has connected."""
         self._min_ready = MinReady(settings, self._store, self._mirror)
         router = EventRouter(
             self._mirror,
@@ -160,10 +161,10 @@ class SessionScope:
     # --- the configuration -------------------------------------------------------------------
 
     async def apply(self, settings: Settings) -> None:
-        """Serve what is configured, at the start and after each change of it.
+        """Serve this configuration, at the start and after each change.
 
-        Pools that are there already are changed, and stay registered; requests in flight
-        finish under the settings that they began with.
+        Pools that are served already are reconfigured and stay registered. Requests in flight
+        finish under the settings that they started with.
         """
         await self._providers.apply(settings.providers)
         self._deleter.reconfigure(settings)
@@ -183,8 +184,8 @@ class SessionScope:
             for provider in settings.providers
             for pool in provider.pools
         ]
-        # All of them before any looks at a request, and the old ones go last: a request
-        # fails once every pool that is registered has declined it.
+        # Register all new pools before any of them looks at a request, and deregister old
+        # ones last: a request fails once every registered pool has declined it.
         new = [
             await self._register(context, limits)
             for context in contexts
@@ -245,10 +246,11 @@ class SessionScope:
     # --- stopping --------------------------------------------------------------------------
 
     async def drain(self, timeout: float, why: str) -> None:
-        """Take no more requests, and finish or give back those in flight, in so many seconds.
+        """Take no more requests, and finish those in flight or give them back.
 
-        Launches may finish for two thirds of it; the rest is for what has to be given back
-        and deleted. Giving back is tried for a moment even where there is no time.
+        ``timeout`` in seconds. Launches have two thirds of it to finish; the rest is for
+        giving requests back and deleting nodes. Giving back gets a few seconds even if
+        ``timeout`` is shorter.
         """
         deadline = asyncio.get_running_loop().time() + timeout
         try:
@@ -268,7 +270,7 @@ class SessionScope:
             )
 
     async def _take_no_more(self) -> None:
-        """From now on others neither yield to our pools nor wait for them."""
+        """Stop the queues, and deregister them, so that other pools do not yield to them."""
         self._deleter.close()
         for queue in self._queues.values():
             queue.stop()

@@ -1,4 +1,4 @@
-"""The one way to start a task: supervised, so that none dies unnoticed."""
+"""Supervised tasks: an unexpected error in one is always reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TasksObserver(Protocol):
 
 
 class Tasks:
-    """Tasks that live and end together.
+    """Tasks that are ended together.
 
     The observer hears of each task that ends with an unexpected error; the daemon stops
     then, as a bug must not stay unnoticed. SessionLost is expected everywhere: what serves
@@ -59,6 +59,6 @@ class Tasks:
             await asyncio.wait(set(self._tasks))
 
     async def finished(self) -> None:
-        """Wait until the last has ended of itself."""
+        """Wait until the last has ended, without cancelling any."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))

@@ -1,7 +1,7 @@
-"""Which request a pool takes, leaves to another pool, or declines, and in which order.
+"""Which requests a pool takes, yields to other pools, or declines, and in which order. Pure.
 
-Nodepool's rules, as its launcher applies them to each pool; sources in
-``docs/architecture.md``. Pure: what is registered and what is in use are arguments.
+These are the rules that Nodepool's launcher applies to each pool; for their sources see
+``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodepool_k8s.znodes.requests import with_reasons
 Order: TypeAlias = tuple[str, int, str]
 
 NODEPOOLS_MARK = "-PoolWorker."
-"""Part of the id of each pool that a launcher of Nodepool has registered."""
+"""Part of the id of each pool that a Nodepool launcher has registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """Another pool should have it; ask again when pools come, go or pause."""
+    """Another pool should serve it; ask again when pools come, go or pause."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """The pool cannot serve the request, now or ever."""
+    """The pool can never serve the request."""
 
     reason: str
 
@@ -90,13 +90,13 @@ def answer(
 
 
 def _once_declined(request: NodeRequest, me: str, components: Iterable[Component]) -> Answer:
-    """What becomes of a request that ``me`` has declined, and others may have not.
+    """The answer to a request that ``me`` has declined and others may not have.
 
-    One of them may go without an answer: then nobody is left who would say that it failed.
+    If the others end without an answer, no pool but ``me`` can write that the request failed.
     """
     if {component.id for component in components} <= {me, *request.declined_by}:
-        return Decline("every pool that is left has declined it")
-    return Yield("it has declined it, and others have not")
+        return Decline("all remaining pools have declined it")
+    return Yield("this pool has declined it, others have not")
 
 
 def _yield_to_provider(request: NodeRequest, pool: Pool, others: list[Component]) -> Answer | None:
@@ -109,10 +109,10 @@ def _yield_to_provider(request: NodeRequest, pool: Pool, others: list[Component]
 
 
 def _is_left_to(pool: Pool, named: Component) -> bool:
-    """Whether a provider's pool does not take what names it, but leaves it to ``pool``.
+    """Whether a pool of the provider that the request names leaves the request to ``pool``.
 
-    Nodepool's launcher looks at priorities even then, so that with its own kind no side
-    would ever take the request.
+    Nodepool's launcher compares priorities even then; if ``pool`` yielded too, no pool would
+    ever take the request.
     """
     return NODEPOOLS_MARK in named.id and pool.priority < named.priority
 
@@ -127,10 +127,11 @@ def _yield_to_priority(request: NodeRequest, pool: Pool, others: list[Component]
 
 
 def _leaves_to_named(component: Component, pool: Pool, others: list[Component]) -> bool:
-    """Whether another pool leaves to ``pool`` what names the provider of ``pool``.
+    """Whether another pool leaves requests that name the provider of ``pool`` to ``pool``.
 
-    Another provider's does, whatever the priorities. Nodepool's of the same provider would
-    leave it to that one, if its priority is higher, and so nobody would take it.
+    Pools of other providers do, whatever the priorities. A Nodepool launcher's pool of the
+    same provider yields to such a pool if that has a higher priority: no pool would take
+    the request.
     """
     if component.provider_name != pool.provider:
         return True

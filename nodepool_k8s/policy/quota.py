@@ -12,10 +12,10 @@ _UNIT = {RAM: " MiB"}
 
 
 def over(limits: Mapping[str, int], used: Resources, wanted: Resources) -> tuple[str, ...]:
-    """The names of what would go above its limit.
+    """The names of the resources that would exceed their limits.
 
-    Only what is wanted counts: a pool that is above a limit already (it was lowered)
-    still serves a request that asks for none of that resource.
+    Only what is wanted counts: a pool that exceeds a limit already, as it was lowered,
+    still serves requests that need none of that resource.
     """
     return tuple(name for name in wanted if used.amount(name) + wanted[name] > _limit(limits, name))
 
@@ -26,7 +26,7 @@ def fits(limits: Mapping[str, int], used: Resources, wanted: Resources) -> bool:
 
 
 def never_fits(limits: Mapping[str, int], wanted: Resources) -> str | None:
-    """Why the empty pool would not be large enough; None where it would."""
+    """Why not even the empty pool has enough; None if it has."""
     names = over(limits, Resources(), wanted)
     if not names:
         return None
@@ -44,11 +44,11 @@ def spare_to_remove(
     wanted: Resources,
     unused: Sequence[Node],
 ) -> Node | None:
-    """The unused ready node whose removal serves a request that does not fit; None: none does.
+    """The unused ready node to delete for a request that does not fit; None if none helps.
 
-    One at a time, and none as long as ``leaving``, what is on its way out already, makes
-    the room. The first of ``unused`` (the oldest) that makes it alone is chosen; where only
-    several together do, the first of those that are needed, and the next when that is gone.
+    One at a time, and none while ``leaving``, what is being deleted already, makes enough
+    room. The first of ``unused`` (the oldest) that alone makes enough room is chosen; if only
+    several together do, the first of those that are needed. The next follows when it is gone.
     """
     coming = used - leaving
     if fits(limits, coming, wanted):
@@ -62,7 +62,7 @@ def spare_to_remove(
         return None
     first = None
     for node, claimed in reversed(counted):
-        # One without which the others make the room may stay.
+        # Keep a node if the others make enough room without it.
         if fits(limits, coming - (together - claimed), wanted):
             together -= claimed
         else:
@@ -71,7 +71,7 @@ def spare_to_remove(
 
 
 def waits_for(limits: Mapping[str, int], used: Resources, wanted: Resources) -> str:
-    """What a request that does not fit now is waiting for, for a person."""
+    """What a request that does not fit now is waiting for, as text."""
     return "quota: " + ", ".join(
         f"{_number(used.amount(name))} of {_number(limits[name])}{_UNIT.get(name, '')} {name} "
         f"in use, {_number(wanted[name])} needed"

@@ -1,8 +1,8 @@
-"""The line of requests that wait for one pool: whose turn it is. Pure.
+"""The order of the requests that wait for one pool. Pure.
 
-A request whose tenant is at its limit steps aside, and those behind it go on; every
-other request waits its turn, and nobody overtakes it. Whose turn it is says Nodepool's
-order, or, where tenants take turns, within a priority the share of what they hold.
+A request whose tenant is at its limit is parked, and those behind it are served; no other
+request is overtaken. The order is Nodepool's; with fair share, requests of one priority are
+served in the order of what their tenants hold.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nodepool_k8s.policy.allocation import Order
 
 Group: TypeAlias = tuple[str, Resources] | None
 """Requests of one limited tenant that need the same: where one does not fit, none does.
-None for the requests of all tenants without limits."""
+None for requests of tenants without limits."""
 
 NO_TENANT = ""
-"""All tenants without a name take turns as this one."""
+"""With fair share, requests without a tenant count as this tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
 class FairShare:
-    """How the tenants of a pool take turns: who holds the smallest share of it goes first.
+    """The order of a pool's tenants: the one that holds the smallest share of it is first.
 
     ``limits`` are the pool's, in thousandths; ``held`` says what a tenant holds in it.
     """
@@ -46,11 +46,11 @@ class FairShare:
 
 
 class Rank(NamedTuple):
-    """What decides whose turn it is: the lowest goes first."""
+    """The sort key of the queue: the lowest is served first."""
 
     priority: str
     waited: bool
-    """False for the one that the pool waits for already."""
+    """False for the request that the pool waits for already."""
     share: float
     order: Order
     request_id: str
@@ -59,12 +59,12 @@ class Rank(NamedTuple):
 class _Place(NamedTuple):
     order: Order
     queue: tuple[str | None, Group]
-    """Whose turn it takes (None where nobody takes turns), and with whom it steps aside."""
+    """Its tenant (None without fair share), and the group that it is parked with."""
     needs: Resources
 
 
 class RequestQueue:
-    """Requests by their ids, in order, in groups that step aside together."""
+    """Requests by id, in order, in groups that are parked together."""
 
     def __init__(self, fair_share: FairShare | None = None) -> None:
         self._fair_share = fair_share
@@ -72,7 +72,7 @@ class RequestQueue:
         self._places: dict[str, _Place] = {}
         self._parked: set[Group] = set()
         self._pinned: dict[str, str] = {}
-        """By priority: the request that was waited for last, in the line still or not."""
+        """By priority: the request that the pool waited for last, queued still or not."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -81,9 +81,9 @@ class RequestQueue:
         return request_id in self._places
 
     def in_order(self) -> list[str]:
-        """Every request, those that stand aside too, in the order of their turns.
+        """All requests in the order in which they are served, parked ones included.
 
-        Where tenants take turns it is what comes if nothing else changes.
+        With fair share, that is the order if nothing else changes.
         """
         queue = sorted((place.order, request_id) for request_id, place in self._places.items())
         if self._fair_share is None:
@@ -121,26 +121,26 @@ class RequestQueue:
         tenant: str | None = None,
         needs: Resources | None = None,
     ) -> None:
-        """Put a request into its place; one that is in the line already is moved."""
+        """Add a request, or move it if it is queued already."""
         self.discard(request_id)
         turn = None if self._fair_share is None else tenant or NO_TENANT
         self._places[request_id] = _Place(order, (turn, group), needs or Resources())
         bisect.insort(self._queues.setdefault((turn, group), []), (order, request_id))
 
     def discard(self, request_id: str) -> None:
-        """Take a request out, if it is in."""
+        """Remove a request, if it is queued."""
         place = self._places.pop(request_id, None)
         if place is None:
             return
         entries = self._queues[place.queue]
         entries.pop(bisect.bisect_left(entries, (place.order, request_id)))
         if not entries:
-            # A group that stands aside is of one tenant, so that was all of it.
+            # A parked group has one tenant, so this was its last request.
             del self._queues[place.queue]
             self._parked.discard(place.queue[1])
 
     def first(self) -> str | None:
-        """Whose turn it is; None where nobody waits, or all stand aside."""
+        """The request to serve next; None if the queue is empty or all are parked."""
         heads: dict[str | None, tuple[Order, str]] = {}
         for (turn, group), entries in self._queues.items():
             if group not in self._parked:
@@ -159,30 +159,30 @@ class RequestQueue:
         return Rank(order[0], not kept, share, order, request_id)
 
     def pin(self, request_id: str) -> None:
-        """Nobody of its priority goes before this one, while it is its tenant's first.
+        """Serve this one before all others of its priority, while it is its tenant's first.
 
-        For one that the pool waits for: else whoever needs less would take, again and
-        again, the room that comes free for it.
+        For the request that the pool waits for. Otherwise smaller requests would take, again
+        and again, the room that is freed for it.
         """
         self._pinned[self._places[request_id].order[0]] = request_id
 
     def park(self, request_id: str) -> None:
-        """Pass over a request, and all that need the same, until their tenant is recalled."""
+        """Skip a request, and all of its group, until their tenant is unparked."""
         group = self._places[request_id].queue[1]
         if group is not None:
             self._parked.add(group)
 
     def is_parked(self, request_id: str) -> bool:
-        """Whether a request stands aside."""
+        """Whether a request is parked."""
         return request_id in self._places and self._places[request_id].queue[1] in self._parked
 
     @property
     def parked_tenants(self) -> frozenset[str]:
-        """Tenants with requests that stand aside."""
+        """Tenants with parked requests."""
         return frozenset(group[0] for group in self._parked if group is not None)
 
     def unpark(self, tenant: str) -> bool:
-        """Let a tenant's requests take their places again; whether any stood aside."""
+        """Serve a tenant's parked requests again; whether it had any."""
         back = {group for group in self._parked if group is not None and group[0] == tenant}
         self._parked -= back
         return bool(back)

@@ -1,4 +1,4 @@
-"""Which nodes are due for deletion, which requests were left behind, what has leaked. Pure."""
+"""Which nodes are due for deletion, which requests were abandoned, what has leaked. Pure."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _REMOVABLE = {
 }
 
 DRAFT_SECONDS = 60.0
-"""A drafted node that was not claimed by then belongs to a launcher that died."""
+"""A drafted node that is not claimed within this time belongs to a launcher that crashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How old a node may get, in seconds; None: as old as it likes."""
+    """How old a node may get, in seconds; None: no limit."""
 
     ready: float | None = None
     """``max-ready-age`` of its label."""
@@ -44,9 +44,9 @@ class Ages:
 def why_delete(
     node: Node, *, locked: bool, now: float, ages: Ages, unusable: str | None
 ) -> str | None:
-    """Why a node that was claimed by a launcher of ours is to be deleted; None: it is not.
+    """Why a node that one of our launchers claimed is to be deleted; None: it is not.
 
-    ``unusable`` is why a ready node could not be handed over any more, where that is so.
+    ``unusable`` says why a ready node cannot be handed over any more; None: it can.
     """
     if locked or node.claimed is None:
         return None
@@ -60,9 +60,9 @@ def why_delete(
 
 
 def due_at(node: Node, ages: Ages) -> float | None:
-    """When a node has been kept long enough, in seconds since the epoch; None: never.
+    """When a node has reached its age limit, in seconds since the epoch; None: never.
 
-    A hold ends by whichever is shorter, what its holder asked for and ``max-hold-age``.
+    A hold ends after the time that its holder asked for or ``max-hold-age``, the shorter one.
     """
     limits: tuple[float | None, ...] = ()
     if node.unused:
@@ -75,9 +75,9 @@ def due_at(node: Node, ages: Ages) -> float | None:
 def is_freed(node: Node, *, locked: bool, request: NodeRequest | None) -> bool:
     """Whether a ready node is allocated to a request that does not have it.
 
-    Then it is whoever's comes next. ``request`` is the one that it is allocated to, None
-    where that is gone. A request that a dead launcher had claimed is requested again, and
-    what was ready for it by then would only be in its own way.
+    Then any request may have it. ``request`` is the one that it is allocated to, None if
+    that was deleted. A request that a crashed launcher had claimed is requested again, and
+    the nodes that were ready for it would only take up the room that it needs.
     """
     if locked or node.claimed is None or node.state is not NodeState.READY:
         return False
@@ -85,12 +85,12 @@ def is_freed(node: Node, *, locked: bool, request: NodeRequest | None) -> bool:
 
 
 def has_no_nodes(request: NodeRequest) -> bool:
-    """Whether nobody has claimed a request, or it came to nothing."""
+    """Whether no launcher has claimed a request, or it failed."""
     return request.state in (RequestState.REQUESTED, RequestState.FAILED)
 
 
 def is_lost_draft(node: Node, now: float) -> bool:
-    """Whether a node is a draft of ours that nobody will claim any more."""
+    """Whether a node is a draft of ours that no launcher will claim any more."""
     return (
         node.state is NodeState.INIT
         and node.claimed is None
@@ -100,29 +100,29 @@ def is_lost_draft(node: Node, now: float) -> bool:
 
 
 def is_left_behind(request: NodeRequest, *, locked: bool) -> bool:
-    """Whether a request was taken by a launcher that is gone."""
+    """Whether the launcher that claimed a request has ended."""
     return request.state is RequestState.PENDING and not locked
 
 
 def is_served_elsewhere(
     provider: str | None, ours: Iterable[Provider], components: Iterable[Component]
 ) -> bool:
-    """Whether a provider is another launcher's and not ours, by what is registered now."""
+    """Whether only other launchers serve a provider, by the pools registered now."""
     if any(entry.name == provider for entry in ours):
         return False
     return any(component.provider_name == provider for component in components)
 
 
 def is_unoffered(node: Node, components: Iterable[Component], *, moved: bool) -> bool:
-    """Whether a ready node of ours that nobody has is of no use to any registered pool.
+    """Whether no registered pool can use an unused ready node of ours.
 
-    ``moved``: its provider has another cluster by now.
+    ``moved``: its provider has another cluster now.
     """
     if not node.unused or node.claimed is None:
         return False
     return moved or not any(
         component.provider_name == node.provider
-        # An old launcher does not say which pool it is.
+        # Launchers of old versions do not name their pool.
         and component.pool in ("", node.pool)
         and component.supported_labels >= set(node.type)
         for component in components
@@ -130,19 +130,19 @@ def is_unoffered(node: Node, components: Iterable[Component], *, moved: bool) ->
 
 
 def stuck_for(owned: Owned, now: float) -> float | None:
-    """Seconds since the deletion of something was accepted; None where it is not deleted."""
+    """Seconds since its deletion was accepted; None if it is not being deleted."""
     return None if owned.deleted_at is None else max(0.0, now - owned.deleted_at)
 
 
 def next_report(age: float, first: float) -> float:
-    """The age at which to report anew what was reported at ``age``: ever more seldom."""
+    """The age at which to report again what was reported at ``age``: at twice the age."""
     return max(first, 2 * age)
 
 
 def is_suspect(owned: Owned, node: Node | None) -> bool:
     """Whether something of our deployment seems to belong to no node.
 
-    Only a suspicion, made from mirrors: the caller asks ZooKeeper before acting on it.
+    The mirrors may be behind: the caller asks ZooKeeper before it acts on this.
     """
     if owned.deleting:
         return False

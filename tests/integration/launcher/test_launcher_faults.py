@@ -305,7 +305,7 @@ async def test_a_frozen_launcher_touches_nothing_that_it_lost(
         finally:
             api.restore()
             first.send_signal(signal.SIGCONT)
-        await eventually(lambda: "starting anew" in first.text(), "it knows")
+        await eventually(lambda: "starting a new one" in first.text(), "it knows")
         await eventually(lambda: first.text().count("Serving pools") == 2, "it serves again")
         assert others == await zuul.nodes(), "others' records were changed"
         for request_id in requests:

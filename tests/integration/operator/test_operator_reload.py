@@ -311,7 +311,7 @@ async def test_a_bad_file_is_reported_once_and_changes_nothing(
     site.path.write_text(bad)
     await eventually(lambda: len(errors(caplog)) == 3, "the report")
     head, *problems = errors(caplog)
-    assert "the one before stays in use" in head
+    assert "the current one stays in use" in head
     for problem, what in zip(sorted(problems), wrong_lines(bad), strict=True):
         assert problem.startswith(f"{site.path}:{what}: ")
     site.path.write_text(bad)  # Again the same.
@@ -355,7 +355,7 @@ async def test_sighup_loads_at_once_and_says_what_came_of_it(
     site = make_site(pod_label())
     launcher = await launchers.spawn(site)
     launcher.send_signal(signal.SIGHUP)
-    await eventually(lambda: "nothing is different" in launcher.text(), "an answer")
+    await eventually(lambda: "nothing has changed" in launcher.text(), "an answer")
     good = site.path.read_text()
     site.path.write_text(good.replace("type: pod", "type: pot"))
     for number in (1, 2):  # Whoever asks twice is told twice.
@@ -365,7 +365,7 @@ async def test_sighup_loads_at_once_and_says_what_came_of_it(
     launcher.send_signal(signal.SIGHUP)
     await shown(zuul, make_site.pool, supported_labels=["new", "pod"])
     await zuul.use_and_return(await zuul.submit("new"))
-    assert "label new is new" in launcher.text()
+    assert "label new was added" in launcher.text()
 
 
 # --- ZooKeeper -------------------------------------------------------------------------------

@@ -119,28 +119,28 @@ def with_provider(**fields: object) -> Settings:
 @pytest.mark.parametrize(
     ("new", "said"),
     [
-        (with_provider(context="two"), ["provider local is different"]),
+        (with_provider(context="two"), ["provider local has changed"]),
         (
             with_provider(pools=(dataclasses.replace(POOL, priority=1),)),
-            ["pool local/main is different"],
+            ["pool local/main has changed"],
         ),
         (
             with_provider(pools=(Pool("local", "a", {}),)),
-            ["pool local/a is new", "pool local/main is gone"],
+            ["pool local/a was added", "pool local/main was removed"],
         ),
         (
             dataclasses.replace(SETTINGS, providers=()),
-            ["provider local is gone", "pool local/main is gone"],
+            ["provider local was removed", "pool local/main was removed"],
         ),
-        (dataclasses.replace(SETTINGS, labels={"a": TopLabel("a")}), ["label a is new"]),
+        (dataclasses.replace(SETTINGS, labels={"a": TopLabel("a")}), ["label a was added"]),
         (
             dataclasses.replace(SETTINGS, tenant_limits={"one": {}}),
-            ["limits of tenant one is new"],
+            ["limits of tenant one was added"],
         ),
         (dataclasses.replace(SETTINGS, max_hold_age=5.0), ["max-hold-age"]),
         (
             dataclasses.replace(SETTINGS, zookeeper=ZooKeeperSettings((ZooKeeperServer("other"),))),
-            ["how to reach ZooKeeper; connecting anew"],
+            ["how to reach ZooKeeper; reconnecting"],
         ),
         (
             dataclasses.replace(SETTINGS, webapp=WebAppSettings(port=1)),

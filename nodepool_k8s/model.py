@@ -1,7 +1,6 @@
-"""The records everything speaks of: requests, nodes, resources, and their states.
+"""The records that all layers use: requests, nodes, resources, and their states.
 
-Plain frozen data. How they look in ZooKeeper is ``znodes``'s business; what to do
-about them is ``policy``'s.
+Plain frozen data. ``znodes`` owns their form in ZooKeeper, ``policy`` the decisions about them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MILLI = 1000
 
 
 MIN_READY = "NodePool:min-ready"
-"""Who asks for spare nodes: Nodepool's name for it, known to every launcher."""
+"""The requestor of spare nodes: Nodepool's name, known to every launcher."""
 
 
 class RequestState(StrEnum):
@@ -37,7 +36,7 @@ class RequestState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """States of a node; Nodepool's (another one makes Nodepool raise)."""
+    """States of a node; Nodepool's, which fails on any other."""
 
     INIT = "init"
     BUILDING = "building"
@@ -69,7 +68,7 @@ STORAGE = "ephemeral-storage"
 
 
 class Resources(Mapping[str, int]):
-    """Amounts by name, in thousandths, so that sums never drift as floats do.
+    """Amounts by name, in thousandths, so that sums are exact.
 
     Names are Nodepool's: ``instances``, ``cores``, ``ram`` (MiB),
     ``ephemeral-storage`` (MB), and any name of ``max-resources``. Zero amounts are
@@ -96,7 +95,7 @@ class Resources(Mapping[str, int]):
         return {name: whole_units(milli) for name, milli in self._milli.items()}
 
     def amount(self, name: str) -> int:
-        """Thousandths of ``name``; 0 where it is not mentioned."""
+        """Thousandths of ``name``; 0 if it is missing."""
         return self._milli.get(name, 0)
 
     def __add__(self, other: Resources) -> Resources:
@@ -144,7 +143,7 @@ History: TypeAlias = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class NodeRequest:
-    """A node request as it stood in ZooKeeper at ``version``.
+    """A node request as of ``version`` in ZooKeeper.
 
     Times are seconds since the epoch. ``extra`` keeps every key that this launcher
     does not use, so that writing the record loses nothing.
@@ -169,7 +168,7 @@ class NodeRequest:
 
     @property
     def for_spare(self) -> bool:
-        """Whether it asks for a spare node (``min-ready``), to be had by whoever comes."""
+        """Whether it asks for a spare node (``min-ready``)."""
         return self.requestor == MIN_READY
 
     @property
@@ -185,7 +184,7 @@ class NodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it stood in ZooKeeper at ``version``.
+    """A node as of ``version`` in ZooKeeper.
 
     ``claimed`` is what the quota ledger holds for it (None: not in the ledger, for
     example another launcher's); ``counted_for`` is the tenant whose ledger holds it as
@@ -214,7 +213,7 @@ class Node:
 
     @property
     def unused(self) -> bool:
-        """Whether it is ready and nobody's, for whoever comes."""
+        """Whether it is ready and not allocated, so any request may get it."""
         return self.state is NodeState.READY and self.allocated_to is None
 
 
@@ -233,10 +232,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class ProviderCluster:
-    """A cluster that nodes of a provider are in.
+    """A cluster that has nodes of a provider.
 
-    ``context`` is how kube/config calls it (None: nothing was named), ``cluster`` what
-    tells it from all others, as that name may come to mean another one.
+    ``context`` is its name in kube/config (None: not named). ``cluster`` identifies it even
+    if the context later names another cluster.
     """
 
     provider: str
@@ -245,7 +244,7 @@ class ProviderCluster:
 
 
 class Phase(StrEnum):
-    """How far a request is, for whoever waits for it."""
+    """How far a request is, for its requestor."""
 
     QUEUED = "queued"
     LAUNCHING = "launching"
@@ -253,9 +252,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a request that wants to know is waiting for, in one pool (``provider/pool``).
+    """What a request that asks for progress waits for, in one pool (``provider/pool``).
 
-    ``why`` is for a person. ``position`` is the place in the pool's line, 1 for the first;
+    ``why`` is for a person. ``position`` is the place in the pool's queue, 1 for the first;
     ``node`` (an id) and ``step`` belong to the first of its nodes that is not ready yet.
     """
 
@@ -269,7 +268,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A quota ledger, a pool's or a tenant's, as it stood at ``version``."""
+    """A quota ledger of a pool or a tenant, as of ``version``."""
 
     claimed: Resources
     version: int
@@ -300,13 +299,13 @@ class ContainerState:
     restart_count: int = 0
     init: bool = False
     last_reason: str = ""
-    """Why it ended the last time (``OOMKilled``), where it was restarted since."""
+    """Why it last ended (``OOMKilled``), if it was restarted since."""
     last_exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What the launcher needs to know of a pod: as much of its status as decides something."""
+    """The parts of a pod's status that decisions depend on."""
 
     namespace: str
     name: str
@@ -331,7 +330,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """What the launcher needs to know of a namespace of ours."""
+    """The parts of one of our namespaces that decisions depend on."""
 
     name: str
     uid: str
@@ -343,9 +342,9 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class SourceContent:
-    """What a Secret or ConfigMap holds that nodes get copies of; never printed.
+    """The content of a Secret or ConfigMap that is copied to nodes; never printed.
 
-    ``data`` and ``binary`` are as the API server has them: a Secret's in base64.
+    ``data`` and ``binary`` are as in the API: a Secret's in base64.
     """
 
     type: str = ""

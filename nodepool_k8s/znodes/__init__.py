@@ -1,6 +1,6 @@
-"""How records look in ZooKeeper: paths of znodes, and JSON.
+"""Paths of znodes, and the JSON of records in ZooKeeper.
 
-Nodepool's and Zuul's form, with every key that this launcher does not use kept as it was
-read. Pure: reads and makes bytes, knows no client. Sources of the form: ``Node.toDict`` and
+The format is Nodepool's and Zuul's; keys that this launcher does not use are kept as read.
+Pure: decodes and encodes bytes, knows no client. Sources of the format: ``Node.toDict`` and
 ``NodeRequest.toDict`` of Nodepool 11, and what Zuul 14 reads.
 """

@@ -16,7 +16,7 @@ from nodepool_k8s.znodes.encoding import (
 
 
 def encode_component(component: Component, **more: object) -> bytes:
-    """Write a component's record with the keys that Nodepool's readers insist on."""
+    """Write a component's record with the keys that Nodepool's readers require."""
     return encode(
         {
             "state": "running",

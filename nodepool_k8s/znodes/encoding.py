@@ -30,13 +30,13 @@ def _loads(data: bytes) -> Any:
     value = json.loads(data.decode())
     if b"\\u" not in data:
         return value
-    # Half of a surrogate pair can be written in JSON, and then nowhere else: neither to a
-    # path or a terminal nor into another record. A question mark can.
+    # JSON can hold half of a surrogate pair, which cannot be encoded to a path, a terminal or
+    # another record. Replace it with a question mark.
     return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 DEEPEST = 100
-"""Levels of a record; what goes through its values calls itself for each."""
+"""Maximum nesting of a record, because code that walks its values is recursive."""
 
 
 def _is_deep(value: object) -> bool:
@@ -71,7 +71,7 @@ def optional_string(value: object) -> str | None:
 
 
 LARGEST = 1e15
-"""Nothing here is larger: Python's JSON reads NaN, Infinity and any number of digits as well."""
+"""Largest number taken: Python's JSON also reads NaN, Infinity and any number of digits."""
 
 
 def optional_number(value: object) -> float | None:
@@ -87,5 +87,5 @@ def thousandths(value: object, what: str) -> dict[str, int]:
 
 
 def _is_amount(value: object) -> bool:
-    # Nobody holds less than nothing: what says so would make room that there is not.
+    # A negative amount would make room in the quota that does not exist.
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST

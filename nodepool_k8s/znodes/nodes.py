@@ -76,7 +76,7 @@ _NODE_KEYS = frozenset(
 def parse_node(node_id: str, data: bytes, version: int) -> Node:
     """Read a node's znode.
 
-    Raises MalformedRecord where it is not a JSON object or has no known state.
+    Raises MalformedRecord if it is not a JSON object or has no known state.
     """
     what = f"node {node_id}"
     raw = decode(data, what)
@@ -186,13 +186,13 @@ KEPT_KEYS = (
 
 
 def without_secrets(node: Node) -> Node:
-    """The node as it is kept in memory: without tokens and certificates, or what is null."""
+    """The node as kept in memory: without tokens, certificates and null values."""
     kept = {key: value for key in KEPT_KEYS if (value := node.extra.get(key)) is not None}
     return replace(node, extra=kept or EMPTY)
 
 
 def hold_expiration(node: Node) -> float | None:
-    """Seconds that whoever holds the node wants to have it held; None: for ever."""
+    """Seconds for which the node is to be held; None: forever."""
     value = node.extra.get("hold_expiration")
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)  # Zuul once wrote it as text.
@@ -201,7 +201,7 @@ def hold_expiration(node: Node) -> float | None:
 
 
 def token_times(node: Node) -> tuple[float | None, float]:
-    """When the node's token ends (None: never) and when it was granted, since the epoch."""
+    """When the node's token expires (None: never) and was issued, in epoch seconds."""
     own = driver_data_of(node)
     return optional_number(own.get("token_expires")), optional_number(
         own.get("token_issued")
@@ -209,26 +209,26 @@ def token_times(node: Node) -> tuple[float | None, float]:
 
 
 def replicas_of(node: Node) -> int:
-    """Of how many pods a node with pods is made."""
+    """The number of pods of a node with pods."""
     count = driver_data_of(node).get("replicas")
     return count if isinstance(count, int) and count > 0 else 1
 
 
 def ends_with_pods(node: Node) -> bool:
-    """Whether all that a node takes is free when its pods are gone.
+    """Whether all resources of a node are free once its pods are gone.
 
-    Of a namespace, and of what outlives its pods (claims, load balancers), only when the
-    namespace is.
+    Those of a namespace, and of objects that outlive the pods (volume claims, load
+    balancers), are free only once the namespace is gone.
     """
     own = driver_data_of(node)
     return own.get("type") == LabelType.POD.value and not own.get("outlives_pods")
 
 
 def with_driver_data(node: Node, **data: object) -> Mapping[str, Any]:
-    """The node's ``driver_data`` with more of our own in it."""
+    """The node's ``driver_data`` with ``data`` added to our own part."""
     return {**node.driver_data, DRIVER_KEY: {**driver_data_of(node), **data}}
 
 
 def provider_cluster_of(node: Node) -> ProviderCluster | None:
-    """The cluster that the node was made in; None where its record does not say."""
+    """The cluster that the node was created in; None if its record does not name it."""
     return provider_cluster_in({**driver_data_of(node), "provider": node.provider})

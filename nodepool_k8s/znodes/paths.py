@@ -1,4 +1,4 @@
-"""Where records stand in ZooKeeper: Nodepool's paths, and those under our own root."""
+"""Paths of records in ZooKeeper: Nodepool's, and those below our own root."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ TENANT_LEDGERS = "/nodepool-k8s/tenants"
 
 
 MIN_READY_OWNERS = "/nodepool-k8s/min-ready"
-"""One ephemeral znode a label, of the launcher that asks for its spare nodes."""
+"""One ephemeral znode per label, of the launcher that requests its spare nodes."""
 
 
 PROVIDER_CLUSTERS = "/nodepool-k8s/clusters"
 
 
 PROGRESS = "/nodepool-k8s/progress"
-"""One ephemeral znode a request that asks to be told what it waits for."""
+"""One ephemeral znode per request that asks for progress."""
 
 
 LOCK_INFIX = "__lock__"
@@ -94,21 +94,21 @@ def tenant_of_ledger(path: str) -> str | None:
 
 
 def min_ready_path(label: str) -> str:
-    """The znode of the launcher that asks for a label's spare nodes."""
+    """The znode of the launcher that requests a label's spare nodes."""
     return f"{MIN_READY_OWNERS}/{quote(label, safe='')}"
 
 
 def label_of_min_ready(path: str) -> str | None:
-    """The label of such a path; None for another path."""
+    """The label of a ``min_ready_path``; None for another path."""
     root, _, name = path.rpartition("/")
     return unquote(name) if root == MIN_READY_OWNERS and name else None
 
 
-def provider_cluster_path(home: ProviderCluster) -> str:
-    """Where it is kept that a provider has, or had, nodes in a cluster."""
-    return f"{PROVIDER_CLUSTERS}/{quote(f'{home.provider}@{home.cluster}', safe='')}"
+def provider_cluster_path(cluster: ProviderCluster) -> str:
+    """The record that a provider has or had nodes in a cluster."""
+    return f"{PROVIDER_CLUSTERS}/{quote(f'{cluster.provider}@{cluster.cluster}', safe='')}"
 
 
 def progress_path(request_id: str) -> str:
-    """Where a launcher writes what a request waits for, if that wants to know."""
+    """The record of what a request waits for."""
     return f"{PROGRESS}/{request_id}"

@@ -1,4 +1,4 @@
-"""What a waiting request is told, as JSON."""
+"""Progress records of waiting requests, as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nodepool_k8s.znodes.encoding import decode, encode, optional_number, option
 
 
 def encode_progress(progress: Progress) -> bytes:
-    """Write what a request waits for; what does not apply is left out."""
+    """Write what a request waits for; fields that do not apply are left out."""
     fields = {
         "state": progress.phase.value,
         "pool": progress.pool,
@@ -26,8 +26,8 @@ def encode_progress(progress: Progress) -> bytes:
 def parse_progress(request_id: str, data: bytes) -> Progress:
     """Read what a request waits for.
 
-    Raises MalformedRecord where it is not a JSON object, or its state is none that is
-    known; all else that cannot be read is taken for missing.
+    Raises MalformedRecord if it is not a JSON object or has no known state; any other
+    unreadable field counts as missing.
     """
     what = f"the progress of request {request_id}"
     raw = decode(data, what)

@@ -14,10 +14,10 @@ from nodepool_k8s.znodes.encoding import decode, encode, optional_string
 
 def parse_provider_cluster(name: str, data: bytes) -> ProviderCluster:
     """Read which cluster a provider has nodes in. Raises MalformedRecord."""
-    home = provider_cluster_in(decode(data, f"cluster {name}"))
-    if home is None:
-        raise MalformedRecord(f"cluster {name} lacks its provider or what tells it from others")
-    return home
+    record = provider_cluster_in(decode(data, f"cluster {name}"))
+    if record is None:
+        raise MalformedRecord(f"cluster {name} lacks its provider or its identity")
+    return record
 
 
 def provider_cluster_in(raw: Mapping[str, Any]) -> ProviderCluster | None:
@@ -29,6 +29,8 @@ def provider_cluster_in(raw: Mapping[str, Any]) -> ProviderCluster | None:
     )
 
 
-def encode_provider_cluster(home: ProviderCluster) -> bytes:
+def encode_provider_cluster(record: ProviderCluster) -> bytes:
     """Write which cluster a provider has nodes in."""
-    return encode({"provider": home.provider, "context": home.context, "cluster": home.cluster})
+    return encode(
+        {"provider": record.provider, "context": record.context, "cluster": record.cluster}
+    )

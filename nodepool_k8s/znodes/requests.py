@@ -42,8 +42,8 @@ _REQUEST_KEYS = frozenset(
 def parse_request(request_id: str, data: bytes, version: int) -> NodeRequest:
     """Read a request's znode.
 
-    Raises MalformedRecord where it is not a JSON object, has no known state, or no
-    list of labels; everything else has a default, as Nodepool's own reading has.
+    Raises MalformedRecord if it is not a JSON object, or has no known state or list of
+    labels; everything else has a default, as in Nodepool.
     """
     what = f"request {request_id}"
     raw = decode(data, what)
@@ -96,13 +96,13 @@ def encode_request(request: NodeRequest) -> bytes:
 
 
 def refusal_reasons(request: NodeRequest) -> tuple[str, ...]:
-    """Why pools of ours refused the request, as they wrote it into the request."""
+    """The reasons for which our pools refused the request, from its record."""
     reasons = _own(request).get("reasons")
     return tuple(str(reason) for reason in reasons) if isinstance(reasons, list) else ()
 
 
 def with_reasons(request: NodeRequest, reasons: tuple[str, ...]) -> Mapping[str, Any]:
-    """The request's ``extra`` with more reasons of a refusal."""
+    """The request's ``extra`` with more refusal reasons."""
     own = {**_own(request), "reasons": [*refusal_reasons(request), *reasons]}
     return {**request.extra, DRIVER_KEY: own}
 
@@ -113,23 +113,23 @@ def _own(request: NodeRequest) -> Mapping[str, Any]:
 
 
 SPARE = MappingProxyType({"reuse": False, DRIVER_KEY: {"spare": True}})
-"""The ``extra`` of a request for a spare node that a launcher of ours made."""
+"""The ``extra`` of a request for a spare node by one of our launchers."""
 
 
 def is_own_spare(request: NodeRequest) -> bool:
-    """Whether a launcher of ours asked for that spare node (as far as the request still says)."""
+    """Whether one of our launchers requested this spare node, by what the record still says."""
     return request.for_spare and _own(request).get("spare") is True
 
 
 def wants_progress(request: NodeRequest) -> bool:
-    """Whether the requestor wants to be told what the request waits for."""
+    """Whether the requestor asks for progress."""
     return request.extra.get("progress") is True
 
 
 WITH_PROGRESS: Mapping[str, Any] = MappingProxyType({"progress": True})
-"""The ``extra`` of a request that wants that."""
+"""The ``extra`` of a request that asks for progress."""
 
 
 def wants_reuse(request: NodeRequest) -> bool:
-    """Whether a ready node will do, or the request insists on new ones."""
+    """Whether ready nodes may serve the request, or only new ones."""
     return request.extra.get("reuse") is not False

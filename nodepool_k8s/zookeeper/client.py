@@ -1,9 +1,9 @@
 """The bridge between kazoo's threads and our event loop; the only user of kazoo.
 
 Every operation is a coroutine, raises our errors, and survives a dropped connection
-for as long as the session lives: what only reads is asked again, and a transaction
-whose answer was lost is looked up before it is repeated, because it may have happened.
-When the session is over, everything in flight raises SessionLost.
+for as long as the session lives: reads are repeated, and a transaction whose response was
+lost is looked up before it is repeated, because it may have been applied. When the session
+is over, every operation in flight raises SessionLost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EventCallback = Callable[[str, str], None]
 CONNECT_TIMEOUT = 15.0
 
 LOOK_SECONDS = 0.1
-"""How often a thread that waits for a connection looks whether anybody still wants it."""
+"""How often a thread that waits for a connection checks whether its caller has given up."""
 
 _CONFLICTS: dict[type[Exception], type[Conflict]] = {
     kazoo_errors.NoNodeError: Vanished,
@@ -68,7 +68,7 @@ class Stat:
 
 
 class TransactionConflict(Conflict):
-    """A transaction did not apply; ``operation`` is the one that stood in its way."""
+    """A transaction was not applied; ``operation`` is the one that failed."""
 
     def __init__(self, cause: Conflict, operation: Operation) -> None:
         super().__init__(f"{type(operation).__name__} {operation.path}: {cause}")
@@ -77,18 +77,18 @@ class TransactionConflict(Conflict):
 
 
 class ZooKeeperSession:
-    """One ZooKeeper session: over once, and never back."""
+    """One ZooKeeper session. Once it is over, it stays over."""
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
 
     @property
     def over(self) -> bool:
-        """True when every lock that it held belongs to nobody."""
+        """Whether the session has ended, and with it every lock that it held."""
         return self._over.is_set()
 
     def end(self) -> None:
-        """Mark it over, and wake who waits for that."""
+        """Mark it as over and wake the waiters of ``ended``."""
         self._over.set()
 
     async def ended(self) -> None:
@@ -108,7 +108,7 @@ class ZooKeeperClient:
         self._connected = asyncio.Event()
         self._news = asyncio.Event()
         self.connections = 0
-        """How often a connection was made: watches are to be set after each."""
+        """Number of connections so far; watches must be set again after each."""
         self._callback: EventCallback | None = None
         self._closing = False
         self._stopping: asyncio.Future[None] | None = None
@@ -127,10 +127,10 @@ class ZooKeeperClient:
     async def start(
         self, timeout: float | None = CONNECT_TIMEOUT, *, make_chroot: bool = True
     ) -> None:
-        """Connect, making the chroot where it is missing.
+        """Connect, and create the chroot if it is missing.
 
-        ``timeout`` in seconds; None waits for ever. Who only asks a launcher makes no
-        chroot, and is spared the connection that it takes. Raises ConnectionLost.
+        ``timeout`` is in seconds; None waits forever. Clients pass ``make_chroot=False``,
+        which saves the extra connection that this takes. Raises ConnectionLost.
         """
         if make_chroot:
             await self._make_chroot(timeout)
@@ -143,12 +143,12 @@ class ZooKeeperClient:
             raise self._unreachable(timeout) from error
 
     async def close(self) -> None:
-        """End the session, which frees every lock it holds."""
+        """End the session, which releases every lock that it holds."""
         self._closing = True
         self.session.end()
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(asyncio.to_thread(self._stop_kazoo))
-        # Once, to its end: a second close, when the first was cancelled, waits for it.
+        # It runs once and to its end: a second close, after a cancelled first one, waits for it.
         await asyncio.shield(self._stopping)
 
     def _stop_kazoo(self) -> None:
@@ -204,7 +204,7 @@ class ZooKeeperClient:
         try:
             made = await asyncio.to_thread(make)
         finally:
-            # Who stops while nobody answers does not wait for that thread.
+            # A caller that stops while no server answers does not wait for that thread.
             given_up.set()
         if not made:
             raise self._unreachable(timeout)
@@ -247,7 +247,7 @@ class ZooKeeperClient:
         self._callback = callback
 
     async def watch_recursively(self, path: str) -> None:
-        """Watch everything at and below ``path`` until the connection drops."""
+        """Watch ``path`` and everything below it until the connection drops."""
         try:
             await self._read(self._kazoo.add_recursive_watch_async, path)
         except ZooKeeperError as error:
@@ -278,19 +278,19 @@ class ZooKeeperClient:
         return names
 
     async def exists(self, path: str) -> Stat | None:
-        """The stat, or None where there is no such znode. Raises SessionLost."""
+        """The stat, or None if the znode does not exist. Raises SessionLost."""
         stat = await self._read(self._kazoo.exists_async, path)
         return None if stat is None else _stat(stat)
 
     async def sync(self, path: str) -> None:
-        """Make the server that we talk to catch up with the leader."""
+        """Wait until the connected server has caught up with the leader."""
         await self._read(self._kazoo.sync_async, path)
 
     async def create_sequence(self, prefix: str, data: bytes, *, ephemeral: bool = False) -> str:
-        """Create a znode whose name ends in a sequence; its path.
+        """Create a znode whose name ends in a sequence number, and return its path.
 
-        Raises ConnectionLost where the answer was lost: the znode may exist, and
-        nobody here knows its name.
+        Raises ConnectionLost if the response was lost: the znode may exist under a name
+        that this process does not know.
         """
         path: str = await self._ask(
             self._kazoo.create_async, prefix, data, None, ephemeral, True, False
@@ -298,11 +298,11 @@ class ZooKeeperClient:
         return path
 
     async def ensure_path(self, path: str) -> None:
-        """Create the znode and its parents where they are missing."""
+        """Create the znode and its parents if they are missing."""
         await self._read(self._kazoo.ensure_path_async, path)
 
     async def _read(self, function: Callable[..., Any], *args: object) -> Any:
-        """Ask what may be asked again: repeated over dropped connections."""
+        """An idempotent operation, repeated when the connection drops."""
         session = self.session
         while True:
             try:
@@ -339,11 +339,11 @@ class ZooKeeperClient:
         """Apply all operations at once.
 
         Raises TransactionConflict (nothing applied; it names the operation that did
-        not fit), SessionLost (unknown, and none of our business any more).
+        not fit), SessionLost (it may have been applied; the locks are lost anyway).
         """
         session = self.session
         while True:
-            # kazoo would send it in the next session as well, whose locks are not ours.
+            # kazoo would send it in the next session as well, which does not hold our locks.
             _require(session)
             try:
                 return await self._commit(operations)
@@ -372,10 +372,10 @@ class ZooKeeperClient:
                 _raise_conflict(result, operation)
 
     async def _has_happened(self, operations: Sequence[Operation]) -> bool:
-        """Whether a transaction whose answer was lost was applied.
+        """Whether a transaction whose response was lost was applied.
 
-        As all of it applied or none, one operation that only we could have done tells:
-        a lock's child of ours that came or went, else the data and version we set.
+        Transactions are atomic, so one operation that only this process could have done
+        is proof: our child of a lock was created or deleted, else our data and version.
         """
         for operation in operations:
             if isinstance(operation, Create) and operation.ephemeral:
@@ -397,12 +397,12 @@ class ZooKeeperClient:
 
 
 def _retry() -> KazooRetry:
-    """Connect again, and again; kazoo's own would wait ever longer."""
+    """Reconnect indefinitely, with a short maximum delay (kazoo's default grows)."""
     return KazooRetry(max_tries=-1, delay=0.1, max_delay=1.0)
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """An operation's name, from kazoo's name of what asks for it."""
+    """The operation's name, from the name of kazoo's method."""
     name = function.__name__.removesuffix("_async")
     return "transaction" if name == "commit" else name
 

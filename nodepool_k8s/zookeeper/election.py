@@ -1,7 +1,7 @@
-"""Who of all launchers does what only one of them should: he who is first in line at a lock.
+"""Elects the one launcher that does what only one of them should do: the first lock contender.
 
-The line is Nodepool's own (kazoo's ``Election``), so that in a mixed fleet, too, one does
-it alone. Being in line costs one read a look, and ends with the ZooKeeper session.
+The contenders are Nodepool's own (kazoo's ``Election``), so a mixed fleet elects one launcher,
+too. Each check costs one read; the candidacy ends with the ZooKeeper session.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from nodepool_k8s.znodes import paths
 from nodepool_k8s.zookeeper.client import ZooKeeperClient
 
 STATS = f"{paths.NODEPOOL}/elections/stats"
-"""Who sends the gauges about ZooKeeper's records to statsd."""
+"""The election of the launcher that sends the gauges of ZooKeeper's records to statsd."""
 
 
 class Election:
-    """One contender in one line."""
+    """One contender in one election."""
 
     def __init__(self, client: ZooKeeperClient, path: str, identity: str) -> None:
         self._client = client
@@ -26,15 +26,15 @@ class Election:
         self._prefix = f"{uuid.uuid4().hex}{paths.LOCK_INFIX}"
 
     async def won(self) -> bool:
-        """Whether we are first in line; the first call queues us up. Raises SessionLost."""
-        names = await self._line()
+        """Whether this launcher is elected; the first call enters it. Raises SessionLost."""
+        names = await self._contenders()
         if not any(name.startswith(self._prefix) for name in names):
             await self._enter()
-            names = await self._line()
+            names = await self._contenders()
         first = min(names, key=_number, default="")
         return first.startswith(self._prefix)
 
-    async def _line(self) -> list[str]:
+    async def _contenders(self) -> list[str]:
         await self._client.ensure_path(self._path)
         return [
             name for name in await self._client.children(self._path) if paths.LOCK_INFIX in name
@@ -47,7 +47,7 @@ class Election:
         except SessionLost:
             raise
         except ConnectionLost:
-            # It may be there: its name begins as we said, so the next look finds it.
+            # It may exist: the next check finds it by the prefix of its name.
             return
 
 

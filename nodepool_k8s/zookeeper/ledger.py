@@ -1,9 +1,9 @@
-"""The quota ledgers: one znode a pool, and one a tenant with limits; totals of their nodes.
+"""The quota ledgers: one znode per pool and one per tenant with limits; totals of their nodes.
 
-Every claim and every removal changes its ledgers in its own transaction, at the
-versions they were read at. So the ledger never lags behind the records, and a claim decided
-from it cannot be wrong; totals instead of an entry a node make it cost the same with ten
-thousand nodes. What somebody removes without the ledger, ``reconcile`` finds.
+Every claim and every removal changes its ledgers in its own transaction, at the versions
+they were read at. So the ledger never lags behind the records, and a claim that is decided
+from it is correct. Totals, instead of an entry per node, cost the same with ten thousand
+nodes. Records that were removed without their ledger are found by ``reconcile``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def released(node: Node) -> list[LedgerChange]:
 
 
 def released_for_tenant(node: Node) -> list[LedgerChange]:
-    """What its tenant's ledger gets back when the node is nobody's any more."""
+    """What the tenant's ledger gets back when the node is no longer allocated."""
     if node.claimed is None or node.counted_for is None:
         return []
     return [LedgerChange(tenant_ledger_path(node.counted_for), Resources() - node.claimed)]
@@ -83,9 +83,9 @@ class Ledgers:
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def require_room(self, changes: Sequence[LedgerChange]) -> None:
-        """Raise AtQuota where a claim would fail at a ledger, before drafting nodes for it.
+        """Raise AtQuota if a claim would fail at a ledger, before nodes are drafted for it.
 
-        A cheap look at what is known; the claim itself looks at what is true.
+        A cheap check of the ledgers as known here; the claim itself checks them in ZooKeeper.
         """
         for entry in changes:
             await self._ledger_for(entry)
@@ -98,7 +98,7 @@ class Ledgers:
     ) -> None:
         """Apply ``operations`` together with changes of ledgers, and take locks.
 
-        Raises AtQuota, and TransactionConflict for what no other try can mend.
+        Raises AtQuota, and TransactionConflict where another attempt cannot succeed.
         """
         async with self._turns(changes):
             while True:
@@ -126,15 +126,15 @@ class Ledgers:
 
     @asynccontextmanager
     async def _turns(self, changes: Sequence[LedgerChange]) -> AsyncIterator[None]:
-        """One at a time in this launcher: two at one version would only make one fail."""
+        """Serialize changes within this launcher: of two at one version, one would fail."""
         async with AsyncExitStack() as stack:
-            # In one order for everybody, or two could wait for each other.
+            # Always in the same order, or two callers could deadlock.
             for path in sorted(entry.path for entry in changes):
                 await stack.enter_async_context(self._turn[path])
             yield
 
     async def _ledger_for(self, entry: LedgerChange) -> Ledger:
-        """The ledger as it is known, or, where that has no room, as it is; raises AtQuota."""
+        """The ledger as known here or, if that has no room, as read now. Raises AtQuota."""
         known = self._mirror.ledgers.get(entry.path)
         if known is not None and entry.has_room(known):
             return known
@@ -143,24 +143,24 @@ class Ledgers:
         return ledger
 
     async def read(self, path: str) -> Ledger:
-        """The ledger as it is, which the mirror shows from now on. Raises SessionLost."""
+        """Read the ledger from ZooKeeper and update the mirror. Raises SessionLost."""
         while True:
             try:
                 data, stat = await self._client.get(path)
                 ledger = Ledger(parse_ledger(data), stat.version)
             except Vanished:
-                # The first claim; or somebody removed it, and its nodes still count.
+                # The first claim, or the ledger was deleted while its nodes still count.
                 await self._client.ensure_path(path.rpartition("/")[0])
                 await self._recount(path, None)
             except MalformedRecord as error:
-                log.warning("%s is counted anew: %s", path, error)
+                log.warning("Recounting ledger %s from its records: %s", path, error)
                 await self._recount(path, stat.version)
             else:
                 self._mirror.ledgers[path] = ledger
                 return ledger
 
     async def _recount(self, path: str, version: int | None) -> None:
-        """Write a ledger that is not there (None), or cannot be read, from the records."""
+        """Write a ledger that is missing (``version`` None) or unreadable from the records."""
         claimed = await self._sum_of_records(path)
         with suppress(Conflict):
             data = encode_ledger(claimed)
@@ -168,10 +168,10 @@ class Ledgers:
             await self._client.transaction([write])
 
     async def reconcile(self, path: str) -> Resources | None:
-        """Set a ledger to the sum of its records, if it is anything else.
+        """Set a ledger to the sum of its records if it differs.
 
-        Every claim and removal changes the ledger's version, so a sum made while the
-        version stood still is true. The correction, or None where nothing was written.
+        Every claim and removal changes the ledger's version, so a sum is correct if the
+        version did not change meanwhile. Returns the correction, None if nothing was written.
         """
         async with self._turn[path]:
             ledger = await self.read(path)
@@ -199,8 +199,8 @@ class Ledgers:
     async def _node_or_none(self, node_id: str, path: str) -> Node | None:
         known = self._mirror.nodes.get(node_id)
         if known is not None and known.claimed is not None and pool_of_ledger(path):
-            # What a record has claimed of its pool never changes while it exists; for whom
-            # it counts does.
+            # What a record has claimed of its pool never changes while it exists; the tenant
+            # that it counts for does.
             return known
         try:
             data, stat = await self._client.get(node_path(node_id))

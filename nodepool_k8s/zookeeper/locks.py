@@ -1,4 +1,4 @@
-"""kazoo's lock recipe on the wire, without a thread: in two round trips, or in a transaction."""
+"""kazoo's lock recipe without a thread: in two round trips, or inside a transaction."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nodepool_k8s.zookeeper.operations import Create, Delete, Operation
 
 
 async def acquire(client: ZooKeeperClient, parent: str) -> str:
-    """Take the lock at ``parent``; the path of our child, to be deleted to let go.
+    """Acquire the lock at ``parent``; returns the path of our child, which releases it.
 
-    Raises Held, Vanished (what is to be locked is gone), SessionLost.
+    Raises Held, Vanished (the locked record does not exist), SessionLost.
     """
     await client.ensure_path(parent)
     child = await client.create_sequence(
@@ -24,12 +24,12 @@ async def acquire(client: ZooKeeperClient, parent: str) -> str:
     first = min(names, key=lambda name: name.rpartition(paths.LOCK_INFIX)[2])
     if first != child.rpartition("/")[2]:
         await release(client, child)
-        raise Held(f"{parent} is held by somebody else")
+        raise Held(f"{parent} is held by another client")
     return child
 
 
 async def release(client: ZooKeeperClient, child: str) -> None:
-    """Let a lock go; that it is gone already is fine."""
+    """Release a lock; a lock that is already gone is no error."""
     try:
         await client.transaction([Delete(child)])
     except SessionLost:
@@ -42,16 +42,16 @@ async def release(client: ZooKeeperClient, child: str) -> None:
 
 
 def child_name(parent: str) -> str:
-    """A contender's name as kazoo's recipe makes it, the first in a parent of its own."""
+    """A contender's path as kazoo's recipe makes it, the first below a new parent."""
     return f"{parent}/{random.getrandbits(128):032x}{paths.LOCK_INFIX}0000000000"
 
 
 class LockSet:
-    """Locks that a transaction takes, each by the name of our child in its parent.
+    """Locks that a transaction acquires, each by the name of our child below its parent.
 
-    Naming the child by hand is right only where the transaction makes the parent;
-    an empty one that exists is deleted first, and one that is held cannot be. Which it
-    is, is guessed at first (``fresh``: the parent is missing) and learned from conflicts.
+    Choosing the child's name is correct only where the transaction creates the parent.
+    So an empty parent that exists is deleted first; that of a held lock cannot be deleted.
+    ``expect_missing`` is the first guess; ``adjust`` corrects it from conflicts.
     """
 
     def __init__(self) -> None:
@@ -59,13 +59,13 @@ class LockSet:
         self._missing: set[str] = set()
 
     def add(self, parent: str, *, expect_missing: bool) -> str:
-        """Take that lock as well; the path of our child."""
+        """Acquire this lock as well; returns the path of our child."""
         child = child_name(parent)
         self._expect(parent, child, expect_missing=expect_missing)
         return child
 
     def require_free(self, parent: str, *, expect_missing: bool) -> None:
-        """Only prove that nobody has that lock, at the moment of the transaction."""
+        """Only require that the lock is free at the moment of the transaction."""
         self._expect(parent, None, expect_missing=expect_missing)
 
     def _expect(self, parent: str, child: str | None, *, expect_missing: bool) -> None:
@@ -74,7 +74,7 @@ class LockSet:
             self._missing.add(parent)
 
     def operations(self) -> list[Operation]:
-        """Take or probe all of them."""
+        """The operations that acquire or check all of them."""
         return [
             operation
             for parent, child in self._children.items()
@@ -89,7 +89,7 @@ class LockSet:
         return take if expect_missing else [Delete(parent), *take]
 
     def adjust(self, conflict: TransactionConflict) -> bool:
-        """Whether a conflict was only about a parent that had been guessed wrong."""
+        """Correct a wrong guess about a parent; False if that was not the conflict's cause."""
         parent = conflict.operation.path
         if parent not in self._children:
             return False
@@ -100,5 +100,5 @@ class LockSet:
         if not expect_missing and isinstance(conflict.cause, Vanished):
             self._missing.add(parent)
             return True
-        # Somebody has it, or what is to be locked is gone itself.
+        # The lock is held, or the locked record does not exist.
         return False

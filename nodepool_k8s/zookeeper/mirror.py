@@ -1,9 +1,9 @@
 """A copy in memory of the part of ZooKeeper that decisions are made from.
 
-Kept true by one persistent recursive watch a root; it lags by one round trip, so
-whoever acts on it checks versions in the transaction. Requests and nodes that this
-launcher holds locked are its own to keep current (``own``): reading back what it wrote
-itself would be half of all reads.
+One persistent recursive watch per root keeps it current. It lags by one round trip, so every
+transaction that is based on it checks versions. Records that this launcher holds locked
+(``own``) are not read on events, but updated with what it writes: reading back its own
+writes would be half of all reads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ROOTS = (paths.NODEPOOL, paths.OWN)
 NOTHING = Resources()
 
 READS_AT_ONCE = 200
-"""Reads in flight while the tree is listed: enough to fill the pipe, not to flood it."""
+"""Reads in flight while the tree is listed: enough to use the connection, not to flood it."""
 
 
 class Kind(Enum):
@@ -58,11 +58,11 @@ class Kind(Enum):
     LEDGER = auto()
     MIN_READY = auto()
     PROGRESS = auto()
-    """A request's record of progress went."""
+    """A request's progress record was deleted."""
 
 
 Listener = Callable[[Kind, str], None]
-"""Called with a request's, node's or component's id, or another's path."""
+"""Called with the id of a request, node or component, else with the path."""
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -70,7 +70,7 @@ Spawn = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 class Usage:
     """Sums over the node records of one ledger: claimed through it, and not.
 
-    ``leaving`` is how much of ``claimed`` is on its way out.
+    ``leaving`` is the part of ``claimed`` that will soon be released.
     """
 
     __slots__ = ("claimed", "foreign", "leaving")
@@ -82,7 +82,7 @@ class Usage:
 
 
 class Mirror:
-    """Requests, nodes, their locks, components and ledgers, as last heard of."""
+    """Requests, nodes, their locks, components and ledgers, as of the last event."""
 
     def __init__(self, client: ZooKeeperClient, spawn: Spawn) -> None:
         self._client = client
@@ -91,49 +91,49 @@ class Mirror:
         self.nodes: dict[str, Node] = {}
         self.components: dict[str, Component] = {}
         self.ledgers: dict[str, Ledger] = {}
-        """By path, as the store last read or wrote them; outdated ones cost it one more read."""
+        """By path, as the store last read or wrote them; an outdated one costs one more read."""
         self.node_locks: dict[str, set[str]] = {}
         self.request_locks: dict[str, set[str]] = {}
         self.empty_nodes: set[str] = set()
-        """Ids of znodes among the nodes that hold no data."""
+        """Ids of nodes whose znode is empty."""
         self._allocated: dict[str, set[str]] = {}
         self._spare: dict[str, set[str]] = {}
         self._usage: dict[str, Usage] = {}
         self._held: dict[tuple[str, str], Resources] = {}
-        """By a pool's ledger and a tenant."""
+        """By the path of a pool's ledger and the tenant."""
         self._listeners: list[Listener] = []
         self._reading: dict[str, bool] = {}
-        """What is being read, and whether an event says that the answer may be older."""
+        """Paths being read, and whether an event since then made the result outdated."""
         self._owned: set[str] = set()
         self._drafting = 0
         self._unread: set[str] = set()
-        """Nodes that came while drafts were being made: most are those drafts."""
+        """Nodes that appeared while drafts were being created; most of them are those drafts."""
         self._reported: dict[str, bytes] = {}
         client.on_event(self._on_event)
 
     def listen(self, listener: Listener) -> None:
-        """Hear of every change, after it was taken in."""
+        """Call ``listener`` after every change."""
         self._listeners.append(listener)
 
     def _tell(self, kind: Kind, name: str) -> None:
         for listener in self._listeners:
             listener(kind, name)
 
-    # --- what is ours to write ------------------------------------------------------------
+    # --- records that this launcher writes ------------------------------------------------
 
     def own(self, path: str) -> None:
-        """From now on this launcher says what the record at ``path`` is (it holds its lock)."""
+        """Stop reading the record on events: this launcher holds its lock, and writes it."""
         self._owned.add(path)
 
     def disown(self, path: str) -> None:
-        """The record at ``path`` is anybody's to write again."""
+        """Read the record on events again: others may write it."""
         self._owned.discard(path)
 
     @contextmanager
     def drafting(self) -> Iterator[list[str]]:
-        """Nodes are being created whose names are not known yet; put their paths into the list.
+        """Create nodes inside of this context, and put their paths into the list.
 
-        They need not be read, as they are this launcher's own.
+        Their names are unknown until they exist; they are this launcher's own and not read.
         """
         created: list[str] = []
         self._drafting += 1
@@ -149,25 +149,25 @@ class Mirror:
                     self._refresh(path, gone=False)
 
     def reread(self, path: str) -> None:
-        """Give up ``own``, and catch up with what may have happened meanwhile."""
+        """Undo ``own`` and read the record, which may have changed meanwhile."""
         self._owned.discard(path)
         self._refresh(path, gone=False)
 
     def put_request(self, request: NodeRequest) -> None:
-        """Take in a request that this launcher has just written, unless it is gone by now."""
+        """Store a request that this launcher has just written, unless it was deleted meanwhile."""
         if request.id in self.requests:
             self._set_request(request.id, request)
 
     def put_node(self, node: Node) -> None:
-        """Take in a node that this launcher has just written."""
+        """Store a node that this launcher has just written."""
         self._set_node(node.id, without_secrets(node))
 
     def put_component(self, path: str, component: Component) -> None:
-        """Take in a pool that this launcher has just registered."""
+        """Store a pool that this launcher has just registered."""
         self.components[path.rpartition("/")[2]] = component
         self._tell(Kind.COMPONENT, path.rpartition("/")[2])
 
-    # --- questions -------------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------
 
     def usage(self, ledger: str) -> Usage:
         """Sums over the node records of a pool, or of a tenant, by its ledger's path."""
@@ -182,20 +182,19 @@ class Mirror:
         return (known.claimed if known else usage.claimed) + usage.foreign
 
     def held(self, ledger: str, tenant: str) -> Resources:
-        """What a tenant's nodes count in a pool, by its ledger; of those without a name as "".
+        """What a tenant's nodes count in a pool, by its ledger's path; "" is for no tenant name.
 
-        Ready nodes that are nobody's, and those that are being made for nobody, are held by
-        no tenant.
+        Spare nodes, ready or being launched, are held by no tenant.
         """
         return self._held.get((ledger, tenant), NOTHING)
 
     def unused(self, label: str) -> list[Node]:
-        """Ready nodes with the label that are nobody's, the oldest first."""
+        """Ready nodes with the label that are not allocated, the oldest first."""
         nodes = (self.nodes[node_id] for node_id in self._spare.get(label, ()))
         return sorted(filter(_is_unused, nodes), key=lambda node: (node.state_time, node.id))
 
     def spare(self, label: str) -> int:
-        """How many ready nodes there are, or will be at once, for whoever comes."""
+        """How many ready nodes are spare, including those about to be unallocated."""
         return len(self._spare.get(label, ()))
 
     def allocated_to(self, request_id: str) -> frozenset[str]:
@@ -203,11 +202,11 @@ class Mirror:
         return frozenset(self._allocated.get(request_id, ()))
 
     def node_locked(self, node_id: str) -> bool:
-        """Whether anybody holds or contends for the node's lock."""
+        """Whether the node's lock is held or contended for."""
         return bool(self.node_locks.get(node_id))
 
     def request_locked(self, request_id: str) -> bool:
-        """Whether anybody holds or contends for the request's lock."""
+        """Whether the request's lock is held or contended for."""
         return bool(self.request_locks.get(request_id))
 
     # --- listing ---------------------------------------------------------------------------
@@ -261,7 +260,7 @@ class Mirror:
                 children = await self._read_lock(path)
             self._set_lock_children(locks, name, children)
             if locks.get(name) != before:
-                # Its coming or going was not heard: nobody was listening.
+                # The change happened while no watch was set.
                 self._tell(kind, name)
 
         root = paths.NODES if is_node else paths.REQUEST_LOCKS
@@ -269,7 +268,7 @@ class Mirror:
         await asyncio.gather(*(read(name) for name in names))
 
     async def _read_lock(self, path: str) -> set[str]:
-        """The children of a lock, none of which came or went since the answer."""
+        """The children of a lock, read again if one came or went meanwhile."""
         try:
             while True:
                 self._reading[path] = False
@@ -289,8 +288,8 @@ class Mirror:
             return
         kind = _kind_of(path)
         if kind is Kind.LEDGER:
-            # Not read here: most changes are this launcher's own, and a claim that finds
-            # its version outdated reads it then. One made anew counts its versions anew.
+            # Not read here: most changes are this launcher's own, and a claim that finds its
+            # version outdated reads it then. A recreated ledger starts at version 0 again.
             if event != "CHANGED":
                 self.ledgers.pop(path, None)
             self._tell(kind, path)
@@ -312,7 +311,7 @@ class Mirror:
         self._refresh(path, gone=event == "DELETED")
 
     def _on_lock_event(self, event: str, path: str) -> bool:
-        """Take in the coming or going of a lock's child; True when it was one."""
+        """Handle the event if it is about the child of a lock; whether it was."""
         parts = path.split("/")
         if not _is_lock(parts[-1]):
             return False
@@ -342,7 +341,7 @@ class Mirror:
 
     def _refresh(self, path: str, *, gone: bool) -> None:
         if path in self._reading:
-            # What is being read may be older than this event.
+            # The read in flight may return data older than this event.
             self._reading[path] = True
         elif not gone:
             self._reading[path] = False
@@ -375,14 +374,14 @@ class Mirror:
             self._report(path, data, error)
 
     def _report(self, path: str, data: bytes, error: MalformedRecord) -> None:
-        """Say once that a record cannot be read, and go on without it."""
+        """Log once that a record is unreadable, and continue without it."""
         self._drop(path)
         if not data and _kind_of(path) is Kind.NODE:
-            # What a contender's lock leaves of a removed node; upkeep's to remove.
+            # Left of a deleted node by a contender's lock; upkeep removes it.
             self.empty_nodes.add(path.rpartition("/")[2])
         elif self._reported.get(path) != data[:200]:
             self._reported[path] = data[:200]
-            log.warning("Passed over %s: %s", path, error)
+            log.warning("Skipping unreadable record %s: %s", path, error)
 
     # --- records --------------------------------------------------------------------------------
 
@@ -392,7 +391,7 @@ class Mirror:
             self._set_request(name, parse_request(name, data, stat.version))
         elif kind is Kind.NODE:
             node = parse_node(name, data, stat.version)
-            # Tokens and certificates of ten thousand nodes are nothing to keep in memory.
+            # Without tokens and certificates: there may be ten thousand nodes.
             self._set_node(name, without_secrets(node))
         elif kind is Kind.COMPONENT:
             self.components[name] = parse_component(name, data)
@@ -448,7 +447,7 @@ class Mirror:
                 self._count(tenant_ledger_path(node.tenant_name), node, add, None)
 
     def _hold(self, ledger: str, node: Node, add: bool) -> None:
-        """Add what the node counts to what its tenant holds in the pool, or take it off."""
+        """Add the node to what its tenant holds in the pool, or subtract it."""
         if not _is_held(node):
             return
         whose = ledger, node.tenant_name or ""
@@ -457,7 +456,7 @@ class Mirror:
             self._held[whose] = held
 
     def _count(self, ledger: str, node: Node, add: bool, claimed: Resources | None) -> None:
-        """Add the node to one ledger's sums, or take it off; ``claimed`` is what that has of it."""
+        """Add the node to a ledger's sums, or subtract it; ``claimed`` is its part of that."""
         usage = self.usage(ledger)
         if claimed is None:
             usage.foreign = _shifted(usage.foreign, _foreign(node), add)
@@ -470,11 +469,11 @@ class Mirror:
 LEAVING = frozenset(
     {NodeState.USED, NodeState.FAILED, NodeState.DELETING, NodeState.DELETED, NodeState.ABORTED}
 )
-"""States of nodes that soon count no more."""
+"""States of nodes that will soon be released from the ledger."""
 
 
 def _counts(node: Node) -> tuple[object, ...]:
-    """All of a node that its sums depend on."""
+    """The parts of a node that the sums depend on."""
     return (
         node.provider,
         node.pool,
@@ -493,7 +492,7 @@ def _request_of(node: Node | None) -> str | None:
 
 
 def _is_held(node: Node) -> bool:
-    """Whether it is some tenant's, or is being made for one."""
+    """Whether it is a tenant's, or is being launched for one."""
     return node.allocated_to is not None and node.requestor != MIN_READY
 
 
@@ -504,12 +503,12 @@ def _is_unused(node: Node) -> bool:
 def _spare_label(node: Node | None) -> str | None:
     if node is None or not node.type or node.state is not NodeState.READY:
         return None
-    # One that a Nodepool launcher made is still allocated to the request for spare nodes.
+    # A Nodepool launcher's spare node is still allocated to the request for spare nodes.
     return node.type[0] if node.unused or node.requestor == MIN_READY else None
 
 
 def _move(index: dict[str, set[str]], node_id: str, before: str | None, after: str | None) -> None:
-    """File a node under another key."""
+    """Move a node to another key of an index."""
     if before == after:
         return
     if before:
@@ -529,8 +528,8 @@ def _foreign(node: Node) -> Resources:
     if node.claimed is not None:
         return node.claimed
     if driver_data_of(node):
-        return Resources()  # A draft of ours counts when it is claimed.
-    # Nodepool writes a node's resources only when it is ready; until then it is a server at least.
+        return Resources()  # A draft of ours counts once it is claimed.
+    # Nodepool writes a node's resources once it is ready; until then, count one server.
     return node.resources if node.resources is not None else Resources.of(instances=1)
 
 

@@ -1,4 +1,4 @@
-"""What a transaction is made of. All of it applies at once, or none of it."""
+"""The operations of a transaction, which is applied as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The znode must exist, at that version (-1: at any)."""
+    """The znode must exist at that version (-1: any)."""
 
     path: str
     version: int = -1

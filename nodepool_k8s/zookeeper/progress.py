@@ -1,7 +1,7 @@
-"""What requests wait for, kept in ZooKeeper for requestors that want to be told.
+"""What requests wait for, kept in ZooKeeper for requestors that ask for progress.
 
-One ephemeral znode a request. Of the launchers that have the request in line the first to
-make it writes it; whoever claims the request takes it over.
+One ephemeral znode per request. Of the launchers that queue the request, the first one creates
+and writes it; the launcher that claims the request takes it over.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
 from nodepool_k8s.zookeeper.operations import Create, Delete, SetData
 
 ANY = -1
-"""The version of a record that is ours to write, whoever made it."""
+"""The version of a record that this launcher may overwrite, no matter who created it."""
 
 
 class ProgressRecords:
-    """The records of all launchers together. Everything here raises SessionLost."""
+    """The records of all launchers. Every method raises SessionLost."""
 
     def __init__(self, client: ZooKeeperClient) -> None:
         self._client = client
 
     async def create(self, request_id: str, progress: Progress) -> int | None:
-        """Make a request's record; its version, or None where another launcher has made it."""
+        """Create a request's record; its version, or None if another launcher created it."""
         await self._client.ensure_path(paths.PROGRESS)
         create = Create(progress_path(request_id), encode_progress(progress), True)
         try:
@@ -39,7 +39,7 @@ class ProgressRecords:
         return 0
 
     async def write(self, request_id: str, progress: Progress, version: int) -> int | None:
-        """Write a record at that version; its new one, or None where it is another's by now."""
+        """Write a record at that version; the new version, or None if another one took it over."""
         path = progress_path(request_id)
         try:
             await self._client.transaction([SetData(path, encode_progress(progress), version)])
@@ -48,13 +48,13 @@ class ProgressRecords:
         return ANY if version == ANY else version + 1
 
     async def take_over(self, request_id: str, progress: Progress) -> int | None:
-        """Write the record of a request that we have claimed, whosever it was."""
+        """Write the record of a request that we have claimed, no matter who created it."""
         return await self.write(request_id, progress, ANY) or await self.create(
             request_id, progress
         )
 
     async def remove(self, request_id: str, version: int) -> None:
-        """Remove a record, unless it is another's by now."""
+        """Remove a record unless another launcher has taken it over."""
         with suppress(Conflict):
             await self._client.transaction([Delete(progress_path(request_id), version)])
 

@@ -1,7 +1,7 @@
-"""In which clusters each provider has nodes, or had: kept in ZooKeeper.
+"""The clusters in which each provider has or had nodes, kept in ZooKeeper.
 
-A provider that is taken out of the configuration may leave namespaces behind that no
-node's record names. Only this tells the next launcher where to look for them.
+A provider that is removed from the configuration may leave namespaces behind that no
+node's record names. From these records the next launcher knows where to look for them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 
 
 class ProviderClusters:
-    """The clusters that are remembered, of all launchers together."""
+    """The records of all launchers."""
 
     def __init__(self, client: ZooKeeperClient) -> None:
         self._client = client
         self._reported: set[str] = set()
 
     async def all(self) -> list[ProviderCluster]:
-        """Every cluster that a provider has, or had, nodes in. Raises SessionLost."""
+        """Every cluster in which a provider has or had nodes. Raises SessionLost."""
         try:
             names = await self._client.children(paths.PROVIDER_CLUSTERS)
         except Vanished:
             return []
-        homes = [await self._read(name) for name in sorted(names)]
-        return [home for home in homes if home is not None]
+        clusters = [await self._read(name) for name in sorted(names)]
+        return [cluster for cluster in clusters if cluster is not None]
 
     async def _read(self, name: str) -> ProviderCluster | None:
         path = f"{paths.PROVIDER_CLUSTERS}/{name}"
@@ -46,12 +46,12 @@ class ProviderClusters:
         except MalformedRecord as error:
             if name not in self._reported:
                 self._reported.add(name)
-                log.warning("Passed over %s: %s", path, error)
+                log.warning("Skipping unreadable record %s: %s", path, error)
             return None
 
-    async def remember(self, home: ProviderCluster) -> None:
-        """Keep that the provider has nodes in that cluster. Raises SessionLost."""
-        path, data = provider_cluster_path(home), encode_provider_cluster(home)
+    async def remember(self, cluster: ProviderCluster) -> None:
+        """Record that the provider has nodes in that cluster. Raises SessionLost."""
+        path, data = provider_cluster_path(cluster), encode_provider_cluster(cluster)
         try:
             known, stat = await self._client.get(path)
         except Vanished:
@@ -64,13 +64,13 @@ class ProviderClusters:
         with suppress(Conflict):  # Another launcher has just done the same.
             await self._client.transaction([change])
 
-    async def forget(self, home: ProviderCluster) -> None:
-        """Nothing of the provider is left in that cluster. Raises SessionLost."""
+    async def forget(self, cluster: ProviderCluster) -> None:
+        """Remove the record: nothing of the provider is left there. Raises SessionLost."""
         with suppress(Conflict):
-            await self._client.transaction([Delete(provider_cluster_path(home))])
+            await self._client.transaction([Delete(provider_cluster_path(cluster))])
 
     async def forget_all(self, provider: str) -> None:
-        """Whatever is left of the provider is nobody's to look for. Raises SessionLost."""
-        for home in await self.all():
-            if home.provider == provider:
-                await self.forget(home)
+        """Remove all records of the provider. Raises SessionLost."""
+        for cluster in await self.all():
+            if cluster.provider == provider:
+                await self.forget(cluster)

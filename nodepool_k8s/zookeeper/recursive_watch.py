@@ -1,9 +1,9 @@
-"""kazoo, with what it lacks: recursive watches, answers without a thread hop, fewer system calls.
+"""kazoo with persistent recursive watches, results without a thread hop, fewer system calls.
 
-kazoo 2.11 knows only one-shot watches, of which a tree of thousands of nodes needs
-thousands, each with a gap between firing and being set again. ZooKeeper 3.6 has
-persistent recursive ones (operation 106); this subclass adds them. They end with the
-connection: whoever watches sets them anew after each reconnect, and lists again.
+kazoo 2.11 supports only one-shot watches. A tree of thousands of nodes needs thousands of
+them, each with a gap between firing and being set again. ZooKeeper 3.6 has persistent
+recursive watches (operation 106), which this subclass adds. They end with the connection:
+set them again after each reconnect, and list again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class AddWatch(namedtuple("AddWatch", "path mode")):
 
     @classmethod
     def deserialize(cls, _data: bytes, _offset: int) -> bool:
-        """The answer carries an error code only, which kazoo has checked by then."""
+        """The response carries only an error code, which kazoo has already checked."""
         return True
 
 
 class InlineResult(AsyncResult):  # type: ignore[misc]
-    """A result that calls back on the thread that sets it, instead of queueing for another."""
+    """A result that runs its callbacks on the thread that sets it."""
 
     def _do_callbacks(self) -> None:
         for callback in self._callbacks:
@@ -58,8 +58,8 @@ class InlineResult(AsyncResult):  # type: ignore[misc]
 class BufferedSocket:
     """A socket that reads ahead.
 
-    kazoo reads each packet in two pieces and waits before each; under load most of them
-    are here already. ``pending`` is what kazoo asks of TLS sockets, for the same reason.
+    kazoo reads each packet in two pieces and waits before each; under load most of the data
+    has already arrived. kazoo calls ``pending`` on TLS sockets for the same reason.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -85,10 +85,10 @@ class BufferedSocket:
 
 
 class InlineHandler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threading handler with results and sockets of the above kinds."""
+    """kazoo's threading handler with inline results and buffered sockets."""
 
     def async_result(self) -> InlineResult:
-        """A fresh result; its callbacks must not block."""
+        """A new result; its callbacks must not block."""
         return InlineResult(self, threading.Condition, self.timeout_exception)
 
     def create_connection(self, *args: Any, **kwargs: Any) -> BufferedSocket:
@@ -98,10 +98,10 @@ class InlineHandler(SequentialThreadingHandler):  # type: ignore[misc]
     def select(
         self, readers: list[Any], writers: list[Any], _errors: list[Any], timeout: float | None
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Wait until one of the sockets can be used; seconds.
+        """Wait until one of the sockets is ready; ``timeout`` is in seconds.
 
-        kazoo makes and closes an epoll instance for each wait, several times a packet;
-        one poll call does the same for a third of the CPU.
+        kazoo creates and closes an epoll instance for each wait, several times per packet;
+        one poll call does the same with a third of the CPU time.
         """
         usable = {
             reader.fileno()
@@ -123,10 +123,10 @@ class InlineHandler(SequentialThreadingHandler):  # type: ignore[misc]
 
 
 class RecursiveWatchConnection(ConnectionHandler):  # type: ignore[misc]
-    """kazoo's connection, which hands each watch event to the tree's callback first.
+    """kazoo's connection, which passes each watch event to ``watch_callback`` first.
 
-    Doing so on the connection's thread keeps the order of ZooKeeper: an event is seen
-    before the answer to any later read.
+    Doing so on the connection's thread keeps ZooKeeper's order: an event is seen before the
+    response to any later read.
     """
 
     def _read_watch_event(self, buffer: bytes, offset: int) -> None:
@@ -149,7 +149,7 @@ class RecursiveWatchClient(KazooClient):  # type: ignore[misc]
         )
 
     def add_recursive_watch_async(self, path: str) -> AsyncResult:
-        """Watch everything at and below ``path``; events go to ``tree_callback``."""
+        """Watch ``path`` and everything below; events go to ``watch_callback``."""
         result = self.handler.async_result()
         chroot = self.chroot or ""
         self._call(AddWatch(chroot + path, PERSISTENT_RECURSIVE), result)

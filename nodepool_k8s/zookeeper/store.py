@@ -1,8 +1,8 @@
-"""Every change this launcher makes in ZooKeeper, each one transaction.
+"""Every change that this launcher makes in ZooKeeper, each in one transaction.
 
-A transaction that touches a record which this launcher holds checks or deletes its own
-lock's child in it, so that a launcher whose session is over changes nothing. The
-quota ledger of a pool is part of each claim and of each removal, at the version read.
+A transaction that changes a record which this launcher holds also checks or deletes its
+child of the lock, so a launcher whose session is over changes nothing. The quota ledger of
+a pool is part of each claim and each removal, at the version read.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ PARENTS = (
 
 
 class NodeTaken(Conflict):
-    """A ready node that was to be reused is somebody else's, changed or gone by now."""
+    """A ready node that was to be reused was taken, changed or deleted meanwhile."""
 
     def __init__(self, node_id: str) -> None:
-        super().__init__(f"node {node_id} cannot be had any more")
+        super().__init__(f"node {node_id} is no longer available")
         self.node_id = node_id
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request that is ours to fulfil, with the nodes that were claimed for it."""
+    """A request that this launcher fulfils, with the nodes that were claimed for it."""
 
     request: NodeRequest
     lock: str
@@ -78,7 +78,7 @@ class Claim:
 
 
 class Store:
-    """The transactions. One a launcher; it shares the mirror's knowledge of versions."""
+    """The transactions. One store per session; it updates the mirror with what it writes."""
 
     def __init__(self, client: ZooKeeperClient, mirror: Mirror) -> None:
         self._client = client
@@ -89,13 +89,13 @@ class Store:
 
     @property
     def session_over(self) -> bool:
-        """Whether what was held when this store was made is somebody else's by now."""
+        """Whether the session of this store has ended, and with it the locks that it held."""
         return self._session.over
 
     # --- start-up -----------------------------------------------------------------------
 
     async def prepare(self) -> str:
-        """Make the parents that are missing; the deployment's UUID, made once."""
+        """Create missing parents; returns the deployment's UUID, which is created once."""
         for path in PARENTS:
             await self._client.ensure_path(path)
         with suppress(Conflict):
@@ -104,10 +104,10 @@ class Store:
         return data.decode()
 
     async def register(self, component: Component) -> str:
-        """Register a pool; the path of its ephemeral record."""
+        """Register a pool; returns the path of its ephemeral record."""
         path = f"{paths.POOL_COMPONENTS}/{self._hostname}-{random.getrandbits(64):016x}"
         await self._client.transaction([Create(path, self._encode(component), ephemeral=True)])
-        # Known at once, or a request could fail for want of a pool that is only not heard of yet.
+        # In the mirror at once, or a request could fail because no pool seems to offer its label.
         self._mirror.put_component(path, component)
         return path
 
@@ -124,18 +124,18 @@ class Store:
             await self._client.transaction([SetData(path, data, stat.version)])
 
     async def request_locks(self) -> list[str]:
-        """Ids of the requests that have a lock, held or not, whether they exist or not."""
+        """Ids of the requests that have a lock's znode, even if the request does not exist."""
         return await self._client.children(paths.REQUEST_LOCKS)
 
     async def deregister(self, path: str) -> None:
-        """Remove a pool's record: from now on nobody yields to it, or waits for it."""
+        """Remove a pool's record: other pools no longer yield to it or wait for it."""
         with suppress(Conflict):
             await self._client.transaction([Delete(path)])
 
     # --- spare nodes -----------------------------------------------------------------------
 
     async def take_min_ready(self, label: str) -> bool:
-        """Become the one who asks for a label's spare nodes; False where another one is."""
+        """Become the launcher that requests a label's spare nodes; False if another one is."""
         try:
             await self._client.transaction([Create(min_ready_path(label), ephemeral=True)])
         except Conflict:
@@ -143,26 +143,26 @@ class Store:
         return True
 
     async def give_up_min_ready(self, label: str) -> None:
-        """Let another launcher ask for a label's spare nodes."""
+        """Let another launcher request a label's spare nodes."""
         await self._delete_quietly(min_ready_path(label))
 
     async def submit_spare(self, request: NodeRequest, priority: str) -> str:
-        """Write a request that lives as long as this session; its id. Raises ConnectionLost."""
+        """Create a request that lives as long as this session; its id. Raises ConnectionLost."""
         path = await self._client.create_sequence(
             f"{paths.REQUESTS}/{priority}-", encode_request(request), ephemeral=True
         )
         return path.rpartition("/")[2]
 
     async def delete_request(self, request_id: str) -> None:
-        """Delete a request of ours; that it is gone is fine."""
+        """Delete a request of ours; a request that is already gone is no error."""
         await self._delete_quietly(request_path(request_id))
 
     # --- claiming -----------------------------------------------------------------------
 
     async def draft_nodes(self, drafts: Sequence[Node]) -> list[Node]:
-        """Create the znodes of nodes to be, so that they have ids; concurrently.
+        """Create the znodes of new nodes, so that they have ids; concurrently.
 
-        Their data is never empty: Nodepool deletes empty node znodes under our hands.
+        Their data is never empty, because Nodepool deletes empty node znodes.
         """
         with self._mirror.drafting() as created:
             created += await asyncio.gather(
@@ -177,18 +177,18 @@ class Store:
         ]
 
     async def drop_drafts(self, drafts: Sequence[Node]) -> None:
-        """Delete drafted znodes that came to nothing."""
+        """Delete drafted znodes that are not used."""
         for draft in drafts:
             await self._delete_quietly(node_path(draft.id), version=0)
 
     async def claim(
         self, request: NodeRequest, nodes: Sequence[Node], entries: Sequence[LedgerChange]
     ) -> Claim:
-        """Take the request, reserve the quota and write the node records, at once.
+        """Lock the request, reserve quota and write the nodes, in one transaction.
 
-        ``request`` and ``nodes`` are as they shall be written, with the versions they
+        ``request`` and ``nodes`` are as they are to be written, with the versions that they
         were read at; the nodes are drafts to be filled in, and ready ones to be reused.
-        Raises AtQuota, NodeTaken, Held (somebody has the request's lock), Outdated or
+        Raises AtQuota, NodeTaken, Held (the request is locked), Outdated or
         Vanished (the request changed or went), SessionLost.
         """
         lock_set = locks.LockSet()
@@ -237,11 +237,11 @@ class Store:
         return self._written(held)
 
     async def read_held(self, held: HeldNode) -> HeldNode:
-        """The node as it stands in ZooKeeper now. Raises NotHeld where it is gone."""
+        """Read the node from ZooKeeper. Raises NotHeld if it does not exist."""
         try:
             data, stat = await self._client.get(node_path(held.node.id))
         except Vanished as error:
-            raise NotHeld(f"node {held.node.id} was removed by somebody") from error
+            raise NotHeld(f"node {held.node.id} was removed by another client") from error
         return dataclasses.replace(held, node=parse_node(held.node.id, data, stat.version))
 
     def _written(self, held: HeldNode) -> HeldNode:
@@ -252,11 +252,11 @@ class Store:
     async def hand_over(
         self, claim: Claim, request: NodeRequest, nodes: Sequence[HeldNode], unwritten: int
     ) -> None:
-        """Set the request as given and free every lock of ours on it, at once.
+        """Write the request as given and release all of its locks, in one transaction.
 
-        The last ``unwritten`` nodes are written in it too; the others must stand in
-        ZooKeeper as given. Raises Vanished (the request is gone), Outdated (a node was
-        changed by somebody), NotHeld, SessionLost.
+        It also writes the last ``unwritten`` nodes; the others must be in ZooKeeper as
+        given. Raises Vanished (the request is gone), Outdated (another client changed a
+        node), NotHeld, SessionLost.
         """
         written, rest = nodes[: len(nodes) - unwritten], nodes[len(nodes) - unwritten :]
         operations: list[Operation] = [
@@ -271,7 +271,7 @@ class Store:
             self._mirror.disown(node_path(entry.node.id))
 
     async def give_back(self, claim: Claim, request: NodeRequest) -> None:
-        """Set the request as given (requested again, or failed) and free its lock.
+        """Write the request as given (requested again, or failed) and release its lock.
 
         Raises Vanished (the request is gone), NotHeld, SessionLost.
         """
@@ -291,7 +291,7 @@ class Store:
                     raise Outdated(str(conflict)) from conflict
                 if isinstance(conflict.cause, Vanished):
                     raise conflict.cause from conflict
-                # Written without its lock, which we hold: what we say of it stands.
+                # Written by a client without the lock, which we hold: overwrite it.
                 version = (await self._client.get(path))[1].version
             else:
                 break
@@ -299,7 +299,7 @@ class Store:
         self._mirror.put_request(dataclasses.replace(request, version=version + 1))
 
     async def abandon_request(self, claim: Claim) -> None:
-        """The request is gone: free its lock."""
+        """Release the lock of a request that is gone."""
         self._mirror.disown(request_path(claim.request.id))
         await self._delete_quietly(claim.lock)
         await self.drop_request_lock(claim.request.id)
@@ -309,16 +309,16 @@ class Store:
             await self._client.transaction(operations)
         except TransactionConflict as conflict:
             if conflict.operation.path == lock:
-                raise NotHeld(f"the lock {lock} is not ours any more") from conflict
+                raise NotHeld(f"{lock} is no longer held by this launcher") from conflict
             raise
 
-    # --- requests that are not ours --------------------------------------------------------------
+    # --- requests that are not claimed -----------------------------------------------------
 
     async def rewrite_request(self, request: NodeRequest) -> NodeRequest:
-        """Write a request that nobody holds: a refusal, or a reset.
+        """Write a request that is not locked: a refusal, or a reset.
 
-        Proves in the same transaction that nobody holds its lock. Raises Held,
-        Outdated, Vanished, SessionLost.
+        The same transaction requires that its lock is free. Raises Held, Outdated,
+        Vanished, SessionLost.
         """
         lock_set = locks.LockSet()
         lock_set.require_free(request_lock_path(request.id), expect_missing=True)
@@ -334,14 +334,14 @@ class Store:
         operations: Sequence[Operation],
         lock_set: locks.LockSet,
     ) -> None:
-        """Apply all of it. Raises what stood in the way: Held, Outdated, Vanished."""
+        """Apply all of it. Raises the conflict's cause: Held, Outdated, Vanished."""
         try:
             await self.ledgers.transact(entries, operations, lock_set)
         except TransactionConflict as conflict:
             raise conflict.cause from conflict
 
     async def drop_request_lock(self, request_id: str) -> None:
-        """Delete the lock's parent of a request that is gone, if nobody contends for it."""
+        """Delete the lock of a request that is gone, unless it is held or contended for."""
         await self._delete_quietly(request_lock_path(request_id))
 
     # --- removing nodes ---------------------------------------------------------------------------
@@ -349,10 +349,10 @@ class Store:
     async def take_node(
         self, node_id: str, change: Callable[[Node], Node | None]
     ) -> HeldNode | None:
-        """Lock a node that nobody holds and write it as ``change`` says, at once.
+        """Lock a free node and write it as changed by ``change``, in one transaction.
 
-        ``change`` sees the record as it stands, and returns None to leave it alone;
-        then the answer is None. Raises Held, Vanished, Outdated, SessionLost.
+        ``change`` gets the current record, and returns None to leave it alone; then this
+        returns None, too. Raises Held, Vanished, Outdated, SessionLost.
         """
         path = node_path(node_id)
         node = change(await self._get_node(node_id))
@@ -369,9 +369,9 @@ class Store:
         return self._written(held)
 
     async def read_nodes(self, node_ids: Sequence[str]) -> list[Node]:
-        """The nodes with every key of their records, concurrently.
+        """Read the nodes with every key of their records, concurrently.
 
-        Raises NodeTaken where one cannot be had any more, SessionLost.
+        Raises NodeTaken if one is no longer available, SessionLost.
         """
         return list(await asyncio.gather(*(self._get_unused(node_id) for node_id in node_ids)))
 
@@ -385,7 +385,7 @@ class Store:
         return node
 
     async def refresh_node(self, node_id: str) -> bool:
-        """Have the mirror show a node as it is by now; False where it is gone."""
+        """Update a node in the mirror from ZooKeeper; False if it does not exist."""
         await self._client.sync(paths.NODES)
         try:
             self._mirror.put_node(await self._get_node(node_id))
@@ -394,9 +394,9 @@ class Store:
         return True
 
     async def catch_up(self, ledger: str, node_ids: Sequence[str]) -> None:
-        """Have the mirror show these nodes, and then that ledger, as they are by now.
+        """Update these nodes, and then the ledger, in the mirror from ZooKeeper.
 
-        What was removed meanwhile the mirror has heard of before the ledger is read.
+        The mirror has seen all removals up to then before the ledger is read.
         """
         await asyncio.gather(*(self.refresh_node(node_id) for node_id in node_ids))
         await self.ledgers.read(ledger)
@@ -405,12 +405,12 @@ class Store:
         data, stat = await self._client.get(node_path(node_id))
         return parse_node(node_id, data, stat.version)
 
-    # --- letting nodes go --------------------------------------------------------------------
+    # --- releasing nodes --------------------------------------------------------------------
 
     async def free_held(self, held: HeldNode) -> None:
-        """Make a ready node that we hold nobody's, and let it go.
+        """Unallocate a ready node that this launcher holds, and release its lock.
 
-        Raises Outdated (somebody changed it), NotHeld, SessionLost.
+        Raises Outdated (another client changed it), NotHeld, SessionLost.
         """
         node = _freed(held.node)
         operations: list[Operation] = [_write(node), Delete(held.lock)]
@@ -418,7 +418,7 @@ class Store:
             await self.ledgers.transact(released_for_tenant(held.node), operations)
         except TransactionConflict as conflict:
             if conflict.operation.path == held.lock:
-                raise NotHeld(f"the lock {held.lock} is not ours any more") from conflict
+                raise NotHeld(f"{held.lock} is no longer held by this launcher") from conflict
             raise conflict.cause from conflict
         self._written(HeldNode(node, held.lock))
         self._mirror.disown(node_path(node.id))
@@ -426,9 +426,9 @@ class Store:
     async def free_node(
         self, node_id: str, request: NodeRequest | None, is_due: Callable[[Node], bool]
     ) -> bool:
-        """Make a ready node that nobody holds nobody's, if it is due; whether it was.
+        """Unallocate a ready node that is not locked, if it is due; whether it was.
 
-        ``request`` is what it is allocated to, which must stand as given; None: it is gone.
+        ``request`` is the one that it is allocated to and must be unchanged; None: gone.
         Raises Held, Vanished, Outdated, SessionLost.
         """
         node = await self._get_node(node_id)
@@ -445,11 +445,11 @@ class Store:
         return True
 
     async def remove_node(self, held: HeldNode) -> None:
-        """Delete the node's record and free what the ledger holds for it, at once.
+        """Delete the node's record and release its part of the ledger, in one transaction.
 
-        Raises Held where somebody contends for the node: it is marked deleted and
-        unlocked then, so that he sees that there is nothing to have, and leaves; the
-        removal is to be begun anew after that. Raises NotHeld, SessionLost.
+        Raises Held if another client contends for the node's lock: the node is then marked
+        deleted and unlocked, so that the contender sees it and leaves, and the removal must
+        be retried. Raises NotHeld, SessionLost.
         """
         path, lock = node_path(held.node.id), node_lock_path(held.node.id)
         removal: list[Operation] = [
@@ -461,10 +461,10 @@ class Store:
         try:
             await self._remove(held.node, removal)
         except Vanished as error:
-            raise NotHeld(f"node {held.node.id} was removed by somebody") from error
+            raise NotHeld(f"node {held.node.id} was removed by another client") from error
         except (Held, Outdated) as error:
             await self._mark_deleted(held)
-            raise Held(f"somebody contends for node {held.node.id}") from error
+            raise Held(f"another client contends for node {held.node.id}") from error
 
     async def _remove(self, node: Node, removal: list[Operation]) -> None:
         try:
@@ -482,7 +482,7 @@ class Store:
         self._mirror.disown(path)
 
     async def drop_empty_node(self, node_id: str) -> None:
-        """Delete a node's znode without data that a contender's lock left behind."""
+        """Delete an empty node znode that was left behind by a contender's lock."""
         await self._delete_quietly(node_lock_path(node_id))
         with suppress(Vanished):
             data, stat = await self._client.get(node_path(node_id))
@@ -490,19 +490,19 @@ class Store:
                 await self._delete_quietly(node_path(node_id), version=stat.version)
 
     async def _delete_quietly(self, path: str, version: int = -1) -> None:
-        """Delete a znode; that it is gone, changed or has children is fine."""
+        """Delete a znode, unless it is gone, changed or has children."""
         with suppress(Conflict):
             await self._client.transaction([Delete(path, version)])
 
     # --- upkeep -------------------------------------------------------------------------
 
     async def request_exists(self, request_id: str) -> bool:
-        """Whether a request exists, asked of the leader, not of the mirror."""
+        """Whether a request exists, by the leader's state, not by the mirror."""
         await self._client.sync(paths.REQUESTS)
         return await self._client.exists(request_path(request_id)) is not None
 
     async def read_request(self, request_id: str) -> NodeRequest | None:
-        """A request, asked of the leader, not of the mirror; None where it is not there.
+        """Read a request in the leader's state, not the mirror; None if it does not exist.
 
         Raises MalformedRecord, SessionLost.
         """
@@ -514,7 +514,7 @@ class Store:
         return parse_request(request_id, data, stat.version)
 
     async def read_node(self, node_id: str) -> Node | None:
-        """A node's record, asked of the leader, not of the mirror; None where it is not there.
+        """Read a node in the leader's state, not the mirror; None if it does not exist.
 
         Raises MalformedRecord, SessionLost.
         """
@@ -539,7 +539,7 @@ def _freed(node: Node) -> Node:
 
 
 def _raise_for_claim(conflict: TransactionConflict, nodes: Sequence[Node]) -> NoReturn:
-    """Tell a ready node that went from a request that went."""
+    """Raise NodeTaken if a ready node was the cause, else the conflict's cause."""
     for node in nodes:
         if conflict.operation.path in (node_path(node.id), node_lock_path(node.id)):
             raise NodeTaken(node.id) from conflict

@@ -210,7 +210,7 @@ async def spoil_a_ledger(bench: Bench) -> str:
     good, _ = await bench.zuul.do(bench.zuul.kazoo.get, path)
     await bench.zuul.put(path, b"\xff\xfe{")
     await bench.serve()
-    # It is counted anew from the records, which comes to what it was.
+    # It is recounted from the records, with the same result.
     made = await bench.zuul.get(path)
     assert made is not None
     assert made["claimed"] == json.loads(good)["claimed"]
@@ -341,7 +341,7 @@ INPUTS = (
     Input(
         ZNODES,
         "a ledger of binary junk",
-        ("/nodepool-k8s/ledger/local/", "counted anew"),
+        ("/nodepool-k8s/ledger/local/", "Recounting ledger"),
         spoil_a_ledger,
     ),
     Input(ZNODES, "a lock with a child that nobody made", ("is locked",), spoil_a_lock),

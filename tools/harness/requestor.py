@@ -6,6 +6,7 @@ tested and not its own reading of it.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from contextlib import suppress
@@ -67,7 +68,7 @@ class Requestor(ZooKeeperSession):
 
         If an answer was lost, the record's ``event_id`` tells whether it had been written.
         """
-        mark = str(record["event_id"]).encode()
+        mark = json.dumps(str(record["event_id"]))[1:-1].encode()
         tried = False
 
         def create() -> str:

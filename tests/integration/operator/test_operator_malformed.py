@@ -348,7 +348,7 @@ INPUTS = (
     http("a format that there is not", 406, get("/node-list", "Accept: image/png"), "image/png"),
     http("a field that there is not", 400, get("/node-list?fields=secrets"), "unknown field"),
     http("a node id that is a path", 400, get("/node-list?node_id=../../etc"), "a node's id"),
-    http("a method that changes things", 405, get("/node-list", method="DELETE"), "only be read"),
+    http("a method that changes things", 405, get("/node-list", method="DELETE"), "read-only"),
     http("a path that there is not", 404, get("/../../etc/passwd"), "there are:", "/node-list"),
     http("a header without end", 400, get("/node-list", f"X: {'x' * 100_000}"), "8190"),
     command("a command that there is not", 2, ("lunch",), "no such command", "Did you mean"),

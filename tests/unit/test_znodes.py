@@ -287,7 +287,7 @@ def test_a_hold_of_a_googol_seconds_has_no_end() -> None:
 
 
 @pytest.mark.parametrize("junk", ["never", 10**400, True, [], None])
-def test_a_token_of_no_known_times_has_no_end_and_is_as_old_as_its_node(junk: object) -> None:
+def test_a_token_without_times_never_ends_and_has_its_nodes_age(junk: object) -> None:
     own = {"token_expires": junk, "token_issued": junk}
     node = Node("1", NodeState.READY, state_time=7.0, driver_data={DRIVER_KEY: own})
     assert token_times(node) == (None, 7.0)

@@ -152,7 +152,7 @@ def nobody_of_nodepools_takes(
 
 @fuzzed(100)
 @given(sites(), REQUESTS, st.data())
-def test_every_request_ends_and_fails_only_when_nobody_can_serve_it(
+def test_every_request_ends_and_fails_only_if_unservable(
     site: list[Launcher], request: NodeRequest, data: st.DataObject
 ) -> None:
     """Launchers look in any order, pools pause, go on and go for a while; then they settle."""

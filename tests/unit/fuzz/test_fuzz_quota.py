@@ -58,7 +58,7 @@ def node(number: int, claimed: Resources | None) -> Node:
     st.lists(st.none() | SMALL, max_size=5),
     st.booleans(),
 )
-def test_spare_nodes_are_removed_where_that_serves_and_never_more_than_that(
+def test_only_as_many_spare_nodes_are_removed_as_help(
     limits: Mapping[str, int],
     others: Resources,
     leaving: Resources,

@@ -49,7 +49,7 @@ UNUSABLE = st.sampled_from([None, "the pod is gone"])
 
 @fuzzed(300)
 @given(NODES, TIMES, AGES, UNUSABLE, st.booleans(), REQUESTS)
-def test_no_node_is_both_freed_and_deleted_and_none_that_somebody_holds(
+def test_no_node_is_freed_and_deleted_and_no_held_node_either(
     node: Node,
     now: float,
     ages: Ages,
@@ -98,7 +98,7 @@ def test_who_may_get_older_is_not_due_earlier(node: Node, one: Ages, two: Ages) 
 
 @fuzzed(150)
 @given(NODES, REQUESTS, TIMES, AGES)
-def test_every_node_of_ours_that_nobody_holds_ends_or_waits_for_somebody(
+def test_every_unheld_node_of_ours_ends_or_waits_for_an_owner(
     node: Node, request: NodeRequest | None, now: float, ages: Ages
 ) -> None:
     """Follow one node that nobody touches but upkeep: it is deleted, or kept for a reason."""

@@ -200,7 +200,7 @@ async def test_a_server_without_the_protocol(api: FakeApi, node: NodeApi) -> Non
     ("annotations", "chosen"),
     [({}, "first"), ({"kubectl.kubernetes.io/default-container": "second"}, "second")],
 )
-async def test_of_several_containers_it_is_the_one_that_kubectl_would_choose(
+async def test_the_default_container_is_the_one_kubectl_chooses(
     api: FakeApi, node: NodeApi, annotations: dict[str, str], chosen: str
 ) -> None:
     pod = {
@@ -352,7 +352,7 @@ async def test_a_sink_that_is_slow_holds_up_the_command(api: FakeApi, node: Node
     assert got == sent
 
 
-async def test_a_cancellation_hangs_up_though_the_command_does_not_read(
+async def test_cancelling_hangs_up_on_a_command_that_does_not_read(
     api: FakeApi, node: NodeApi
 ) -> None:
     gone = asyncio.Event()

@@ -274,7 +274,7 @@ async def test_out_of_touch_is_known_while_it_lasts(scene: Scene) -> None:
     assert scene.mirror.out_of_touch_since is not None
 
 
-async def test_who_listens_hears_that_a_watch_broke_and_that_it_works_again(scene: Scene) -> None:
+async def test_observers_learn_of_broken_and_recovered_watches(scene: Scene) -> None:
     scene.pods.watches = [
         [event("ADDED", raw_pod("a", 5))],
         status(503, "Unavailable"),

@@ -68,7 +68,7 @@ def test_what_the_server_asked_for_is_kept() -> None:
     assert (refusal.meaning, refusal.retry_after) == (Meaning.TRANSIENT, 7.0)
 
 
-def test_a_used_up_quota_is_waited_for_only_where_the_node_would_fit() -> None:
+def test_a_full_quota_is_waited_for_if_the_node_can_ever_fit() -> None:
     fits = ApiError(403, "Forbidden", EXCEEDED.format(cpu="8"))
     assert judge(fits).meaning is Meaning.CAPACITY
     never = ApiError(403, "Forbidden", EXCEEDED.format(cpu="1"))

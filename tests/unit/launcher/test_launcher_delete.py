@@ -87,7 +87,7 @@ class FasterStore:
         return self.due
 
 
-async def test_a_node_that_has_a_new_owner_is_not_set_free_for_the_one_before() -> None:
+async def test_a_node_with_a_new_owner_is_not_freed_for_the_old_one() -> None:
     store = FasterStore(lambda: bench)
     bench = Bench(store)
     # That the new owner was fulfilled is not heard of here yet.
@@ -110,7 +110,7 @@ class ReadyStore:
         del self._bench().mirror.nodes[node_id]
 
 
-async def test_a_node_that_became_ready_is_not_lost_because_a_watch_lags(
+async def test_a_ready_node_is_not_lost_because_a_watch_lags(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Deleter, "_why_unusable", lambda self, node: "the pod is Pending")

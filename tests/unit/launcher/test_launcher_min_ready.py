@@ -71,7 +71,7 @@ class Bench:
         self.min_ready.request_changed(request.id, answer)
 
 
-async def test_a_fulfilled_request_whose_node_is_not_heard_of_yet_is_not_made_again() -> None:
+async def test_a_fulfilled_request_is_not_repeated_too_early() -> None:
     bench = Bench()
     await bench.asked_and_answered()
     bench.store.nodes[NODE.id] = NODE

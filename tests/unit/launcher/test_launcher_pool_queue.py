@@ -320,7 +320,7 @@ async def test_with_fair_share_tenants_take_turns() -> None:
     assert bench.store.claimed == ["200-0000000003", "200-0000000002"]
 
 
-async def test_who_waits_for_room_keeps_its_turn_when_others_come_to_hold_less() -> None:
+async def test_a_waiting_request_keeps_its_turn_when_shares_change() -> None:
     bench = a_bench(max_servers=3, fair_share=True)
     hold(bench, "1", "one")
     hold(bench, "2", "two")
@@ -467,7 +467,7 @@ async def test_max_concurrency_holds_claims_back() -> None:
     assert len(bench.store.claimed) == 3
 
 
-async def test_launches_count_for_a_providers_other_pools_from_before_the_claim() -> None:
+async def test_launches_count_for_other_pools_from_before_the_claim() -> None:
     bench = a_bench(max_concurrency=1)
     seen: list[bool] = []
     bench.store.while_reading = lambda: seen.append(bench.queue.launch_slots.full)
@@ -489,7 +489,7 @@ async def test_launches_that_were_not_claimed_count_no_more(error: NodepoolK8sEr
     assert bench.queue.launch_slots.launching == 1
 
 
-async def test_who_waits_for_quota_and_not_for_launches_is_not_woken_by_their_end() -> None:
+async def test_the_end_of_launches_does_not_wake_a_wait_for_quota() -> None:
     bench = a_bench(max_servers=1, max_concurrency=2)
     bench.add("200-0000000001")
     bench.add("200-0000000002")
@@ -498,7 +498,7 @@ async def test_who_waits_for_quota_and_not_for_launches_is_not_woken_by_their_en
     assert not bench.is_woken(lambda: bench.queue.launch_slots.free(1))
 
 
-async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_takes_long() -> None:
+async def test_a_pool_pauses_only_if_connecting_takes_long() -> None:
     bench = a_bench()
     cluster = cast(FakeDriver, bench.queue._claims.context.driver)
     now = asyncio.get_running_loop().time()
@@ -516,7 +516,7 @@ async def test_a_pool_whose_cluster_is_being_connected_to_pauses_only_if_that_ta
     assert not bench.queue.component.paused
 
 
-async def test_a_pool_that_lost_touch_with_its_cluster_goes_on_for_a_moment_then_pauses() -> None:
+async def test_a_pool_that_lost_its_cluster_pauses_after_a_moment() -> None:
     bench = a_bench()
     cluster = cast(FakeDriver, bench.queue._claims.context.driver)
     now = asyncio.get_running_loop().time()
@@ -696,7 +696,7 @@ async def test_a_request_for_new_nodes_gets_new_ones() -> None:
     assert [node.state for node in bench.store.nodes] == ["building"]
 
 
-async def test_ready_nodes_are_handed_out_though_nothing_may_be_launched() -> None:
+async def test_ready_nodes_are_handed_out_when_launches_are_barred() -> None:
     bench = a_bench(max_concurrency=1)
     bench.queue.launch_slots.launching = 1
     bench.keep_ready("0000000007")
@@ -739,7 +739,7 @@ async def test_no_ready_node_goes_where_that_makes_no_room() -> None:
     assert not bench.removed
 
 
-async def test_the_next_ready_node_goes_where_the_first_is_somebodys_by_now() -> None:
+async def test_the_next_ready_node_is_removed_if_the_first_was_taken() -> None:
     bench = a_bench(max_servers=2)
     bench.keep_ready("0000000007")
     bench.keep_ready("0000000008")
@@ -749,7 +749,7 @@ async def test_the_next_ready_node_goes_where_the_first_is_somebodys_by_now() ->
     assert bench.removed == ["0000000008"]
 
 
-async def test_no_second_ready_node_goes_where_another_launcher_was_faster_to_remove_one() -> None:
+async def test_no_second_removal_if_another_launcher_was_faster() -> None:
     bench = a_bench(max_servers=2)
     bench.keep_ready("0000000007")
     bench.keep_ready("0000000008")
@@ -760,9 +760,7 @@ async def test_no_second_ready_node_goes_where_another_launcher_was_faster_to_re
     assert "instances" in bench.queue.waits_for
 
 
-async def test_no_second_ready_node_goes_where_another_launchers_removal_is_not_heard_of_yet() -> (
-    None
-):
+async def test_no_second_removal_while_anothers_is_not_seen_yet() -> None:
     bench = a_bench(max_servers=2)
     bench.keep_ready("0000000007")
     bench.keep_ready("0000000008")
@@ -775,9 +773,7 @@ async def test_no_second_ready_node_goes_where_another_launchers_removal_is_not_
     assert "instances" in bench.queue.waits_for
 
 
-async def test_no_second_ready_node_goes_where_a_removal_is_half_heard_of_while_catching_up() -> (
-    None
-):
+async def test_no_second_removal_while_another_is_seen_in_part() -> None:
     bench = a_bench(max_servers=2)
     bench.keep_ready("0000000007")
     bench.keep_ready("0000000008")
@@ -804,7 +800,7 @@ async def test_no_ready_node_goes_for_a_request_that_went_meanwhile() -> None:
     assert not bench.removed
 
 
-async def test_a_node_that_becomes_free_meanwhile_is_not_removed_for_the_request() -> None:
+async def test_a_node_freed_meanwhile_is_not_removed_for_the_request() -> None:
     bench = a_bench(max_servers=1)
     bench.keep_ready("0000000007")
     node = bench.store.ready["0000000007"]
@@ -841,7 +837,7 @@ async def test_a_tenant_at_its_limit_steps_aside() -> None:
     assert bench.queue.why_waits(request).startswith("quota: ")
 
 
-async def test_a_request_that_goes_while_its_ledger_is_read_is_passed_over() -> None:
+async def test_a_request_deleted_while_its_ledger_is_read_is_skipped() -> None:
     bench = a_bench(tenants={"one": {"instances": 1000}})
     bench.store.totals["/nodepool-k8s/tenants/one"] = Resources.of(instances=1)
     bench.add("200-0000000001", tenant_name="one")
@@ -930,7 +926,7 @@ async def test_labels_and_priority_are_shown_under_the_same_id() -> None:
     assert len(bench.store.components) == 1
 
 
-async def test_a_request_for_a_label_that_is_gone_is_declined_and_for_a_new_one_served() -> None:
+async def test_a_removed_label_is_declined_and_a_new_one_served() -> None:
     bench = a_bench()
     bench.register("theirs", "new")
     bench.add("200-0000000001", "large")

@@ -143,7 +143,7 @@ async def test_only_who_wants_to_know_is_told() -> None:
     assert bench.records.there == {SECOND: queued(2)}
 
 
-async def test_nobody_is_told_more_often_than_once_a_second_and_the_last_is_told() -> None:
+async def test_progress_is_written_once_a_second_and_the_last_always() -> None:
     bench = Bench()
     bench.add(FIRST)
     assert await bench.step() is None
@@ -191,7 +191,7 @@ async def test_the_pool_that_comes_to_it_first_is_told() -> None:
     assert bench.records.there == {FIRST: queued(1, pool="local/other")}
 
 
-async def test_a_request_that_another_launcher_reports_is_left_to_it_until_it_leaves() -> None:
+async def test_anothers_progress_record_is_kept_until_it_leaves() -> None:
     bench = Bench()
     bench.records.theirs.add(FIRST)
     bench.add(FIRST)
@@ -205,7 +205,7 @@ async def test_a_request_that_another_launcher_reports_is_left_to_it_until_it_le
     assert bench.records.there == {FIRST: queued(1, "cluster")}
 
 
-async def test_who_claims_a_request_reports_it_and_the_other_does_not_remove_that() -> None:
+async def test_the_claimant_takes_over_and_the_other_keeps_the_record() -> None:
     bench = Bench()
     bench.add(FIRST)
     await bench.step()
@@ -231,7 +231,7 @@ async def test_tokens_are_not_told() -> None:
     assert "eyJ" not in bench.records.there[FIRST].why
 
 
-async def test_records_of_requests_that_are_gone_go_with_the_second_pass() -> None:
+async def test_records_of_deleted_requests_go_with_the_second_pass() -> None:
     bench = Bench()
     bench.records.there = {FIRST: queued(1), SECOND: queued(2)}
     bench.add(SECOND)
@@ -240,7 +240,7 @@ async def test_records_of_requests_that_are_gone_go_with_the_second_pass() -> No
         assert bench.records.there.keys() == expected
 
 
-async def test_a_record_that_went_unheard_is_written_after_a_pass_of_upkeep() -> None:
+async def test_a_record_lost_unseen_is_written_after_upkeep() -> None:
     bench = Bench()
     bench.add(FIRST)
     await bench.step()

@@ -62,7 +62,7 @@ def test_a_change_counts_when_it_has_settled(path: Path) -> None:
     assert not files.have_changed()
 
 
-def test_what_is_written_while_it_is_read_is_a_change_of_its_own(
+def test_a_write_during_a_read_is_a_change_of_its_own(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = ConfigFiles(str(path))

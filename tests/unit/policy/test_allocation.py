@@ -107,9 +107,7 @@ def test_others_may_come_first(changes: dict[str, Any], other: Component, kind: 
         (component("third", "a", priority=1, provider_name="ours"), Yield),
     ],
 )
-def test_nodepools_pool_of_our_provider_may_leave_it_to_anothers(
-    better: Component, kind: type
-) -> None:
+def test_nodepools_pool_of_our_provider_may_leave_a_request(better: Component, kind: type) -> None:
     nodepools = component("host-PoolWorker.ours-2", "a", provider_name="ours", priority=50)
     answer = asked(a_request("a", provider="ours"), a_pool("a"), nodepools, better)
     assert isinstance(answer, kind)
@@ -137,7 +135,7 @@ def test_what_never_fits_is_declined() -> None:
 # --- order ----------------------------------------------------------------------------------
 
 
-def test_the_order_is_priority_then_relative_priority_then_sequence() -> None:
+def test_order_is_priority_relative_priority_sequence() -> None:
     rows = [
         ("100-0000000009", 9),
         ("200-0000000005", -1),
@@ -164,7 +162,7 @@ def test_the_order_is_priority_then_relative_priority_then_sequence() -> None:
         (("gone",), [], RequestState.FAILED),
     ],
 )
-def test_a_request_fails_when_every_registered_pool_has_declined(
+def test_a_request_fails_when_every_pool_has_declined(
     declined_by: tuple[str, ...], others: list[str], state: RequestState
 ) -> None:
     request = a_request("a", declined_by=declined_by)

@@ -119,7 +119,7 @@ def test_who_holds_less_goes_first_and_then_who_came_first() -> None:
     assert queue.first() == "a"
 
 
-def test_priority_comes_before_the_share_and_the_share_before_relative_priority() -> None:
+def test_order_is_priority_share_relative_priority() -> None:
     queue = take_turns(Holding(one=Resources.of(instances=5), two=Resources.of(instances=1)))
     queue.add("a", place(1, relative=-5), None, "one", ONE)
     queue.add("b", place(2, relative=7), None, "two", ONE)
@@ -186,7 +186,7 @@ def test_where_tenants_take_turns_they_step_aside_too() -> None:
     assert queue.first() == "a"
 
 
-def test_where_nobody_takes_turns_who_is_waited_for_may_be_overtaken() -> None:
+def test_without_fair_share_a_waiting_request_may_be_overtaken() -> None:
     queue = RequestQueue()
     queue.add("a", place(1), None, "one", ONE)
     queue.pin("a")

@@ -66,7 +66,7 @@ def test_a_node_that_we_never_claimed_is_another_launchers(state: NodeState) -> 
         (None, None, False),
     ],
 )
-def test_a_ready_node_whose_request_is_gone_or_does_not_have_it_is_set_free(
+def test_a_ready_node_without_its_request_is_freed(
     allocated_to: str | None, answer: RequestState | None, freed: bool
 ) -> None:
     node = a_node("ready", allocated_to=allocated_to)
@@ -211,7 +211,7 @@ def test_a_provider_is_another_launchers_if_that_one_lives(
         ({"paused": True}, True),
     ],
 )
-def test_an_unused_ready_node_stays_while_its_pool_offers_its_label(
+def test_an_unused_node_stays_while_its_label_is_offered(
     component: dict[str, Any], offered: bool
 ) -> None:
     fields = {"supported_labels": frozenset({"pod", "large"}), "pool": "main", **component}

@@ -1,4 +1,4 @@
-"""The stories in which a launcher dies; each has effects that no other has."""
+"""The stories in which a launcher is killed; each has effects that no other story has."""
 
 from __future__ import annotations
 
@@ -170,24 +170,24 @@ async def only_start(play: Play) -> None:
 
 STORIES = {
     "start": Story("A launcher starts", (pod_label(),), only_start, phase=crashing.START),
-    "pod": Story("A pod is asked for, used and returned", (pod_label(),), use_a_pod),
+    "pod": Story("A pod node is requested, used and returned", (pod_label(),), use_a_pod),
     "namespace": Story(
-        "A namespace is asked for, used and returned", (namespace_label(),), use_a_namespace
+        "A namespace node is requested, used and returned", (namespace_label(),), use_a_namespace
     ),
     "reuse": Story(
-        "A ready node is set free, and goes to a request for two with a new one",
+        "A spare node is reused with a new node for one request",
         (pod_label(),), use_a_ready_node_and_a_new_one, limit=2,
     ),
     "tenant": Story(
-        "A tenant with a limit lets a ready node go, and takes it again",
+        "A tenant at its limit withdraws a request, and gets its ready node later",
         (pod_label(),), free_a_node_and_use_it,
         top={"tenant-resource-limits": [{"tenant-name": "tenant-one", "max-servers": 1}]},
     ),
     "refused": Story(
-        "More is asked for than there can be, and declined", (pod_label(),), ask_for_too_many
+        "A request that can never fit is declined", (pod_label(),), ask_for_too_many
     ),
     "half": Story(
-        "One launch of two fails, and the other node stays for another request",
+        "One of two launches fails, and the other node stays for another request",
         (pod_label(), manual_label("broken")), ask_for_what_fails_in_part, limit=2,
         provider={"launch-retries": 1},
     ),
@@ -195,19 +195,21 @@ STORIES = {
         "A request is withdrawn while its node is launched", (manual_label(),), cancel_a_launch
     ),
     "failing": Story(
-        "A launch fails, is tried again, and the request declined",
+        "A launch fails and is retried, and the request is declined",
         (manual_label(),), ask_for_what_fails, provider={"launch-retries": 2},
     ),
     "spare": Story(
-        "The configuration comes to want a spare node", (pod_label(),), keep_a_spare_node
+        "The configuration adds a spare node", (pod_label(),), keep_a_spare_node
     ),
-    "abandoned": Story("A requestor vanishes with its node", (pod_label(),), vanish_with_a_node),
+    "abandoned": Story(
+        "A requestor dies while it holds its node", (pod_label(),), vanish_with_a_node
+    ),
     "drain": Story(
         "The launcher is stopped during a launch",
         (manual_label(),), stop_during_a_launch, phase=crashing.STOP,
     ),
     "takeover": Story(
-        "A launcher finds what one left that died during a launch, and more",
+        "A launcher cleans up after one that was killed during a launch",
         (manual_label(),), take_over, phase=None, before=die_and_leave_things, intervals=QUICK,
     ),
 }  # fmt: skip

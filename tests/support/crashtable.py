@@ -1,4 +1,4 @@
-"""The tables of docs/crash-points.md: every effect, and the outcome of each death."""
+"""The tables of docs/crash-points.md: every effect, and the outcome of each kill."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ROW = re.compile(r"\| `(.*)`(?: x(\d+))?(, at times)? \| (ok|-) \| (ok|-) \|")
 
 @dataclass(frozen=True)
 class Row:
-    """One effect, and how the deaths before and after it ended."""
+    """One effect, and the outcomes of kills before and after it."""
 
     effect: Effect
     always: bool
-    """Whether it is seen each time that its story is played."""
+    """Whether it occurs each time that its story is played."""
     before: str = OUTLIVED
     after: str = OUTLIVED
 
@@ -44,7 +44,7 @@ def written(tables: Tables, page: str) -> str:
 
 
 def _table(title: str, rows: Sequence[Row]) -> str:
-    head = [f"## {title}", "", "| effect | died before | died after |", "|---|---|---|"]
+    head = [f"## {title}", "", "| effect | killed before | killed after |", "|---|---|---|"]
     return "\n".join([*head, *map(_line, rows)])
 
 
@@ -73,5 +73,5 @@ def differences(tables: Tables, recorded: Iterable[Effect]) -> list[str]:
     expected = {row.effect.kind for row in rows if row.always}
     found = {effect.kind for effect in recorded}
     return [f"missing: {kind}" for kind in sorted(found - known)] + [
-        f"no more: {kind}" for kind in sorted(expected - found)
+        f"no longer occurs: {kind}" for kind in sorted(expected - found)
     ]

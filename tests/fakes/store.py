@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from nodepool_k8s.errors import Held, NotHeld, Outdated, Vanished
 from nodepool_k8s.model import Node, NodeRequest, NodeState
+from nodepool_k8s.zookeeper.held_node import HeldNode
 from nodepool_k8s.zookeeper.mirror import Mirror
-from nodepool_k8s.zookeeper.store import Claim, HeldNode
+from nodepool_k8s.zookeeper.store import Claim
 from tests.support.mirrors import still_mirror
 
 LOCK = "ours"

@@ -14,7 +14,8 @@ from nodepool_k8s.launcher.fulfil import Fulfilment
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots, LaunchSlots
 from nodepool_k8s.model import LabelType, Node, NodeRequest, NodeState, RequestState, Resources
-from nodepool_k8s.zookeeper.store import Claim, HeldNode, Store
+from nodepool_k8s.zookeeper.held_node import HeldNode
+from nodepool_k8s.zookeeper.store import Claim, Store
 from tests.fakes.driver import FakeBackend, FakeDelays, FakeDriver
 from tests.fakes.store import LOCK, FakeStore
 from tests.support import virtualtime

@@ -353,7 +353,7 @@ async def test_a_stuck_namespace_is_reported_with_what_blocks_it(
 
     def told() -> list[str]:
         texts = [record.getMessage() for record in caplog.records]
-        return [text for text in texts if text.startswith(f"Namespace {name} of provider local")]
+        return [text for text in texts if text.startswith(f"Deletion of {name} at provider local")]
 
     await eventually(lambda: "nobody" in str(stuck()) and told(), "the report")
     (entry,) = stuck()

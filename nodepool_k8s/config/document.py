@@ -74,7 +74,7 @@ class Document:
         return self.root.value
 
     def get(self, path: Path) -> Any:
-        """Return the value at ``path``, None where there is none."""
+        """Return the value at ``path``, None without one."""
         node = self._node(path)
         return None if node is None else node.value
 

@@ -71,7 +71,7 @@ class MinReady:
     # --- events -------------------------------------------------------------------------
 
     def owner_changed(self, path: str) -> None:
-        """The owner of a label's spare nodes changed, or there is none now."""
+        """The owner of a label's spare nodes changed, or has left."""
         label = label_of_min_ready(path)
         if label in self._others:
             self._others.discard(label)

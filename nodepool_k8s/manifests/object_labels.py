@@ -49,7 +49,7 @@ _NODE_ID = re.compile(r"-(\d{10})(?:-\d+)?$")
 
 
 def node_id_in(namespace: str) -> str | None:
-    """The node id in a namespace's name; None where there is none."""
+    """The node id in a namespace's name; None without one."""
     found = _NODE_ID.search(namespace)
     return found[1] if found else None
 

@@ -29,7 +29,7 @@ from nodepool_k8s.errors import (
 from nodepool_k8s.launcher.tasks import Tasks
 from nodepool_k8s.model import Node, NodeState
 from nodepool_k8s.policy.lifecycle import move_node
-from nodepool_k8s.znodes.nodes import driver_data_of, with_driver_data
+from nodepool_k8s.znodes.nodes import has_driver_data, with_driver_data
 from nodepool_k8s.znodes.paths import ledger_path, node_lock_path, node_path, request_path
 from nodepool_k8s.zookeeper import locks
 from nodepool_k8s.zookeeper.client import TransactionConflict, ZooKeeperClient
@@ -308,7 +308,7 @@ def _unknown_node(node_id: str) -> OperationRefused:
 
 def _provider_of(node: Node, settings: Settings) -> Provider | None:
     """The provider of the node's cluster; None if the node has no objects in a cluster."""
-    if not driver_data_of(node):
+    if not has_driver_data(node):
         raise OperationRefused(
             f"node {node.id} was created by another program; omit --now, and that program "
             "deletes it"
@@ -337,5 +337,6 @@ def _not_deleted(node: Node, why: str) -> OperationRefused:
 
 
 def _deleting(node: Node, reason: str) -> Node:
-    data = with_driver_data(node, reason=reason) if driver_data_of(node) else node.driver_data
+    is_own = has_driver_data(node)
+    data = with_driver_data(node, {"reason": reason}) if is_own else node.driver_data
     return move_node(node, NodeState.DELETING, time.time(), driver_data=data)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -180,6 +180,34 @@ class NodeRequest:
     def sequence(self) -> str:
         """The sequence in the id: the order of submission."""
         return self.id.rpartition("-")[2]
+
+
+class DriverData(TypedDict, total=False):
+    """What a launcher keeps in its own part of a node's ``driver_data``.
+
+    The core writes ``context``, ``cluster``, ``reason`` and ``steps``, a driver the rest.
+    """
+
+    type: str
+    """A ``LabelType``: what the node is made of."""
+    replicas: int
+    """How many pods it has, if not one."""
+    outlives_pods: bool
+    """Whether it uses resources until its namespace is gone."""
+    uid: str
+    """What the backend calls the current attempt."""
+    token_expires: float | None
+    """Epoch seconds; None for a token that does not expire."""
+    token_issued: float
+    """Epoch seconds."""
+    context: str | None
+    """Of kube/config, where the node was created."""
+    cluster: str
+    """The identity of the backend where it was created."""
+    reason: str
+    """Why it is being deleted."""
+    steps: Mapping[str, float]
+    """How long each step of its launch took, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ DriverError, except in an attempt, where they become one of the outcomes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -23,7 +23,7 @@ from nodepool_k8s.drivers.outcomes import (
     Ready,
     Retryable,
 )
-from nodepool_k8s.model import Node, NodeRequest
+from nodepool_k8s.model import DriverData, Node, NodeRequest
 
 Spawn: TypeAlias = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Starts a supervised task, by its name."""
@@ -44,7 +44,7 @@ class AttemptContext:
     request: NodeRequest
     node_id: str
     number: int
-    record: Callable[[Mapping[str, Any]], Awaitable[None]]
+    record: Callable[[DriverData], Awaitable[None]]
     """Writes these keys into the record's ``driver_data``, under the node's lock.
 
     Fencing: a driver awaits it after the backend has given the node an identity, and before
@@ -130,7 +130,7 @@ class Driver(Protocol):
     def external_id(self, pool: Pool, node_id: str, attempt: int) -> str:
         """The name in the node's record, written before anything is created."""
 
-    def driver_data(self, label: Label) -> Mapping[str, Any]:
+    def driver_data(self, label: Label) -> DriverData:
         """What the driver needs to delete a node, whatever is configured then."""
 
     def attempt(self, context: AttemptContext) -> Attempt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from nodepool_k8s.model import empty
+from nodepool_k8s.model import DriverData, empty
 
 
 class Failure(StrEnum):
@@ -61,7 +61,7 @@ class Ready:
     """
 
     fields: Mapping[str, Any] = field(default_factory=empty, repr=False)
-    driver_data: Mapping[str, Any] = field(default_factory=empty)
+    driver_data: DriverData = field(default_factory=DriverData)
 
 
 @dataclass(frozen=True, slots=True)

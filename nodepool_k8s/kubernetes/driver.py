@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from nodepool_k8s.config import kubeconfig
@@ -27,7 +26,7 @@ from nodepool_k8s.manifests import (
     reuse_patch,
     valid_dynamic_labels,
 )
-from nodepool_k8s.model import LabelType, Namespace, Node, NodeRequest, Pod
+from nodepool_k8s.model import DriverData, LabelType, Namespace, Node, NodeRequest, Pod
 from nodepool_k8s.names import valid_label_value
 from nodepool_k8s.policy.dynamic_labels import dynamic_labels
 from nodepool_k8s.znodes.nodes import driver_data_of, ends_with_pods, replicas_of, token_times
@@ -97,9 +96,9 @@ class KubernetesDriver:
         """The name of the attempt's namespace."""
         return namespace_name(pool.name, node_id, attempt)
 
-    def driver_data(self, label: Label) -> Mapping[str, Any]:
+    def driver_data(self, label: Label) -> DriverData:
         """What the node is made of, and when its slot is free."""
-        made: dict[str, Any] = {"type": label.type.value}
+        made: DriverData = {"type": label.type.value}
         if label.replicas > 1:
             made["replicas"] = label.replicas
         if outlives_pods(label):

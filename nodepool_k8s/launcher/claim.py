@@ -137,13 +137,10 @@ class Claims:
             requestor=request.requestor,
             counted_for=self.counted_for(request),
         )
-        own = with_driver_data(
-            draft,
-            **self.context.driver.driver_data(self._pool.labels[label]),
-            context=self.context.provider.context,
-            cluster=self.context.driver.identity,
-        )
-        return dataclasses.replace(draft, driver_data=own)
+        driver = self.context.driver
+        data = driver.driver_data(self._pool.labels[label])
+        data["context"], data["cluster"] = self.context.provider.context, driver.identity
+        return dataclasses.replace(draft, driver_data=with_driver_data(draft, data))
 
     def _filled_in(self, draft: Node, now: float) -> Node:
         counted = self.usage[draft.type[0]]

@@ -254,7 +254,7 @@ class Deleter:
 
         held = await self._take(node_id, why)
         if held is not None:
-            await self._delete(held, str(driver_data_of(held.node)["reason"]))
+            await self._delete(held, driver_data_of(held.node)["reason"])
 
     async def _take(self, node_id: str, why: Callable[[Node], str | None]) -> HeldNode | None:
         """Lock a node and mark it as deleting, if there is a reason; None where not."""
@@ -369,5 +369,5 @@ class Deleter:
 
 
 def _deleting(node: Node, reason: str) -> Node:
-    driver_data = with_driver_data(node, reason=reason)
+    driver_data = with_driver_data(node, {"reason": reason})
     return move_node(node, NodeState.DELETING, time.time(), driver_data=driver_data)

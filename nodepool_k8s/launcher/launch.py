@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,7 +25,7 @@ from nodepool_k8s.errors import DriverError, LaunchError
 from nodepool_k8s.launcher.launch_context import LaunchContext
 from nodepool_k8s.launcher.launch_slots import CreateSlots
 from nodepool_k8s.logs import bind_log_context
-from nodepool_k8s.model import NodeRequest, NodeState
+from nodepool_k8s.model import DriverData, NodeRequest, NodeState
 from nodepool_k8s.znodes.nodes import with_driver_data
 from nodepool_k8s.zookeeper.held_node import HeldNode
 
@@ -182,8 +181,8 @@ class Launch:
                     case _:
                         return outcome
 
-    async def _record(self, driver_data: Mapping[str, Any]) -> None:
-        await self._write(driver_data=with_driver_data(self.held.node, **driver_data))
+    async def _record(self, driver_data: DriverData) -> None:
+        await self._write(driver_data=with_driver_data(self.held.node, driver_data))
 
     async def _write(self, **changes: Any) -> None:
         write = self._context.store.write_node(self.held.evolve(**changes))
@@ -224,5 +223,5 @@ class Launch:
             NodeState.READY,
             time.time(),
             extra={**node.extra, **ready.fields},
-            driver_data=with_driver_data(node, steps=steps, **ready.driver_data),
+            driver_data=with_driver_data(node, {**ready.driver_data, "steps": steps}),
         )

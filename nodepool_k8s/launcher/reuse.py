@@ -45,7 +45,7 @@ class Reuse:
         if ready.fields or ready.driver_data:
             self.held = self.held.evolve(
                 extra={**node.extra, **ready.fields},
-                driver_data=with_driver_data(node, **ready.driver_data),
+                driver_data=with_driver_data(node, ready.driver_data),
             )
             self.written = False
         log.info("Node %s was ready", node.id)

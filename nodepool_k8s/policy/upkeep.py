@@ -14,7 +14,7 @@ from nodepool_k8s.model import (
     NodeState,
     RequestState,
 )
-from nodepool_k8s.znodes.nodes import driver_data_of, hold_expiration
+from nodepool_k8s.znodes.nodes import has_driver_data, hold_expiration
 
 _REMOVABLE = {
     NodeState.USED: "it was used",
@@ -94,7 +94,7 @@ def is_lost_draft(node: Node, now: float) -> bool:
     return (
         node.state is NodeState.INIT
         and node.claimed is None
-        and bool(driver_data_of(node))
+        and has_driver_data(node)
         and now - node.state_time > DRAFT_SECONDS
     )
 

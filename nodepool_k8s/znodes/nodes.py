@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import NoneType
+from typing import Any, cast
 
 from nodepool_k8s.errors import MalformedRecord
 from nodepool_k8s.model import (
     EMPTY,
+    DriverData,
     LabelType,
     Node,
     NodeState,
@@ -164,10 +166,38 @@ def _resource_numbers(resources: Resources | None) -> dict[str, int | float] | N
     return {"cores": 0, "ram": 0, "instances": 0, **resources.numbers()}
 
 
-def driver_data_of(node: Node) -> Mapping[str, Any]:
-    """What this launcher keeps in the node's ``driver_data``."""
+def has_driver_data(node: Node) -> bool:
+    """Whether a launcher of ours created the node, or will."""
+    return bool(_own_part(node))
+
+
+def _own_part(node: Node) -> Mapping[str, Any]:
     own = node.driver_data.get(DRIVER_KEY)
     return own if isinstance(own, dict) else EMPTY
+
+
+_DRIVER_DATA_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "type": str,
+    "replicas": int,
+    "outlives_pods": bool,
+    "uid": str,
+    "token_expires": (int, float, NoneType),
+    "token_issued": (int, float),
+    "context": (str, NoneType),
+    "cluster": str,
+    "reason": str,
+    "steps": dict,
+}
+
+
+def driver_data_of(node: Node) -> DriverData:
+    """Our own part of the node's ``driver_data``; values of other types are left out."""
+    found = {
+        key: value
+        for key, value in _own_part(node).items()
+        if key in _DRIVER_DATA_TYPES and isinstance(value, _DRIVER_DATA_TYPES[key])
+    }
+    return cast(DriverData, found)
 
 
 KEPT_KEYS = (
@@ -210,8 +240,8 @@ def token_times(node: Node) -> tuple[float | None, float]:
 
 def replicas_of(node: Node) -> int:
     """The number of pods of a node with pods."""
-    count = driver_data_of(node).get("replicas")
-    return count if isinstance(count, int) and count > 0 else 1
+    count = driver_data_of(node).get("replicas", 1)
+    return count if count > 0 else 1
 
 
 def ends_with_pods(node: Node) -> bool:
@@ -224,9 +254,9 @@ def ends_with_pods(node: Node) -> bool:
     return own.get("type") == LabelType.POD.value and not own.get("outlives_pods")
 
 
-def with_driver_data(node: Node, **data: object) -> Mapping[str, Any]:
+def with_driver_data(node: Node, data: DriverData) -> Mapping[str, Any]:
     """The node's ``driver_data`` with ``data`` added to our own part."""
-    return {**node.driver_data, DRIVER_KEY: {**driver_data_of(node), **data}}
+    return {**node.driver_data, DRIVER_KEY: {**_own_part(node), **data}}
 
 
 def provider_cluster_of(node: Node) -> ProviderCluster | None:

@@ -27,7 +27,7 @@ from nodepool_k8s.model import (
 )
 from nodepool_k8s.znodes import paths
 from nodepool_k8s.znodes.components import parse_component
-from nodepool_k8s.znodes.nodes import driver_data_of, parse_node, without_secrets
+from nodepool_k8s.znodes.nodes import has_driver_data, parse_node, without_secrets
 from nodepool_k8s.znodes.paths import (
     ledger_path,
     node_lock_path,
@@ -482,7 +482,7 @@ def _counts(node: Node) -> tuple[object, ...]:
         node.claimed,
         node.resources,
         node.state in LEAVING,
-        bool(driver_data_of(node)),
+        has_driver_data(node),
         _is_held(node),
     )
 
@@ -527,7 +527,7 @@ def _shifted(total: Resources, amount: Resources, add: bool) -> Resources:
 def _foreign(node: Node) -> Resources:
     if node.claimed is not None:
         return node.claimed
-    if driver_data_of(node):
+    if has_driver_data(node):
         return Resources()  # A draft of ours counts once it is claimed.
     # Nodepool writes a node's resources once it is ready; until then, count one server.
     return node.resources if node.resources is not None else Resources.of(instances=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from nodepool_k8s.drivers.driver import Attempt, AttemptContext, Driver
 from nodepool_k8s.drivers.outcomes import Created, Lost, Ready
 from nodepool_k8s.errors import NotHeld
 from nodepool_k8s.kubernetes.driver import KubernetesDriver
-from nodepool_k8s.model import LabelType, Node, NodeRequest, NodeState, RequestState
+from nodepool_k8s.model import DriverData, LabelType, Node, NodeRequest, NodeState, RequestState
 from nodepool_k8s.znodes.nodes import with_driver_data
 from tests.fakes.driver import FakeBackend, FakeDriver
 from tests.support.waiting import eventually
@@ -144,11 +144,11 @@ class Bench:
         # A pool of its own for each test: external ids are the backend's.
         self.pool = Pool("local", f"t{uuid.uuid4().hex[:8]}", {label.name: label})
         self.node_id = node_id
-        self.recorded: list[Mapping[str, Any]] = []
+        self.recorded: list[DriverData] = []
         self.steps: list[str] = []
         self.fence: Callable[[], None] = lambda: None
 
-    async def _record(self, data: Mapping[str, Any]) -> None:
+    async def _record(self, data: DriverData) -> None:
         self.fence()
         self.recorded.append(data)
 
@@ -177,12 +177,12 @@ class Bench:
             self.pool.name,
             external_id=self.driver.external_id(self.pool, self.node_id, number),
             driver_data=with_driver_data(
-                Node(self.node_id, NodeState.READY), **self.driver.driver_data(self.label)
+                Node(self.node_id, NodeState.READY), self.driver.driver_data(self.label)
             ),
         )
         if ready is None:
             return made
-        data = with_driver_data(made, **ready.driver_data)
+        data = with_driver_data(made, ready.driver_data)
         return replace(made, extra=dict(ready.fields), driver_data=data)
 
     async def make(self, number: int = 0) -> Node:

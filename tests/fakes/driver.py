@@ -10,9 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from nodepool_k8s.config.settings import Label, LaunchSettings, Pool, Provider
 from nodepool_k8s.drivers.driver import AttemptContext, Observer, Spawn
@@ -29,7 +27,7 @@ from nodepool_k8s.drivers.outcomes import (
     Retryable,
 )
 from nodepool_k8s.errors import DriverError
-from nodepool_k8s.model import Node, NodeRequest
+from nodepool_k8s.model import DriverData, Node, NodeRequest
 
 CreateOutcome = CapacityRefused | BackendTrouble | Retryable | Permanent
 
@@ -265,7 +263,7 @@ class FakeDriver:
     def external_id(self, pool: Pool, node_id: str, attempt: int) -> str:
         return f"{pool.name}/{node_id}/{attempt}"
 
-    def driver_data(self, label: Label) -> Mapping[str, Any]:
+    def driver_data(self, label: Label) -> DriverData:
         return {"type": label.type.value}
 
     def attempt(self, context: AttemptContext) -> FakeAttempt:

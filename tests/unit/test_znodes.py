@@ -22,7 +22,15 @@ from nodepool_k8s.model import (
 from nodepool_k8s.znodes.components import encode_component, parse_component
 from nodepool_k8s.znodes.encoding import DRIVER_KEY
 from nodepool_k8s.znodes.ledgers import encode_ledger, parse_ledger
-from nodepool_k8s.znodes.nodes import encode_node, hold_expiration, parse_node, token_times
+from nodepool_k8s.znodes.nodes import (
+    driver_data_of,
+    encode_node,
+    has_driver_data,
+    hold_expiration,
+    parse_node,
+    token_times,
+    with_driver_data,
+)
 from nodepool_k8s.znodes.paths import (
     ledger_path,
     pool_of_ledger,
@@ -337,3 +345,15 @@ def test_only_who_says_true_wants_progress(value: object) -> None:
     assert wants_progress(asked)
     odd = NodeRequest("200-1", RequestState.REQUESTED, (), extra={"progress": value})
     assert not wants_progress(odd)
+
+
+def test_driver_data_of_another_type_is_left_out() -> None:
+    own = {"type": "pod", "replicas": "many", "reason": 7, "uid": "u", "more": 1, "steps": []}
+    node = parse_node(
+        "1", json.dumps({"state": "ready", "driver_data": {DRIVER_KEY: own}}).encode(), 0
+    )
+    assert driver_data_of(node) == {"type": "pod", "uid": "u"}
+    assert has_driver_data(node)
+    # What is not understood is kept all the same.
+    added = with_driver_data(node, {"reason": "it was used"})
+    assert added == {DRIVER_KEY: {**own, "reason": "it was used"}}

@@ -23,7 +23,7 @@ from nodepool_k8s.model import MIN_READY, Node, NodeState, RequestState, Resourc
 from nodepool_k8s.znodes import paths
 from nodepool_k8s.znodes.components import parse_component
 from nodepool_k8s.znodes.encoding import DRIVER_KEY
-from nodepool_k8s.znodes.nodes import driver_data_of, encode_node, parse_node, without_secrets
+from nodepool_k8s.znodes.nodes import encode_node, has_driver_data, parse_node, without_secrets
 from nodepool_k8s.znodes.paths import (
     ledger_path,
     node_lock_path,
@@ -408,7 +408,7 @@ def total(amounts: Any) -> Resources:
 def foreign(node: Node) -> Resources:
     if node.claimed is not None:
         return node.claimed
-    if driver_data_of(node):
+    if has_driver_data(node):
         return Resources()
     return Resources.of(instances=1) if node.resources is None else node.resources
 
